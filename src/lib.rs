@@ -1,0 +1,15 @@
+//! Tidegate: a gate and mirror between git clients and the forges they push to, as one synchronous process.
+//!
+//! The rooms below stand on floors, highest first; a room imports only from floors below its own
+//! (`tests/tidy.rs` holds that):
+//!
+//! | floor | rooms |
+//! |---|---|
+//! | 6 | `main`, [`daemon`]: the composition root |
+//! | 5 | [`cli`], [`http`], [`sweeper`]: the doors |
+//! | 3 | [`git`], [`store`]: the tools |
+//! | 2 | [`supervise`]: the only room that starts, signals and waits for processes |
+//! | 1 | [`sys`], [`config`]: the operating system, the settings |
+//! | 0 | [`model`]: the nouns; no I/O, no clock, no environment |
+
+pub mod sys;

@@ -1,0 +1,6 @@
+//! The operating system behind small safe types: threads, stop, sockets, signals, limits, `/proc`.
+//!
+//! Owns every system call that is not about a child process. `unsafe` is allowed here and in `supervise` only.
+
+pub mod stop;
+pub mod thread;
