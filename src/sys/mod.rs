@@ -2,5 +2,6 @@
 //!
 //! Owns every system call that is not about a child process. `unsafe` is allowed here and in `supervise` only.
 
+pub mod poll;
 pub mod stop;
 pub mod thread;

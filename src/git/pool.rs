@@ -1,0 +1,447 @@
+//! Lanes: fixed sets of worker threads behind bounded queues, so that work of one kind never starves another.
+//!
+//! A lane owns its threads (`read-1`, `read-2`, …) and its queue. It never borrows a worker from another lane and
+//! never grows. Whoever submits keeps watching its own client while the job waits: a job whose client left before a
+//! worker took it never runs. The lane knows nothing of git; what a worker does is the job's own affair, and the job's
+//! deadline was made at admission, so time spent in the queue counts.
+
+use crate::model::histogram::Histogram;
+use crate::sys::poll::{self, Interest};
+use crate::sys::stop::{Level, Stop};
+use crate::sys::thread;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// The kinds of work that must not starve each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Serving clones and fetches.
+    Read,
+    /// Receiving pushes.
+    Write,
+    /// Talking to upstreams.
+    Upstream,
+    /// Maintenance of repositories.
+    Upkeep,
+}
+
+impl Kind {
+    /// Every kind, in the order in which people are shown them.
+    pub const ALL: [Self; 4] = [Self::Read, Self::Write, Self::Upstream, Self::Upkeep];
+
+    /// The name of the lane and the stem of its threads' names.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Upstream => "upstream",
+            Self::Upkeep => "upkeep",
+        }
+    }
+}
+
+/// How many workers a lane has and how long its queue may grow.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Worker threads, at least 1.
+    pub workers: usize,
+    /// Jobs that may wait while every worker is busy.
+    pub queue: usize,
+}
+
+/// Why a job was not run; its closure has been dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotRun {
+    /// The queue was full at submission.
+    #[error("the queue is full")]
+    Full,
+    /// No worker was free within the wait limit.
+    #[error("no worker was free in time")]
+    WaitedTooLong,
+    /// The client left while the job waited.
+    #[error("the client left while it waited")]
+    ClientGone,
+    /// The process is stopping.
+    #[error("the server is stopping")]
+    Stopping,
+    /// The job itself failed by a panic, which the log shows.
+    #[error("the job failed inside the server")]
+    Panicked,
+}
+
+/// A lane's load at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Worker threads.
+    pub workers: usize,
+    /// Workers that run a job now.
+    pub busy: usize,
+    /// Jobs that wait.
+    pub waiting: usize,
+}
+
+/// A fixed set of workers with one queue; clones share it.
+#[derive(Clone)]
+pub struct Lane(Arc<Shared>);
+
+struct Shared {
+    kind: Kind,
+    size: Size,
+    queue: Mutex<Queue>,
+    work: Condvar,
+    waits: Histogram,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Waiting>,
+    busy: usize,
+    closed: bool,
+    next_id: u64,
+}
+
+struct Waiting {
+    id: u64,
+    since: Instant,
+    task: Arc<dyn Task>,
+}
+
+impl fmt::Debug for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lane").field("kind", &self.0.kind).field("load", &self.load()).finish()
+    }
+}
+
+impl Lane {
+    /// Starts the workers of a lane. The handles end after [`Lane::close`].
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn start(kind: Kind, size: Size) -> io::Result<(Self, Vec<JoinHandle<()>>)> {
+        let lane = Self(Arc::new(Shared {
+            kind,
+            size,
+            queue: Mutex::default(),
+            work: Condvar::new(),
+            waits: Histogram::seconds(),
+        }));
+        let worker = |number| {
+            let lane = lane.clone();
+            thread::spawn(format!("{}-{number}", kind.name()), move || lane.work())
+        };
+        let workers = (1..=size.workers).map(worker).collect::<io::Result<_>>()?;
+        Ok((lane, workers))
+    }
+
+    /// The kind of work done here.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    /// Queues `job` for the next free worker.
+    ///
+    /// # Errors
+    /// [`NotRun::Full`] at once when the queue is at its limit, [`NotRun::Stopping`] after [`Lane::close`].
+    pub fn submit<T, F>(&self, job: F) -> Result<Ticket<T>, NotRun>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let done =
+            EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map_err(|_| NotRun::Full)?;
+        let slot = Arc::new(Slot { phase: Mutex::new(Phase::Waiting(Box::new(job))), done });
+        let mut queue = self.lock();
+        if queue.closed {
+            return Err(NotRun::Stopping);
+        }
+        if self.is_full_in(&queue) {
+            return Err(NotRun::Full);
+        }
+        let id = queue.next_id;
+        queue.next_id += 1;
+        queue.waiting.push_back(Waiting { id, since: Instant::now(), task: slot.clone() });
+        drop(queue);
+        self.0.work.notify_one();
+        Ok(Ticket { lane: self.clone(), id, slot })
+    }
+
+    /// Whether a job submitted now would be refused.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.is_full_in(&self.lock())
+    }
+
+    /// The present load.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let queue = self.lock();
+        Load { workers: self.0.size.workers, busy: queue.busy, waiting: queue.waiting.len() }
+    }
+
+    /// How long jobs waited for their worker, in seconds.
+    #[must_use]
+    pub fn waits(&self) -> &Histogram {
+        &self.0.waits
+    }
+
+    /// Takes no more jobs; the workers end when the queue is empty.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.0.work.notify_all();
+    }
+
+    /// A free worker takes a job at once, so `busy` workers below the total leave room beyond the queue's limit.
+    fn is_full_in(&self, queue: &Queue) -> bool {
+        let free = self.0.size.workers - queue.busy;
+        queue.waiting.len() >= self.0.size.queue + free
+    }
+
+    fn work(&self) {
+        while let Some(job) = self.next() {
+            self.0.waits.observe(job.since.elapsed());
+            job.task.run();
+            self.lock().busy -= 1;
+        }
+    }
+
+    fn next(&self) -> Option<Waiting> {
+        let mut queue = self.lock();
+        loop {
+            if let Some(job) = queue.waiting.pop_front() {
+                queue.busy += 1;
+                return Some(job);
+            }
+            if queue.closed {
+                return None;
+            }
+            queue = self.0.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn forget(&self, id: u64) {
+        self.lock().waiting.retain(|job| job.id != id);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the queue knows of a job: only that it can be run.
+trait Task: Send + Sync {
+    fn run(&self);
+}
+
+struct Slot<T> {
+    phase: Mutex<Phase<T>>,
+    done: EventFd,
+}
+
+enum Phase<T> {
+    Waiting(Box<dyn FnOnce() -> T + Send>),
+    Running,
+    Done(Result<T, NotRun>),
+    Canceled,
+}
+
+impl<T> Slot<T> {
+    fn lock(&self) -> MutexGuard<'_, Phase<T>> {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves from waiting to `next`; in any other phase nothing changes and there is no job to have.
+    fn leave_waiting(&self, next: Phase<T>) -> Option<Box<dyn FnOnce() -> T + Send>> {
+        let mut phase = self.lock();
+        if !matches!(*phase, Phase::Waiting(_)) {
+            return None;
+        }
+        match std::mem::replace(&mut *phase, next) {
+            Phase::Waiting(job) => Some(job),
+            Phase::Running | Phase::Done(_) | Phase::Canceled => None,
+        }
+    }
+}
+
+impl<T: Send> Task for Slot<T> {
+    fn run(&self) {
+        let Some(job) = self.leave_waiting(Phase::Running) else { return };
+        let result = catch_unwind(AssertUnwindSafe(job)).map_err(|_| NotRun::Panicked);
+        *self.lock() = Phase::Done(result);
+        // The counter is 0 or 1 here, far from its limit.
+        let _ = self.done.write(1);
+    }
+}
+
+/// A submitted job. Dropping it cancels the job unless a worker has it already.
+pub struct Ticket<T> {
+    lane: Lane,
+    id: u64,
+    slot: Arc<Slot<T>>,
+}
+
+impl<T> fmt::Debug for Ticket<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket").field("lane", &self.lane).field("id", &self.id).finish()
+    }
+}
+
+impl<T> Ticket<T> {
+    /// Waits for the job's result.
+    ///
+    /// While the job is queued, it is given up when `client` hangs up, after `limit`, or when the process ends its
+    /// work; from the moment a worker has it, only the worker decides how it ends.
+    ///
+    /// # Errors
+    /// The reason for which the job never ran, or [`NotRun::Panicked`].
+    pub fn wait(self, client: Option<BorrowedFd<'_>>, limit: Duration, stop: &Stop) -> Result<T, NotRun> {
+        let until = Instant::now() + limit;
+        let given_up = loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let watches = [
+                Some((self.slot.done.as_fd(), Interest::Read)),
+                client.map(|fd| (fd, Interest::HangUp)),
+                Some((stop.fd(Level::Killing), Interest::Read)),
+            ];
+            let Ok([done, gone, killing]) = poll::wait(watches, Some(left)) else { break NotRun::Stopping };
+            if done {
+                return self.result();
+            } else if gone {
+                break NotRun::ClientGone;
+            } else if killing {
+                break NotRun::Stopping;
+            } else if left.is_zero() {
+                break NotRun::WaitedTooLong;
+            }
+        };
+        if self.cancel() { Err(given_up) } else { self.join() }
+    }
+
+    /// Takes the job out of the queue; `false` when a worker has it or had it.
+    fn cancel(&self) -> bool {
+        let canceled = self.slot.leave_waiting(Phase::Canceled).is_some();
+        if canceled {
+            self.lane.forget(self.id);
+        }
+        canceled
+    }
+
+    /// Waits for a job that a worker has.
+    fn join(self) -> Result<T, NotRun> {
+        loop {
+            match poll::wait([Some((self.slot.done.as_fd(), Interest::Read))], None) {
+                Ok([true]) => return self.result(),
+                Ok([false]) => {}
+                Err(_) => return Err(NotRun::Stopping),
+            }
+        }
+    }
+
+    fn result(&self) -> Result<T, NotRun> {
+        match std::mem::replace(&mut *self.slot.lock(), Phase::Canceled) {
+            Phase::Done(result) => result,
+            Phase::Waiting(_) | Phase::Running | Phase::Canceled => Err(NotRun::Panicked),
+        }
+    }
+}
+
+impl<T> Drop for Ticket<T> {
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossbeam::channel::{Receiver, Sender, bounded};
+    use std::os::unix::net::UnixStream;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn lane(workers: usize, queue: usize) -> Lane {
+        Lane::start(Kind::Read, Size { workers, queue }).unwrap().0
+    }
+
+    /// Occupies one worker until the sender is used or dropped; returns once the worker has the job.
+    fn occupy(lane: &Lane) -> (Ticket<()>, Sender<()>) {
+        let (release, released): (Sender<()>, Receiver<()>) = bounded(1);
+        let (started, begun) = bounded(1);
+        let job = move || {
+            started.send(()).unwrap();
+            let _ = released.recv();
+        };
+        let ticket = lane.submit(job).unwrap();
+        begun.recv_timeout(LONG).unwrap();
+        (ticket, release)
+    }
+
+    #[test]
+    fn a_result_comes_back() {
+        let stop = Stop::new().unwrap();
+        let lane = lane(2, 2);
+        assert_eq!(lane.submit(|| 7).unwrap().wait(None, LONG, &stop), Ok(7));
+    }
+
+    #[test]
+    fn a_full_queue_refuses_at_once_and_has_room_again_after_a_cancel() {
+        let lane = lane(1, 1);
+        let (_running, _release) = occupy(&lane);
+        let waiting = lane.submit(|| ()).unwrap();
+        assert!(lane.is_full());
+        assert_eq!(lane.submit(|| ()).unwrap_err(), NotRun::Full);
+        drop(waiting);
+        assert!(!lane.is_full());
+    }
+
+    #[test]
+    fn a_client_that_leaves_while_queued_is_never_served() {
+        let stop = Stop::new().unwrap();
+        let lane = lane(1, 1);
+        let (_running, _release) = occupy(&lane);
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let waiting = lane.submit(|| ()).unwrap();
+        drop(theirs);
+        assert_eq!(waiting.wait(Some(ours.as_fd()), LONG, &stop), Err(NotRun::ClientGone));
+        assert_eq!(lane.load().waiting, 0);
+    }
+
+    #[test]
+    fn the_wait_limit_ends_only_the_wait_for_a_worker() {
+        let stop = Stop::new().unwrap();
+        let lane = lane(1, 1);
+        let (running, release) = occupy(&lane);
+        let waiting = lane.submit(|| ()).unwrap();
+        assert_eq!(waiting.wait(None, Duration::from_millis(5), &stop), Err(NotRun::WaitedTooLong));
+        drop(release);
+        assert_eq!(running.wait(None, Duration::ZERO, &stop), Ok(()));
+    }
+
+    #[test]
+    fn a_panic_is_an_answer_and_the_worker_lives_on() {
+        let stop = Stop::new().unwrap();
+        let lane = lane(1, 1);
+        let failing: Ticket<()> = lane.submit(|| panic!("on purpose")).unwrap();
+        assert_eq!(failing.wait(None, LONG, &stop), Err(NotRun::Panicked));
+        assert_eq!(lane.submit(|| 1).unwrap().wait(None, LONG, &stop), Ok(1));
+    }
+
+    #[test]
+    fn closing_ends_the_workers_after_the_queue() {
+        let stop = Stop::new().unwrap();
+        let (lane, workers) = Lane::start(Kind::Write, Size { workers: 2, queue: 4 }).unwrap();
+        let last = lane.submit(|| 3).unwrap();
+        lane.close();
+        assert_eq!(last.wait(None, LONG, &stop), Ok(3));
+        assert_eq!(lane.submit(|| 4).unwrap_err(), NotRun::Stopping);
+        workers.into_iter().for_each(|worker| worker.join().unwrap());
+    }
+}

@@ -1,0 +1,3 @@
+//! The nouns: no I/O, no clock, no environment.
+
+pub mod histogram;
