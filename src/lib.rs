@@ -12,6 +12,7 @@
 //! | 1 | [`sys`], [`config`]: the operating system, the settings |
 //! | 0 | [`model`]: the nouns; no I/O, no clock, no environment |
 
+pub mod cli;
 pub mod git;
 pub mod model;
 pub mod sys;

@@ -5,3 +5,4 @@
 pub mod poll;
 pub mod stop;
 pub mod thread;
+pub mod timetable;

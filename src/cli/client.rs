@@ -1,0 +1,189 @@
+//! The command line's client of a running gate: over the control socket of a data directory on this machine, or over
+//! HTTP to `TIDEGATE_URL` with `TIDEGATE_TOKEN`.
+
+use serde_json::Value;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use ureq::Agent;
+use ureq::config::Config;
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
+};
+
+/// How long a command waits for the whole answer of a gate.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why a running gate could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nothing answered.
+    #[error("asking the gate at {at}: {source}; is it running?")]
+    Unreachable {
+        /// The URL or socket that was tried.
+        at: String,
+        /// What went wrong.
+        source: Box<ureq::Error>,
+    },
+    /// It answered something other than success.
+    #[error("the gate at {at} answered {status}: {message}")]
+    Refused {
+        /// The URL or socket.
+        at: String,
+        /// The HTTP status.
+        status: u16,
+        /// The message of its error object, or its text.
+        message: String,
+    },
+    /// Its answer was not JSON.
+    #[error("the gate at {at} answered something that is not JSON: {source}")]
+    Garbled {
+        /// The URL or socket.
+        at: String,
+        /// What went wrong.
+        source: Box<ureq::Error>,
+    },
+}
+
+/// A client of one gate.
+#[derive(Debug)]
+pub struct Client {
+    agent: Agent,
+    base: String,
+    at: String,
+    token: Option<String>,
+}
+
+impl Client {
+    /// A client of the gate that owns the data directory; the socket's mode is the credential.
+    #[must_use]
+    pub fn local(data_dir: &Path) -> Self {
+        let socket = data_dir.join("control.sock");
+        let at = socket.display().to_string();
+        let agent = Agent::with_parts(settings(), UnixConnector { socket }, NoResolver);
+        Self { agent, base: "http://localhost".into(), at, token: None }
+    }
+
+    /// A client of the gate at `url`.
+    #[must_use]
+    pub fn remote(url: &str, token: Option<String>) -> Self {
+        let base = url.trim_end_matches('/').to_owned();
+        Self { agent: Agent::new_with_config(settings()), at: base.clone(), base, token }
+    }
+
+    /// The JSON at `path`, which begins with `/`.
+    ///
+    /// # Errors
+    /// When nothing answers, when the gate refuses, or when the answer is not JSON.
+    pub fn get(&self, path: &str) -> Result<Value, ClientError> {
+        let mut request = self.agent.get(format!("{}{path}", self.base));
+        if let Some(token) = &self.token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        let at = || self.at.clone();
+        let mut response =
+            request.call().map_err(|error| ClientError::Unreachable { at: at(), source: Box::new(error) })?;
+        let status = response.status().as_u16();
+        if status == 200 {
+            let body = response.body_mut().read_json();
+            return body.map_err(|error| ClientError::Garbled { at: at(), source: Box::new(error) });
+        }
+        let text = response.body_mut().read_to_string().unwrap_or_default();
+        Err(ClientError::Refused { at: at(), status, message: message_of(&text) })
+    }
+}
+
+/// The message in an error object of the API; the text itself when it is not one.
+fn message_of(text: &str) -> String {
+    let parsed: Option<Value> = serde_json::from_str(text).ok();
+    let message = parsed.as_ref().and_then(|value| value.pointer("/error/message")).and_then(Value::as_str);
+    message.unwrap_or_else(|| text.trim()).to_owned()
+}
+
+/// No proxy and no redirects: the gate that was named is the gate that is asked.
+fn settings() -> Config {
+    Agent::config_builder()
+        .proxy(None)
+        .max_redirects(0)
+        .http_status_as_error(false)
+        .timeout_global(Some(PATIENCE))
+        .build()
+}
+
+/// Connects every request to one unix socket.
+#[derive(Debug)]
+struct UnixConnector {
+    socket: PathBuf,
+}
+
+impl Connector for UnixConnector {
+    type Out = UnixTransport;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails,
+        _: Option<()>,
+    ) -> Result<Option<UnixTransport>, ureq::Error> {
+        let stream = UnixStream::connect(&self.socket)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let buffers =
+            LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
+        Ok(Some(UnixTransport { stream, buffers }))
+    }
+}
+
+struct UnixTransport {
+    stream: UnixStream,
+    buffers: LazyBuffers,
+}
+
+impl std::fmt::Debug for UnixTransport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UnixTransport").field("stream", &self.stream).finish_non_exhaustive()
+    }
+}
+
+impl Transport for UnixTransport {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), ureq::Error> {
+        let output = self
+            .buffers
+            .output()
+            .get(..amount)
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        Ok(self.stream.write_all(output)?)
+    }
+
+    fn await_input(&mut self, _: NextTimeout) -> Result<bool, ureq::Error> {
+        let amount = self.stream.read(self.buffers.input_append_buf())?;
+        self.buffers.input_appended(amount);
+        Ok(amount > 0)
+    }
+
+    fn is_open(&mut self) -> bool {
+        false // One request a connection: the socket is not pooled.
+    }
+}
+
+/// The socket needs no address; the trait wants one.
+#[derive(Debug)]
+struct NoResolver;
+
+impl Resolver for NoResolver {
+    fn resolve(
+        &self,
+        _: &ureq::http::Uri,
+        _: &Config,
+        _: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let mut addresses = self.empty();
+        addresses.push(std::net::SocketAddr::from(([127, 0, 0, 1], 80)));
+        Ok(addresses)
+    }
+}

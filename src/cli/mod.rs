@@ -1,0 +1,2 @@
+//! The operator's door.
+pub mod client;
