@@ -2,7 +2,9 @@
 //!
 //! Owns every system call that is not about a child process. `unsafe` is allowed here and in `supervise` only.
 
+pub mod net;
 pub mod poll;
+pub mod proxies;
 pub mod stop;
 pub mod thread;
 pub mod timetable;

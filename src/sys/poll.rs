@@ -40,20 +40,30 @@ pub type Watch<'fd> = Option<(BorrowedFd<'fd>, Interest)>;
 /// # Errors
 /// What poll(2) answers when the system is out of memory or a descriptor is not one.
 pub fn wait<const N: usize>(watches: [Watch<'_>; N], limit: Option<Duration>) -> io::Result<[bool; N]> {
+    let mut ready = [false; N];
+    wait_for_any(&watches, &mut ready, limit)?;
+    Ok(ready)
+}
+
+/// As [`wait`], for a number of watches that is not known beforehand; `ready` has a place for each of them.
+///
+/// # Errors
+/// As [`wait`].
+pub fn wait_for_any(watches: &[Watch<'_>], ready: &mut [bool], limit: Option<Duration>) -> io::Result<()> {
     let wanted = watches.iter().flatten();
     let mut fds: Vec<PollFd<'_>> = wanted.map(|(fd, interest)| PollFd::new(*fd, interest.flags())).collect();
-    let mut ready = [false; N];
+    ready.fill(false);
     match poll(&mut fds, limit.map_or(PollTimeout::NONE, timeout)) {
         Ok(_) => {}
-        Err(Errno::EINTR) => return Ok(ready),
+        Err(Errno::EINTR) => return Ok(()),
         Err(error) => return Err(error.into()),
     }
     // `any` is `None` for flags that nix does not name, POLLRDHUP among them: something did happen.
     let mut answers = fds.iter().map(|fd| fd.any().unwrap_or(true));
-    for (ready, _) in ready.iter_mut().zip(&watches).filter(|(_, watch)| watch.is_some()) {
+    for (ready, _) in ready.iter_mut().zip(watches).filter(|(_, watch)| watch.is_some()) {
         *ready = answers.next().unwrap_or(false);
     }
-    Ok(ready)
+    Ok(())
 }
 
 fn timeout(limit: Duration) -> PollTimeout {
