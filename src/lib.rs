@@ -14,5 +14,6 @@
 
 pub mod cli;
 pub mod git;
+pub mod http;
 pub mod model;
 pub mod sys;

@@ -1,0 +1,500 @@
+//! The public front: accepts connections, bounds them, and gives each a thread of its own.
+//!
+//! Owns the listeners, the thread `front` that polls them and the threads `request-N`. It accepts through every error
+//! that can pass. Whom it cannot serve, because the house is full or a descriptor or a thread is missing, is told 503
+//! at once; nothing is queued here, and nothing that a client does can make this thread wait.
+
+use crate::http::connection::{say_goodbye, serve};
+use crate::http::exchange::Handler;
+use crate::http::message::Response;
+use crate::sys::net::{Listener, Socket};
+use crate::sys::poll::{self, Interest, Watch};
+use crate::sys::proxies::TrustedProxies;
+use crate::sys::stop::{Level, Stop};
+use crate::sys::thread;
+use nix::libc;
+use std::collections::VecDeque;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Connections taken from one listener before the others and the stop are looked at again.
+const ACCEPT_BATCH: usize = 64;
+
+/// How long accepting rests when the machine has nothing left to accept with.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// Seconds after which a client that was turned away is asked to come back.
+const RETRY_AFTER: &str = "2";
+
+/// Clients that were turned away and may still be reading why. Each holds a descriptor beyond the cap.
+const DEPARTING_MAX: usize = 64;
+
+/// How long such a client's connection stays open at most.
+const DEPARTING_LIMIT: Duration = Duration::from_secs(1);
+
+/// How often the thread looks whether they have left.
+const DEPARTING_TICK: Duration = Duration::from_millis(100);
+
+/// Warnings about the same trouble come this far apart.
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What the front allows each client and all of them together.
+#[derive(Clone, Debug)]
+pub struct FrontLimits {
+    /// Connections at a time; one more is answered 503. At three quarters, answers stop to offer keep-alive.
+    pub connections: usize,
+    /// From a request's first byte (on a new connection: from its opening) to the end of its head.
+    pub head: Duration,
+    /// Silence between requests, and between bytes of a body.
+    pub idle: Duration,
+    /// Bytes a second that a client must send or take while it is waited for.
+    pub min_rate: u64,
+    /// Over how much waiting the rate is judged, so that short delays are forgiven.
+    pub min_rate_after: Duration,
+    /// How long a client may take none of an answer that waits for it.
+    pub write_stall: Duration,
+    /// Bytes of a head.
+    pub head_bytes: usize,
+    /// Header fields of a head.
+    pub headers: usize,
+}
+
+impl Default for FrontLimits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            head: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+            min_rate: 1024,
+            min_rate_after: Duration::from_secs(30),
+            write_stall: Duration::from_secs(120),
+            head_bytes: 32 << 10,
+            headers: 100,
+        }
+    }
+}
+
+/// Why a client was turned away by the front itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// All connections are taken.
+    Full,
+    /// The process had no descriptor left.
+    NoDescriptor,
+    /// The machine had no room for a thread.
+    NoThread,
+    /// The request's head was refused, for whatever reason.
+    BadHead,
+    /// Its head did not come in time; counted besides [`Refusal::BadHead`].
+    SlowHead,
+}
+
+impl Refusal {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [Self; 5] =
+        [Self::Full, Self::NoDescriptor, Self::NoThread, Self::BadHead, Self::SlowHead];
+
+    /// The name in metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Full => "connections",
+            Self::NoDescriptor => "descriptors",
+            Self::NoThread => "threads",
+            Self::BadHead => "bad_request",
+            Self::SlowHead => "slow_head",
+        }
+    }
+}
+
+/// What the front has done since it started.
+#[derive(Debug, Default)]
+pub struct Counters {
+    accepted: AtomicU64,
+    requests: AtomicU64,
+    refused: [AtomicU64; Refusal::ALL.len()],
+}
+
+impl Counters {
+    /// Connections accepted, those included that were turned away.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Requests handed to the handler.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Clients turned away.
+    #[must_use]
+    pub fn refusals(&self, why: Refusal) -> u64 {
+        self.refused[why as usize].load(Ordering::Relaxed)
+    }
+
+    pub(super) fn request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn refused(&self, why: Refusal) {
+        self.refused[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What all connections share.
+pub(super) struct House {
+    pub(super) limits: FrontLimits,
+    pub(super) proxies: TrustedProxies,
+    pub(super) handler: Arc<dyn Handler>,
+    pub(super) stop: Stop,
+    pub(super) counters: Counters,
+    crowd: Crowd,
+}
+
+impl House {
+    /// Whether connections may be kept for another request.
+    pub(super) fn may_keep(&self) -> bool {
+        self.stop.is_running() && self.crowd.count() <= self.limits.connections - self.limits.connections / 4
+    }
+}
+
+impl fmt::Debug for House {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("House")
+            .field("limits", &self.limits)
+            .field("crowd", &self.crowd)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How many connections there are, and a way to wait until there are none.
+#[derive(Debug, Default)]
+struct Crowd {
+    count: Mutex<usize>,
+    left: Condvar,
+}
+
+impl Crowd {
+    fn count(&self) -> usize {
+        *self.lock()
+    }
+
+    fn enter(&self, most: usize) -> bool {
+        let mut count = self.lock();
+        let room = *count < most;
+        *count += usize::from(room);
+        room
+    }
+
+    fn leave(&self) {
+        *self.lock() -= 1;
+        self.left.notify_all();
+    }
+
+    /// Waits until nobody is left or `until`; answers how many are.
+    fn wait(&self, until: Instant) -> usize {
+        let left = until.saturating_duration_since(Instant::now());
+        let waited = self.left.wait_timeout_while(self.lock(), left, |count| *count > 0);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, usize> {
+        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection's place in the crowd, given back when its thread ends however it ends.
+struct Place(Arc<House>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.crowd.leave();
+    }
+}
+
+/// How the front ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Connections that were still there at the deadline.
+    pub left: usize,
+    /// Why it ended before it was told to, if it did.
+    pub fault: Option<io::Error>,
+}
+
+/// The running front.
+#[derive(Debug)]
+pub struct Front {
+    house: Arc<House>,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl Front {
+    /// Serves `listeners` until `stop` reaches [`Level::Draining`]: the listeners are then closed, idle connections
+    /// end at once, and requests in flight are completed, until [`Level::Killing`] cuts them too. When a listener
+    /// breaks, the front raises the draining itself and [`Front::join`] says why.
+    ///
+    /// # Errors
+    /// When the process has no descriptor or thread left for it.
+    pub fn start(
+        listeners: Vec<Listener>,
+        limits: FrontLimits,
+        proxies: TrustedProxies,
+        handler: Arc<dyn Handler>,
+        stop: Stop,
+    ) -> io::Result<Self> {
+        let house =
+            House { limits, proxies, handler, stop, counters: Counters::default(), crowd: Crowd::default() };
+        let house = Arc::new(house);
+        let acceptor = Acceptor {
+            house: Arc::clone(&house),
+            reserve: Some(File::open("/dev/null")?),
+            departing: VecDeque::new(),
+            serial: 0,
+            warned: None,
+        };
+        let thread = thread::spawn("front", move || acceptor.run(listeners))?;
+        Ok(Self { house, thread })
+    }
+
+    /// Connections at the moment.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.house.crowd.count()
+    }
+
+    /// What the front has done since it started.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.house.counters
+    }
+
+    /// Waits until the listeners are closed and every connection has ended, but for the latter not beyond
+    /// `deadline`. To be called after the stop was raised.
+    #[must_use]
+    pub fn join(self, deadline: Instant) -> Ended {
+        let fault = match self.thread.join() {
+            Ok(result) => result.err(),
+            Err(_) => Some(io::Error::other("the thread front panicked")),
+        };
+        Ended { left: self.house.crowd.wait(deadline), fault }
+    }
+}
+
+/// What an error of `accept(2)` asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    /// None waits any more.
+    Over,
+    /// That client left; the next one may be fine.
+    ThisClient,
+    /// The process has no descriptor for a client.
+    NoDescriptor,
+    /// The machine is short of something; it may pass.
+    Shortage,
+    /// This is no listener (any more); it will never pass.
+    Broken,
+}
+
+impl Trouble {
+    fn of(error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::EAGAIN) => Self::Over,
+            Some(libc::EMFILE) => Self::NoDescriptor,
+            Some(libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => Self::Shortage,
+            Some(libc::EBADF | libc::EINVAL | libc::ENOTSOCK) => Self::Broken,
+            // The rest are errors of the network or the client that were waiting on the new socket (accept(2)).
+            Some(_) | None => Self::ThisClient,
+        }
+    }
+}
+
+/// The thread `front`.
+struct Acceptor {
+    house: Arc<House>,
+    /// Given up for a moment when no other descriptor is left, to tell the client that waits.
+    reserve: Option<File>,
+    departing: VecDeque<Departing>,
+    serial: u64,
+    warned: Option<Instant>,
+}
+
+/// A client that was turned away.
+struct Departing {
+    socket: Arc<Socket>,
+    until: Instant,
+}
+
+impl Acceptor {
+    fn run(mut self, listeners: Vec<Listener>) -> io::Result<()> {
+        let result = self.accept_until_stopped(&listeners);
+        drop(listeners);
+        // Whatever ended this thread, nobody can come in any more: the daemon must hear of it.
+        self.house.stop.raise(Level::Draining);
+        result
+    }
+
+    fn accept_until_stopped(&mut self, listeners: &[Listener]) -> io::Result<()> {
+        let stop = self.house.stop.clone();
+        let mut watches: Vec<Watch<'_>> =
+            listeners.iter().map(|listener| Some((listener.as_fd(), Interest::Read))).collect();
+        watches.push(Some((stop.fd(Level::Draining), Interest::Read)));
+        let mut ready = vec![false; watches.len()];
+        while stop.is_running() {
+            self.see_off();
+            let tick = (!self.departing.is_empty()).then_some(DEPARTING_TICK);
+            poll::wait_for_any(&watches, &mut ready, tick)?;
+            for (listener, _) in listeners.iter().zip(&ready).filter(|(_, ready)| **ready) {
+                self.accept_batch(listener)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn accept_batch(&mut self, listener: &Listener) -> io::Result<()> {
+        for _ in 0..ACCEPT_BATCH {
+            let error = match listener.accept() {
+                Ok(socket) => {
+                    self.admit(Arc::new(socket));
+                    continue;
+                }
+                Err(error) => error,
+            };
+            match Trouble::of(&error) {
+                Trouble::Over => break,
+                Trouble::ThisClient => log::debug!("a client of {} left early: {error}", listener.address()),
+                Trouble::NoDescriptor => return self.turn_away_without_descriptor(listener),
+                Trouble::Shortage => {
+                    self.warn(&format!("cannot accept clients for a moment: {error}"));
+                    self.back_off();
+                    break;
+                }
+                Trouble::Broken => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn admit(&mut self, socket: Arc<Socket>) {
+        let house = &self.house;
+        house.counters.accepted.fetch_add(1, Ordering::Relaxed);
+        if !house.crowd.enter(house.limits.connections) {
+            self.turn_away(socket, Refusal::Full);
+            self.warn("all connections are taken, new ones are turned away: raise limits.connections");
+            return;
+        }
+        self.serial += 1;
+        let place = Place(Arc::clone(house));
+        let own = Arc::clone(&socket);
+        let body = move || serve(own, &place.0);
+        if let Err(error) = thread::spawn(format!("request-{}", self.serial), body) {
+            self.turn_away(socket, Refusal::NoThread);
+            self.warn(&format!("cannot start a thread for a client: {error}: raise the limit of tasks"));
+        }
+    }
+
+    /// Answers 503 without waiting, and keeps the connection for a moment: closed with a request unread, it would be
+    /// reset, and the answer lost with it.
+    fn turn_away(&mut self, socket: Arc<Socket>, why: Refusal) {
+        self.house.counters.refused(why);
+        say_goodbye(&socket, &busy());
+        if self.departing.len() == DEPARTING_MAX {
+            self.departing.pop_front();
+        }
+        self.departing.push_back(Departing { socket, until: Instant::now() + DEPARTING_LIMIT });
+    }
+
+    /// Sees who of the departing has left.
+    fn see_off(&mut self) {
+        let now = Instant::now();
+        let mut sink = [0; 4096];
+        self.departing.retain(|client| {
+            let gone = match client.socket.receive(&mut sink) {
+                Ok(count) => count == 0,
+                Err(error) => error.kind() != ErrorKind::WouldBlock,
+            };
+            !gone && now < client.until
+        });
+    }
+
+    /// Uses the reserve to tell one waiting client. Without it the client would stay in the backlog and poll would
+    /// report it again at once, for ever.
+    fn turn_away_without_descriptor(&mut self, listener: &Listener) -> io::Result<()> {
+        self.departing.clear();
+        self.warn("no descriptor is left for a client: raise LimitNOFILE or lower limits.connections");
+        if self.reserve.take().is_some()
+            && let Ok(socket) = listener.accept()
+        {
+            self.house.counters.accepted.fetch_add(1, Ordering::Relaxed);
+            self.house.counters.refused(Refusal::NoDescriptor);
+            say_goodbye(&socket, &busy());
+        }
+        self.reserve = File::open("/dev/null").ok();
+        if self.reserve.is_none() {
+            self.back_off();
+        }
+        Ok(())
+    }
+
+    fn back_off(&self) {
+        // Cut short by the stop, which the loop sees next.
+        let _ = self.house.stop.sleep(BACK_OFF, Level::Draining);
+    }
+
+    fn warn(&mut self, text: &str) {
+        let now = Instant::now();
+        if self.warned.is_none_or(|last| now.duration_since(last) >= WARN_INTERVAL) {
+            self.warned = Some(now);
+            log::warn!("{text}");
+        }
+    }
+}
+
+fn busy() -> Response {
+    Response::text(503, "the gate is busy: try again in a moment").with("Retry-After", RETRY_AFTER)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_errors_of_the_listener_itself_end_the_accepting() {
+        let trouble = |code| Trouble::of(&io::Error::from_raw_os_error(code));
+        for code in [libc::EBADF, libc::EINVAL, libc::ENOTSOCK] {
+            assert_eq!(trouble(code), Trouble::Broken);
+        }
+        for code in
+            [libc::ECONNABORTED, libc::EPERM, libc::EPROTO, libc::ENETDOWN, libc::EOPNOTSUPP, libc::EINTR]
+        {
+            assert_eq!(trouble(code), Trouble::ThisClient);
+        }
+        assert_eq!(trouble(libc::EMFILE), Trouble::NoDescriptor);
+        assert_eq!(trouble(libc::ENFILE), Trouble::Shortage);
+        assert_eq!(trouble(libc::EAGAIN), Trouble::Over);
+    }
+
+    #[test]
+    fn a_crowd_has_a_limit_and_can_be_waited_for() {
+        let crowd = Crowd::default();
+        assert!(crowd.enter(2) && crowd.enter(2) && !crowd.enter(2));
+        crowd.leave();
+        assert_eq!(crowd.wait(Instant::now()), 1);
+        crowd.leave();
+        assert_eq!(crowd.wait(Instant::now() + Duration::from_secs(60)), 0);
+    }
+
+    #[test]
+    fn labels_stand_where_their_refusals_are_counted() {
+        for (place, why) in Refusal::ALL.into_iter().enumerate() {
+            assert_eq!(why as usize, place, "{}", why.label());
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! The sending half of an exchange: frames a body and pushes it to a client that may be slow, stuck or gone.
+//!
+//! A [`ResponseWriter`] is independent of the thread that began the answer: a git worker writes it while the request's
+//! thread waits. What it did is told to the connection through a [`Reply`]. Nothing is buffered: when a call returns,
+//! the kernel has the bytes; a chunk, its framing and the head before it leave in one system call.
+
+use crate::http::front::FrontLimits;
+use crate::http::message::Framing;
+use crate::http::pace::Pace;
+use crate::sys::net::{Ready, Socket};
+use crate::sys::poll::Interest;
+use crate::sys::stop::{Level, Stop};
+use std::fs::File;
+use std::io::{ErrorKind, IoSlice, Write as _};
+use std::net::Shutdown;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+use thiserror::Error;
+
+/// Bytes of a chunk's size line: 16 hexadecimal digits and the end of the line.
+const SIZE_LINE: usize = 18;
+
+/// Why an answer could not be sent to its end. Nothing more can be sent after any of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum WriteError {
+    /// The client closed or reset the connection.
+    #[error("the client went away")]
+    Gone,
+    /// The client does not read, or too slowly (`limits.write_stall`, `limits.min_rate`).
+    #[error("the client reads too slowly or not at all")]
+    Stalled,
+    /// The deadline of the call has passed.
+    #[error("the answer was not sent before its deadline")]
+    Deadline,
+    /// The gate is stopping and waits for nobody any more.
+    #[error("the gate is stopping")]
+    Stopped,
+    /// The body does not have the length that was announced: a fault of ours, or a file that changed.
+    #[error("the answer's body does not have its announced length")]
+    Length,
+}
+
+/// How far an answer has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// No byte of it was sent.
+    Unsent,
+    /// A writer has it.
+    Started,
+    /// All of it was sent.
+    Finished,
+    /// It will never be finished; the client must see the connection end.
+    Broken,
+}
+
+/// What a writer has done, shared with the connection that it writes to.
+#[derive(Debug)]
+pub(super) struct Reply(Mutex<(Progress, u64)>);
+
+impl Reply {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new((Progress::Unsent, 0)))
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        self.state().0
+    }
+
+    /// Bytes handed to the kernel, heads and framing included.
+    pub(super) fn sent(&self) -> u64 {
+        self.state().1
+    }
+
+    pub(super) fn set(&self, progress: Progress) {
+        self.state().0 = progress;
+    }
+
+    fn add(&self, bytes: usize) {
+        self.state().1 += bytes as u64;
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, (Progress, u64)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes one answer. [`ResponseWriter::finish`] completes it; dropped before, it leaves the client with an answer
+/// that is visibly cut short, and the connection ends. When nothing was sent yet, another answer can take its place.
+#[derive(Debug)]
+pub struct ResponseWriter {
+    socket: Arc<Socket>,
+    stop: Stop,
+    pace: Pace,
+    head: Vec<u8>,
+    framing: Framing,
+    failed: Option<WriteError>,
+    reply: Arc<Reply>,
+}
+
+impl ResponseWriter {
+    pub(super) fn new(
+        socket: Arc<Socket>,
+        stop: Stop,
+        limits: &FrontLimits,
+        head: Vec<u8>,
+        framing: Framing,
+        reply: Arc<Reply>,
+    ) -> Self {
+        reply.set(Progress::Started);
+        let pace = Pace::new(limits.min_rate, limits.min_rate_after, limits.write_stall);
+        Self { socket, stop, pace, head, framing, failed: None, reply }
+    }
+
+    /// Sends a piece of the body, and before the first one the head; an empty piece sends the head alone. Waits for
+    /// the client until `until`, and no longer than the limits on slow readers.
+    ///
+    /// # Errors
+    /// See [`WriteError`]; after one, every call answers it again.
+    pub fn write(&mut self, bytes: &[u8], until: Instant) -> Result<(), WriteError> {
+        let mut line = [0; SIZE_LINE];
+        match self.framing {
+            Framing::Absent(_) => self.push([b"", b"", b""], false, until),
+            Framing::UntilClose => self.push([b"", bytes, b""], false, until),
+            Framing::Length(left) => {
+                let left =
+                    left.checked_sub(bytes.len() as u64).ok_or_else(|| self.fail(WriteError::Length))?;
+                self.framing = Framing::Length(left);
+                self.push([b"", bytes, b""], false, until)
+            }
+            // An empty chunk would end the body.
+            Framing::Chunked if bytes.is_empty() => self.push([b"", b"", b""], false, until),
+            Framing::Chunked => {
+                let size = size_line(&mut line, bytes.len() as u64);
+                self.push([size, bytes, b"\r\n"], false, until)
+            }
+        }
+    }
+
+    /// Sends `len` bytes of `file`, from `offset` on, without reading them into this process.
+    ///
+    /// # Errors
+    /// As [`ResponseWriter::write`]; [`WriteError::Length`] also when the file ends before.
+    pub fn send_file(
+        &mut self,
+        file: &File,
+        offset: u64,
+        len: u64,
+        until: Instant,
+    ) -> Result<(), WriteError> {
+        let mut line = [0; SIZE_LINE];
+        match self.framing {
+            Framing::Absent(_) => self.push([b"", b"", b""], false, until),
+            Framing::UntilClose => {
+                self.push([b"", b"", b""], true, until)?;
+                self.push_file(file, offset, len, until)
+            }
+            Framing::Length(left) => {
+                let left = left.checked_sub(len).ok_or_else(|| self.fail(WriteError::Length))?;
+                self.framing = Framing::Length(left);
+                self.push([b"", b"", b""], len > 0, until)?;
+                self.push_file(file, offset, len, until)
+            }
+            Framing::Chunked if len == 0 => self.push([b"", b"", b""], false, until),
+            Framing::Chunked => {
+                self.push([size_line(&mut line, len), b"", b""], true, until)?;
+                self.push_file(file, offset, len, until)?;
+                self.push([b"", b"\r\n", b""], false, until)
+            }
+        }
+    }
+
+    /// Completes the answer.
+    ///
+    /// # Errors
+    /// As [`ResponseWriter::write`]; [`WriteError::Length`] also when less was written than announced.
+    pub fn finish(mut self, until: Instant) -> Result<(), WriteError> {
+        match self.framing {
+            Framing::Length(1..) => return Err(self.fail(WriteError::Length)),
+            Framing::Chunked => self.push([b"", b"0\r\n\r\n", b""], false, until)?,
+            Framing::Length(0) | Framing::Absent(_) | Framing::UntilClose => {
+                self.push([b"", b"", b""], false, until)?;
+            }
+        }
+        self.reply.set(Progress::Finished);
+        Ok(())
+    }
+
+    /// Bytes handed to the kernel so far, the head and framing included.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.reply.sent()
+    }
+
+    /// Sends the head, if it is still here, and then `parts`.
+    fn push(&mut self, parts: [&[u8]; 3], more: bool, until: Instant) -> Result<(), WriteError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let head = std::mem::take(&mut self.head);
+        let [first, second, third] = parts;
+        let mut slices = [&head, first, second, third].map(IoSlice::new);
+        let mut left: &mut [IoSlice<'_>] = &mut slices;
+        IoSlice::advance_slices(&mut left, 0);
+        while !left.is_empty() {
+            let count = self.attempt(until, |socket| socket.send(left, more))?;
+            IoSlice::advance_slices(&mut left, count);
+        }
+        Ok(())
+    }
+
+    fn push_file(&mut self, file: &File, offset: u64, len: u64, until: Instant) -> Result<(), WriteError> {
+        let mut done = 0;
+        while done < len {
+            match self.attempt(until, |socket| socket.send_file(file, offset + done, len - done))? {
+                0 => return Err(self.fail(WriteError::Length)),
+                count => done += count as u64,
+            }
+        }
+        Ok(())
+    }
+
+    /// One successful call of `send`, after as many waits for room as it takes.
+    fn attempt(
+        &mut self,
+        until: Instant,
+        send: impl Fn(&Socket) -> std::io::Result<usize>,
+    ) -> Result<usize, WriteError> {
+        loop {
+            match send(&self.socket) {
+                Ok(count) => {
+                    self.pace.moved(count);
+                    self.reply.add(count);
+                    return Ok(count);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.await_room(until).map_err(|error| self.fail(error))?;
+                }
+                Err(_) => return Err(self.fail(WriteError::Gone)),
+            }
+        }
+    }
+
+    fn await_room(&mut self, until: Instant) -> Result<(), WriteError> {
+        let began = Instant::now();
+        if began >= until {
+            return Err(WriteError::Deadline);
+        }
+        let limit = until.min(began + self.pace.patience());
+        match self.socket.wait(Interest::Write, &self.stop, Level::Killing, limit) {
+            Ok(Ready::Now | Ready::TimedOut) => {
+                self.pace.waited(began.elapsed()).map_err(|_| WriteError::Stalled)
+            }
+            Ok(Ready::Stopped) => Err(WriteError::Stopped),
+            Ok(Ready::Gone) | Err(_) => Err(WriteError::Gone),
+        }
+    }
+
+    fn fail(&mut self, error: WriteError) -> WriteError {
+        self.failed = Some(error);
+        error
+    }
+}
+
+impl Drop for ResponseWriter {
+    fn drop(&mut self) {
+        if self.reply.progress() != Progress::Started {
+            return;
+        }
+        if self.reply.sent() == 0 && self.failed.is_none() {
+            return self.reply.set(Progress::Unsent);
+        }
+        self.reply.set(Progress::Broken);
+        match self.framing {
+            // The end of the connection would look like the end of the body.
+            Framing::UntilClose => self.socket.reset_on_close(),
+            Framing::Absent(_) | Framing::Length(_) | Framing::Chunked => {
+                self.socket.shutdown(Shutdown::Write)
+            }
+        }
+    }
+}
+
+fn size_line(line: &mut [u8; SIZE_LINE], size: u64) -> &[u8] {
+    let mut rest = &mut line[..];
+    write!(rest, "{size:x}\r\n").expect("18 bytes hold the longest size line");
+    let unused = rest.len();
+    &line[..SIZE_LINE - unused]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_line_is_hexadecimal_and_always_fits() {
+        let mut line = [0; SIZE_LINE];
+        assert_eq!(size_line(&mut line, 65536), b"10000\r\n");
+        assert_eq!(size_line(&mut line, u64::MAX), b"ffffffffffffffff\r\n");
+    }
+}
