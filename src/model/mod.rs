@@ -1,3 +1,9 @@
 //! The nouns: no I/O, no clock, no environment.
 
 pub mod histogram;
+pub mod access;
+pub mod name;
+pub mod net;
+pub mod role;
+pub mod throttle;
+pub mod units;
