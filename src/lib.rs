@@ -15,5 +15,6 @@
 pub mod cli;
 pub mod git;
 pub mod http;
+pub mod config;
 pub mod model;
 pub mod sys;

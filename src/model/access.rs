@@ -116,6 +116,9 @@ pub struct Rules {
 /// Why a part of a rule cannot be read.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum RuleError {
+    /// Neither a text nor a list of texts.
+    #[error("must be a text in quotes")]
+    NotText,
     /// Not one of the three words.
     #[error("{0:?} is not allowed here: write \"anyone\", \"users\" or \"nobody\"")]
     Word(String),

@@ -1,0 +1,264 @@
+//! The table of all keys: name, kind, and the field that each one sets.
+
+use super::{ListenAddr, Settings};
+use crate::model::net::IpNet;
+use crate::model::units;
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The most connections, queued requests and ref updates that can be asked for: beyond it memory is the limit.
+const COUNT_MAX: usize = 1_000_000;
+/// The most workers of a lane: each is a thread and a git.
+const WORKERS_MAX: usize = 1024;
+
+/// One row of [`KEYS`].
+pub(super) struct Key {
+    /// The dotted path in the file.
+    pub(super) path: &'static str,
+    field: Field,
+}
+
+/// What a key may hold, and where that goes.
+enum Field {
+    Duration(fn(&mut Settings) -> &mut Duration),
+    Size(fn(&mut Settings) -> &mut u64),
+    Rate(fn(&mut Settings) -> &mut u64),
+    Count(usize, fn(&mut Settings) -> &mut usize),
+    Flag(fn(&mut Settings) -> &mut bool),
+    Path(fn(&mut Settings) -> &mut PathBuf),
+    OptionalPath(fn(&mut Settings) -> &mut Option<PathBuf>),
+    Url(fn(&mut Settings) -> &mut Option<String>),
+    Listen(fn(&mut Settings) -> &mut Vec<ListenAddr>),
+    Networks(fn(&mut Settings) -> &mut Vec<IpNet>),
+}
+
+/// Every key, in the order in which they are printed: those without a section first, then section by section.
+#[rustfmt::skip]
+pub(super) const KEYS: &[Key] = &[
+    Key { path: "listen",                   field: Field::Listen(|s| &mut s.listen) },
+    Key { path: "public_url",               field: Field::Url(|s| &mut s.public_url) },
+    Key { path: "data_dir",                 field: Field::Path(|s| &mut s.data_dir) },
+    Key { path: "root",                     field: Field::OptionalPath(|s| &mut s.root) },
+    Key { path: "follow_symlinks",          field: Field::Flag(|s| &mut s.follow_symlinks) },
+    Key { path: "trusted_proxies",          field: Field::Networks(|s| &mut s.trusted_proxies) },
+    Key { path: "insecure_http",            field: Field::Flag(|s| &mut s.insecure_http) },
+    Key { path: "anonymous_push",           field: Field::Flag(|s| &mut s.anonymous_push) },
+    Key { path: "limits.connections",       field: Field::Count(COUNT_MAX, |s| &mut s.limits.connections) },
+    Key { path: "limits.head",              field: Field::Duration(|s| &mut s.limits.head) },
+    Key { path: "limits.idle",              field: Field::Duration(|s| &mut s.limits.idle) },
+    Key { path: "limits.min_rate",          field: Field::Rate(|s| &mut s.limits.min_rate) },
+    Key { path: "limits.write_stall",       field: Field::Duration(|s| &mut s.limits.write_stall) },
+    Key { path: "limits.push_bytes_max",    field: Field::Size(|s| &mut s.limits.push_bytes_max) },
+    Key { path: "limits.commands_max",      field: Field::Count(COUNT_MAX, |s| &mut s.limits.commands_max) },
+    Key { path: "limits.request_bytes_max", field: Field::Size(|s| &mut s.limits.request_bytes_max) },
+    Key { path: "limits.disk_floor",        field: Field::Size(|s| &mut s.limits.disk_floor) },
+    Key { path: "limits.drain",             field: Field::Duration(|s| &mut s.limits.drain) },
+    Key { path: "git.program",              field: Field::Path(|s| &mut s.git.program) },
+    Key { path: "git.read_workers",         field: Field::Count(WORKERS_MAX, |s| &mut s.git.read_workers) },
+    Key { path: "git.write_workers",        field: Field::Count(WORKERS_MAX, |s| &mut s.git.write_workers) },
+    Key { path: "git.upstream_workers",     field: Field::Count(WORKERS_MAX, |s| &mut s.git.upstream_workers) },
+    Key { path: "git.upkeep_workers",       field: Field::Count(WORKERS_MAX, |s| &mut s.git.upkeep_workers) },
+    Key { path: "git.queue",                field: Field::Count(COUNT_MAX, |s| &mut s.git.queue) },
+    Key { path: "git.queue_wait",           field: Field::Duration(|s| &mut s.git.queue_wait) },
+    Key { path: "git.read_deadline",        field: Field::Duration(|s| &mut s.git.read_deadline) },
+    Key { path: "git.write_deadline",       field: Field::Duration(|s| &mut s.git.write_deadline) },
+    Key { path: "git.kill_grace",           field: Field::Duration(|s| &mut s.git.kill_grace) },
+    Key { path: "git.memory",               field: Field::Size(|s| &mut s.git.memory) },
+    Key { path: "sweeper.orphans",          field: Field::Duration(|s| &mut s.sweeper.orphans) },
+    Key { path: "sweeper.leftovers",        field: Field::Duration(|s| &mut s.sweeper.leftovers) },
+    Key { path: "sweeper.tokens",           field: Field::Duration(|s| &mut s.sweeper.tokens) },
+    Key { path: "sweeper.checkpoint",       field: Field::Duration(|s| &mut s.sweeper.checkpoint) },
+];
+
+/// Keys that the design has and this version does not, with what is missing. They are refused rather than ignored:
+/// whoever writes them relies on them.
+pub(super) const LATER: &[(&str, &str)] = &[
+    ("upstream", "mirror upstream repositories"),
+    ("gate", "hold pushes for review"),
+    ("checks", "check the content of pushes"),
+    ("fleet", "talk to other gates"),
+    ("peer", "talk to other gates"),
+    ("webhook", "send webhooks"),
+    ("limits.held_pushes", "hold pushes for review"),
+    ("limits.sse", "publish events"),
+    ("rule.self_certify", "hold pushes for review"),
+];
+
+/// A value as it was written, before its key says what it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// A string of the file.
+    Text(String),
+    /// A whole number of the file.
+    Number(i64),
+    /// `true` or `false` in the file.
+    Flag(bool),
+    /// A list of the file.
+    List(Vec<Written>),
+    /// What no key takes: a table, a fraction, a date, a number that does not fit.
+    Other,
+    /// The whole of an environment variable, to be read as whatever the key needs.
+    Variable(String),
+}
+
+impl Written {
+    /// The text, where it is one.
+    pub(super) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) | Self::Variable(text) => Some(text),
+            Self::Number(_) | Self::Flag(_) | Self::List(_) | Self::Other => None,
+        }
+    }
+
+    /// The entries, where it is a list.
+    pub(super) fn list(&self) -> Option<&[Written]> {
+        match self {
+            Self::List(list) => Some(list),
+            Self::Text(_) | Self::Variable(_) | Self::Number(_) | Self::Flag(_) | Self::Other => None,
+        }
+    }
+}
+
+/// The row for the key at `path`.
+pub(super) fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+/// The part of `path` before its last dot: the section it belongs to, empty at the top.
+pub(super) fn section(path: &str) -> &str {
+    path.rsplit_once('.').map_or("", |(section, _)| section)
+}
+
+/// The names of the keys in `section`, for people.
+pub(super) fn names_in(section_name: &str) -> String {
+    let keys = KEYS.iter().filter(|key| section(key.path) == section_name);
+    let names: Vec<_> = keys.map(|key| key.path.rsplit('.').next().unwrap_or(key.path)).collect();
+    names.join(", ")
+}
+
+impl Key {
+    /// Puts what was written into its field; otherwise says what is wrong with it and what is allowed.
+    pub(super) fn set(&self, settings: &mut Settings, written: &Written) -> Result<(), String> {
+        match &self.field {
+            Field::Duration(field) => {
+                *field(settings) = parsed(written, units::DURATION_FORM, units::parse_duration)?;
+            }
+            Field::Size(field) => *field(settings) = parsed(written, units::SIZE_FORM, units::parse_size)?,
+            Field::Rate(field) => *field(settings) = parsed(written, units::RATE_FORM, units::parse_rate)?,
+            Field::Count(most, field) => *field(settings) = count(written, *most)?,
+            Field::Flag(field) => *field(settings) = flag(written)?,
+            Field::Path(field) => *field(settings) = parsed(written, PATH_FORM, parse_path)?,
+            Field::OptionalPath(field) => *field(settings) = Some(parsed(written, PATH_FORM, parse_path)?),
+            Field::Url(field) => *field(settings) = Some(parsed(written, URL_FORM, parse_url)?),
+            Field::Listen(field) => *field(settings) = parsed_list(written, LISTEN_FORM, ListenAddr::parse)?,
+            Field::Networks(field) => *field(settings) = networks(written)?,
+        }
+        Ok(())
+    }
+
+    /// The value of the field as TOML; `None` when it is not set.
+    pub(super) fn get(&self, settings: &Settings) -> Option<String> {
+        // The rows reach their fields mutably; a copy makes one accessor serve both directions.
+        let settings = &mut settings.clone();
+        Some(match &self.field {
+            Field::Duration(field) => quoted(units::format_duration(*field(settings))),
+            Field::Size(field) => quoted(units::format_size(*field(settings))),
+            Field::Rate(field) => quoted(units::format_rate(*field(settings))),
+            Field::Count(_, field) => field(settings).to_string(),
+            Field::Flag(field) => field(settings).to_string(),
+            Field::Path(field) => quoted(field(settings).display()),
+            Field::OptionalPath(field) => quoted(field(settings).as_ref()?.display()),
+            Field::Url(field) => quoted(field(settings).as_ref()?),
+            Field::Listen(field) => quoted_list(field(settings)),
+            Field::Networks(field) => quoted_list(field(settings)),
+        })
+    }
+}
+
+const PATH_FORM: &str = "a path";
+const URL_FORM: &str = "an address such as \"https://git.example.com\"";
+const LISTEN_FORM: &str =
+    "an address to listen at such as \"127.0.0.1:8418\" or \"unix:/path\", or a list of them";
+const NETWORKS_FORM: &str = "a list of networks such as [\"10.0.0.0/8\"]";
+
+fn parsed<T, E: Display>(
+    written: &Written,
+    form: &str,
+    parse: impl Fn(&str) -> Result<T, E>,
+) -> Result<T, String> {
+    let text = written.text().ok_or_else(|| format!("must be {form}, in quotes"))?;
+    parse(text).map_err(|error| error.to_string())
+}
+
+fn parsed_list<T, E: Display>(
+    written: &Written,
+    form: &str,
+    parse: impl Fn(&str) -> Result<T, E> + Copy,
+) -> Result<Vec<T>, String> {
+    match written.list() {
+        Some([]) => Err(format!("is empty: must be {form}")),
+        Some(list) => list.iter().map(|entry| parsed(entry, form, parse)).collect(),
+        None => Ok(vec![parsed(written, form, parse)?]),
+    }
+}
+
+/// No proxies is the default; of addresses to listen at, an empty list would be a gate without a door.
+fn networks(written: &Written) -> Result<Vec<IpNet>, String> {
+    if written.list().is_some_and(<[_]>::is_empty) {
+        return Ok(Vec::new());
+    }
+    parsed_list(written, NETWORKS_FORM, IpNet::parse)
+}
+
+fn count(written: &Written, most: usize) -> Result<usize, String> {
+    let number = match written {
+        Written::Number(number) => usize::try_from(*number).ok(),
+        Written::Variable(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok(),
+        Written::Variable(_) | Written::Text(_) | Written::Flag(_) | Written::List(_) | Written::Other => {
+            None
+        }
+    };
+    number
+        .filter(|number| (1..=most).contains(number))
+        .ok_or_else(|| format!("must be a whole number from 1 to {most}"))
+}
+
+fn flag(written: &Written) -> Result<bool, String> {
+    match written {
+        Written::Flag(flag) => Ok(*flag),
+        Written::Variable(text) if text == "true" => Ok(true),
+        Written::Variable(text) if text == "false" => Ok(false),
+        Written::Variable(_) | Written::Text(_) | Written::Number(_) | Written::List(_) | Written::Other => {
+            Err("must be true or false".to_owned())
+        }
+    }
+}
+
+fn parse_path(text: &str) -> Result<PathBuf, &'static str> {
+    if text.is_empty() || text.contains('\0') {
+        Err("the path is empty or holds a NUL")
+    } else {
+        Ok(text.into())
+    }
+}
+
+fn parse_url(text: &str) -> Result<String, String> {
+    let address = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or_default();
+    let plain = address.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#@\\\"<>".contains(&byte));
+    if !plain || address.is_empty() || address.starts_with(['/', ':']) {
+        return Err(format!("{text:?} is not {URL_FORM}, without user, query or fragment"));
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+/// A TOML string that reads back as `value`.
+pub(super) fn quoted(value: impl ToString) -> String {
+    toml::Value::String(value.to_string()).to_string()
+}
+
+/// A TOML list of strings.
+pub(super) fn quoted_list<T: ToString>(values: &[T]) -> String {
+    let values: Vec<_> = values.iter().map(|value| quoted(value.to_string())).collect();
+    format!("[{}]", values.join(", "))
+}

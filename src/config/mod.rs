@@ -1,0 +1,402 @@
+//! File, environment and flags become checked settings.
+//!
+//! The only room that reads the environment, and it does so once. A flag wins over `TIDEGATE__SECTION__KEY`, that over the
+//! file, that over the default. An unknown key or value is refused by name; nothing is guessed. [`keys`] is the one table
+//! of what may be set: reading, overriding, printing and comparing all go through it.
+
+pub mod environment;
+mod file;
+mod keys;
+mod listen;
+mod print;
+mod rules;
+
+pub use environment::{Environment, Secret, Systemd};
+pub use listen::{ListenAddr, ListenError};
+
+use crate::model::access::{Pushers, Rule, Rules};
+use crate::model::net::IpNet;
+use std::fmt;
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use thiserror::Error;
+
+/// Everything that can be set, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where the public front listens; never empty.
+    pub listen: Vec<ListenAddr>,
+    /// The address in links shown to people, without a slash at its end.
+    pub public_url: Option<String>,
+    /// Where everything of ours is kept; absolute.
+    pub data_dir: PathBuf,
+    /// Where the hosted repositories lie; absolute.
+    pub root: Option<PathBuf>,
+    /// Whether symbolic links may lead out of `root`.
+    pub follow_symlinks: bool,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether tokens may cross a network in the clear.
+    pub insecure_http: bool,
+    /// Whether pushes need no credential where no rule matches; on loopback only.
+    pub anonymous_push: bool,
+    /// What bounds requests.
+    pub limits: Limits,
+    /// What bounds git.
+    pub git: GitSettings,
+    /// How often the sweeper's jobs run.
+    pub sweeper: SweeperSettings,
+    /// Who may read and push what.
+    pub rules: Rules,
+}
+
+/// The bounds of requests, connections and the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections of the public front at a time; one more is told 503 and closed.
+    pub connections: usize,
+    /// From the first byte of a request's head to its last.
+    pub head: Duration,
+    /// How long a connection may wait for its next request, or a body for its next byte.
+    pub idle: Duration,
+    /// The slowest body that is put up with, in bytes per second.
+    pub min_rate: u64,
+    /// How long a client may take none of its response.
+    pub write_stall: Duration,
+    /// The largest push, in bytes, on the wire and after inflation.
+    pub push_bytes_max: u64,
+    /// The most ref updates of one push.
+    pub commands_max: usize,
+    /// The largest request of a fetch, in bytes after inflation.
+    pub request_bytes_max: u64,
+    /// Free bytes on the disk below which pushes are refused.
+    pub disk_floor: u64,
+    /// How long work in flight may go on when the gate stops.
+    pub drain: Duration,
+}
+
+/// How git is run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GitSettings {
+    /// The program: a name to be found in `PATH`, or an absolute path.
+    pub program: PathBuf,
+    /// Clones and fetches served at a time.
+    pub read_workers: usize,
+    /// Pushes served at a time.
+    pub write_workers: usize,
+    /// Conversations with upstreams at a time.
+    pub upstream_workers: usize,
+    /// Repository upkeep at a time.
+    pub upkeep_workers: usize,
+    /// Requests that may wait for a worker, per lane.
+    pub queue: usize,
+    /// How long one of them waits before it is refused.
+    pub queue_wait: Duration,
+    /// The whole time of a clone or fetch, from admission.
+    pub read_deadline: Duration,
+    /// The whole time of a push, from admission.
+    pub write_deadline: Duration,
+    /// Between SIGTERM and SIGKILL.
+    pub kill_grace: Duration,
+    /// Address space of a git that receives or fetches, in bytes.
+    pub memory: u64,
+}
+
+/// How often each job of the sweeper runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SweeperSettings {
+    /// Ends processes that were adopted and belong to no job.
+    pub orphans: Duration,
+    /// Removes what foreign writers left in repositories, when it is old enough.
+    pub leftovers: Duration,
+    /// Forgets tokens that have expired.
+    pub tokens: Duration,
+    /// Writes the database's log back into it.
+    pub checkpoint: Duration,
+}
+
+/// What the command line may set.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// The file to read; without it the defaults hold.
+    pub config: Option<PathBuf>,
+    /// Replaces `root`.
+    pub root: Option<PathBuf>,
+    /// Replaces `listen`, unless it is empty.
+    pub listen: Vec<String>,
+    /// Replaces `data_dir`.
+    pub data_dir: Option<PathBuf>,
+    /// Sets `anonymous_push`.
+    pub anonymous_push: bool,
+}
+
+/// Why there are no settings.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("reading the configuration {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The working directory is needed for a relative path, and is gone.
+    #[error("making {} absolute: {source}", path.display())]
+    NoDirectory {
+        /// The relative path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Something that was set is wrong; one line for each.
+    #[error("{}", lines(.0))]
+    Wrong(Vec<Problem>),
+    /// There is nothing to serve.
+    #[error(
+        "there is nothing to serve: name the directory of your repositories with --root DIR, or root = \"DIR\""
+    )]
+    NothingToServe,
+}
+
+/// One thing that was set wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where it was set: a file with its line, a variable, a flag.
+    pub place: String,
+    /// The key's dotted path; empty where the file is no TOML.
+    pub key: String,
+    /// A sentence.
+    pub why: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [&self.place, &self.key, &self.why];
+        let parts: Vec<&str> =
+            parts.into_iter().filter(|part| !part.is_empty()).map(String::as_str).collect();
+        f.write_str(&parts.join(": "))
+    }
+}
+
+fn lines(problems: &[Problem]) -> String {
+    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// Reads the file that `flags` name, overrides it with the environment and the flags, and checks the whole.
+///
+/// # Errors
+/// [`ConfigError::Wrong`] lists everything that is wrong with values; the others end the reading at once.
+pub fn load(flags: &Flags, environment: &Environment) -> Result<Settings, ConfigError> {
+    let mut draft = Draft::new(environment);
+    if let Some(path) = &flags.config {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+        file::apply(&mut draft, path, &text);
+    }
+    for (name, value) in &environment.overrides {
+        file::apply_override(&mut draft, name, value);
+    }
+    draft.apply_flags(flags);
+    draft.finish()
+}
+
+/// Settings in the making, and what was found wrong so far.
+#[derive(Debug)]
+struct Draft {
+    settings: Settings,
+    rules: Vec<Rule>,
+    problems: Vec<Problem>,
+}
+
+impl Draft {
+    fn new(environment: &Environment) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let settings = Settings::defaults(environment.state_directory.as_deref(), cores);
+        Self { settings, rules: Vec::new(), problems: Vec::new() }
+    }
+
+    fn problem(&mut self, place: impl Into<String>, key: impl Into<String>, why: impl ToString) {
+        self.problems.push(Problem { place: place.into(), key: key.into(), why: why.to_string() });
+    }
+
+    fn apply_flags(&mut self, flags: &Flags) {
+        let mut listen = Vec::new();
+        for text in &flags.listen {
+            match ListenAddr::parse(text) {
+                Ok(address) => listen.push(address),
+                Err(error) => self.problem("--listen", "listen", error),
+            }
+        }
+        if !listen.is_empty() {
+            self.settings.listen = listen;
+        }
+        if let Some(root) = &flags.root {
+            self.settings.root = Some(root.clone());
+        }
+        if let Some(data_dir) = &flags.data_dir {
+            self.settings.data_dir.clone_from(data_dir);
+        }
+        self.settings.anonymous_push |= flags.anonymous_push;
+    }
+
+    fn finish(mut self) -> Result<Settings, ConfigError> {
+        let settings = &mut self.settings;
+        settings.data_dir = absolute(&settings.data_dir)?;
+        settings.root = settings.root.as_deref().map(absolute).transpose()?;
+        let others = if settings.anonymous_push { Pushers::Anyone } else { Pushers::Users };
+        settings.rules = Rules::new(self.rules, others);
+        self.problems.extend(settings.contradictions());
+        if self.problems.is_empty() { Ok(self.settings) } else { Err(ConfigError::Wrong(self.problems)) }
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, ConfigError> {
+    std::path::absolute(path).map_err(|source| ConfigError::NoDirectory { path: path.to_owned(), source })
+}
+
+impl Settings {
+    /// What holds where nothing is set, on a machine of so many cores. `state_directory` is systemd's.
+    #[must_use]
+    pub fn defaults(state_directory: Option<&Path>, cores: usize) -> Self {
+        Self {
+            listen: vec![ListenAddr::default()],
+            public_url: None,
+            data_dir: state_directory.unwrap_or(Path::new("tidegate-data")).to_owned(),
+            root: None,
+            follow_symlinks: false,
+            trusted_proxies: Vec::new(),
+            insecure_http: false,
+            anonymous_push: false,
+            limits: Limits::default(),
+            git: GitSettings::for_cores(cores),
+            sweeper: SweeperSettings::default(),
+            rules: Rules::default(),
+        }
+    }
+
+    /// The directory to serve.
+    ///
+    /// # Errors
+    /// [`ConfigError::NothingToServe`] when none is set.
+    pub fn root_to_serve(&self) -> Result<&Path, ConfigError> {
+        self.root.as_deref().ok_or(ConfigError::NothingToServe)
+    }
+
+    /// Whether `listen` may be bound with these settings; asked for the configured addresses, and again for those that
+    /// systemd hands over.
+    ///
+    /// # Errors
+    /// When somebody on the network could read tokens, or push without one.
+    pub fn check_exposure(&self, listen: &[ListenAddr]) -> Result<(), ConfigError> {
+        let problems = self.exposed(listen);
+        if problems.is_empty() { Ok(()) } else { Err(ConfigError::Wrong(problems)) }
+    }
+
+    /// The keys in which `new` differs and which only a restart can change. The rules are not among them.
+    #[must_use]
+    pub fn changes_needing_restart(&self, new: &Self) -> Vec<&'static str> {
+        let pairs = self.pairs().into_iter().zip(new.pairs());
+        pairs.filter(|(old, new)| old.1 != new.1).map(|(old, _)| old.0).collect()
+    }
+
+    fn contradictions(&self) -> Vec<Problem> {
+        let mut found = self.exposed(&self.listen);
+        let mut add = |key: &str, why: &str| {
+            found.push(Problem { place: String::new(), key: key.into(), why: why.into() });
+        };
+        let paths = [("data_dir", Some(&self.data_dir)), ("root", self.root.as_ref())];
+        for (key, path) in paths {
+            if path.is_some_and(|path| path.to_str().is_none()) {
+                add(key, "the path is not UTF-8, which a configuration cannot hold");
+            }
+        }
+        if self.root.as_ref() == Some(&self.data_dir) {
+            add("data_dir", "is the same directory as root: give the gate's own data a place of its own");
+        }
+        let twice = self
+            .listen
+            .iter()
+            .enumerate()
+            .any(|(at, address)| self.listen[..at].contains(address) && !address.takes_any_port());
+        if twice {
+            add("listen", "names an address twice");
+        }
+        found
+    }
+
+    fn exposed(&self, listen: &[ListenAddr]) -> Vec<Problem> {
+        let public = listen.iter().filter(|address| !address.is_local());
+        let problem = |key: &str, why: String| Problem { place: String::new(), key: key.into(), why };
+        let protected = self.insecure_http || !self.trusted_proxies.is_empty();
+        public
+            .flat_map(|address| {
+                let clear = (!protected).then(|| {
+                    let why = format!(
+                        "{address} is not a loopback address, and tokens would cross the network in the clear: put a TLS \
+                         proxy in front and name it in trusted_proxies, or set insecure_http = true"
+                    );
+                    problem("listen", why)
+                });
+                let open = self.anonymous_push.then(|| {
+                    let why = format!("anybody could push at {address}: this is for loopback and unix listeners only");
+                    problem("anonymous_push", why)
+                });
+                clear.into_iter().chain(open)
+            })
+            .collect()
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            head: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+            min_rate: 1 << 10,
+            write_stall: Duration::from_secs(120),
+            push_bytes_max: 2 << 30,
+            commands_max: 1000,
+            request_bytes_max: 16 << 20,
+            disk_floor: 1 << 30,
+            drain: Duration::from_secs(20),
+        }
+    }
+}
+
+impl GitSettings {
+    /// Serving is bound by git's own processor time, so the lanes follow the cores; a lane has a floor, so that one slow
+    /// client is not the whole of it on a small machine.
+    fn for_cores(cores: usize) -> Self {
+        Self {
+            program: PathBuf::from("git"),
+            read_workers: (2 * cores).clamp(4, 64),
+            write_workers: cores.clamp(2, 32),
+            upstream_workers: (2 * cores).clamp(4, 64),
+            upkeep_workers: 1,
+            queue: 256,
+            queue_wait: Duration::from_secs(60),
+            read_deadline: Duration::from_secs(30 * 60),
+            write_deadline: Duration::from_secs(30 * 60),
+            kill_grace: Duration::from_secs(2),
+            memory: 4 << 30,
+        }
+    }
+}
+
+impl Default for SweeperSettings {
+    fn default() -> Self {
+        Self {
+            orphans: Duration::from_secs(1),
+            leftovers: Duration::from_secs(60 * 60),
+            tokens: Duration::from_secs(60 * 60),
+            checkpoint: Duration::from_secs(5 * 60),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,271 @@
+//! What a configuration may say, and what each mistake is told.
+
+use super::*;
+use proptest::prelude::*;
+use std::ffi::OsString;
+
+/// Every key of the foundation, each with a value that is not its default.
+const FULL: &str = r#"
+listen = ["127.0.0.1:0", "[::1]:8419", "unix:/run/tidegate/http.sock"]
+public_url = "https://git.example.com/"
+data_dir = "/var/lib/tidegate"
+root = "/srv/git \"quoted\"\\"
+follow_symlinks = true
+trusted_proxies = ["10.0.0.0/8", "fd00::/8", "192.0.2.1"]
+insecure_http = true
+anonymous_push = true
+
+[limits]
+connections = 1_000
+head = "9s"
+idle = "59s"
+min_rate = "2KiB/s"
+write_stall = "119s"
+push_bytes_max = "3GiB"
+commands_max = 999
+request_bytes_max = "15MiB"
+disk_floor = "1000B"
+drain = "250ms"
+
+[git]
+program = "/usr/local/bin/git"
+read_workers = 9
+write_workers = 0x9
+upstream_workers = 9
+upkeep_workers = 9
+queue = 9
+queue_wait = "61s"
+read_deadline = "31m"
+write_deadline = "31m"
+kill_grace = "3s"
+memory = "5GiB"
+
+[sweeper]
+orphans = "2s"
+leftovers = "2h"
+tokens = "7d"
+checkpoint = "90s"
+
+[[rule]]
+repos = "secret/**"
+read = "users"
+push = ["alice@example.com", "role:reviewer"]
+
+[[rule]]
+repos = "{attic,old}/*"
+push = "nobody"
+"#;
+
+fn environment(vars: &[(&str, &str)]) -> Environment {
+    Environment::from_vars(vars.iter().map(|(key, value)| (OsString::from(key), OsString::from(value))), 1)
+}
+
+fn read(text: &str, vars: &[(&str, &str)]) -> Result<Settings, ConfigError> {
+    let mut draft = Draft::new(&environment(vars));
+    file::apply(&mut draft, Path::new("t.toml"), text);
+    for (name, value) in &environment(vars).overrides {
+        file::apply_override(&mut draft, name, value);
+    }
+    draft.finish()
+}
+
+fn problems(text: &str, vars: &[(&str, &str)]) -> Vec<String> {
+    match read(text, vars) {
+        Ok(_) => Vec::new(),
+        Err(ConfigError::Wrong(problems)) => problems.iter().map(Problem::to_string).collect(),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn what_is_printed_reads_back_as_the_same_settings() {
+    for text in ["", FULL] {
+        let settings = read(text, &[]).unwrap();
+        let printed = settings.to_toml();
+        assert_eq!(read(&printed, &[]).unwrap(), settings, "{printed}");
+    }
+}
+
+#[test]
+fn the_full_sample_sets_every_key() {
+    let (full, default) = (read(FULL, &[]).unwrap(), read("", &[]).unwrap());
+    let same: Vec<_> = full.pairs().into_iter().filter(|pair| default.pairs().contains(pair)).collect();
+    assert!(same.is_empty(), "not set: {same:?}");
+    assert_eq!(full.public_url.as_deref(), Some("https://git.example.com"));
+    assert_eq!(full.limits.min_rate, 2048);
+    assert_eq!(full.rules.list().len(), 2);
+    assert!(full.changes_needing_restart(&default).len() == keys::KEYS.len());
+}
+
+#[test]
+fn every_problem_is_listed_with_its_line_its_key_and_what_is_allowed() {
+    let text = "listen = \"nowhere\"\n[limits]\nhead = \"0s\"\nhaed = \"1s\"\nconnections = -1\n[[rule]]\nread = \"all\"\n";
+    let found = problems(text, &[]);
+    assert_eq!(found.len(), 6, "{found:#?}");
+    let wanted = [
+        "t.toml:1: listen: \"nowhere\" is no address",
+        "t.toml:5: limits.connections: must be a whole number from 1 to",
+        "t.toml:4: limits.haed: is no key: those of [limits] are connections, head, idle",
+        "t.toml:3: limits.head: \"0s\" is zero",
+        "t.toml:7: rule.read: \"all\" is not allowed here: write \"anyone\", \"users\" or \"nobody\"",
+        "t.toml:6: rule.repos: is missing",
+    ];
+    for want in wanted {
+        assert!(found.iter().any(|line| line.starts_with(want)), "{want} not in {found:#?}");
+    }
+}
+
+#[test]
+fn each_mistake_names_its_key() {
+    let cases = [
+        ("colour = 1", "colour: is no key: those at the top are listen,"),
+        ("[nope]\nx = 1", "nope: is no key"),
+        ("[nope.deeper]\nx = 1", "nope: is no key"),
+        ("limits = 1", "limits: is a section"),
+        ("rule = 1", "rule: is a list of tables"),
+        ("rule = [1]", "rule: is a list of tables"),
+        ("[rule]\nrepos = \"a\"", "rule: is a list of tables"),
+        ("listen = []", "listen: is empty"),
+        ("listen = 8418", "listen: must be an address"),
+        ("listen = [1]", "listen: must be an address"),
+        ("listen = [\"127.0.0.1:1\", \"127.0.0.1:1\"]", "listen: names an address twice"),
+        ("public_url = \"git.example.com\"", "public_url: \"git.example.com\" is not an address"),
+        ("public_url = \"https://user@git.example.com\"", "public_url: "),
+        ("root = \"\"", "root: the path is empty"),
+        ("data_dir = \"/d\"\nroot = \"/d\"", "data_dir: is the same directory as root"),
+        ("follow_symlinks = \"true\"", "follow_symlinks: must be true or false"),
+        ("trusted_proxies = [\"0.0.0.0/0\"]", "trusted_proxies: \"0.0.0.0/0\" holds every address"),
+        ("[limits]\nhead = 10", "limits.head: must be a duration"),
+        ("[limits]\nhead = \"-1s\"", "limits.head: \"-1s\" is not a duration"),
+        ("[limits]\npush_bytes_max = \"99999999TiB\"", "limits.push_bytes_max: \"99999999TiB\" is more than"),
+        ("[limits]\nconnections = 0", "limits.connections: must be a whole number"),
+        ("[limits]\nconnections = 99999999999999999999", "limits.connections: must be a whole number"),
+        ("[limits]\nconnections = \"10\"", "limits.connections: must be a whole number"),
+        ("[git]\nread_workers = 1.5", "git.read_workers: must be a whole number"),
+        ("[sweeper]\nnaps = \"1s\"", "sweeper.naps: is no key: those of [sweeper] are orphans,"),
+        (
+            "[[rule]]\nrepos = \"a\"\nwrite = \"users\"",
+            "rule.write: is no key of a rule: the keys are repos, read, push",
+        ),
+        ("[[rule]]\nrepos = \"/a\"", "rule.repos: \"/a\" is no pattern"),
+        ("[[rule]]\nrepos = \"a\"\npush = \"alice\"", "rule.push: \"alice\" is not allowed here"),
+        ("[[rule]]\nrepos = \"a\"\npush = [\"role:god\"]", "rule.push: \"god\" is not a role"),
+        ("[[rule]]\nrepos = \"a\"\npush = [1]", "rule.push: must be a text"),
+    ];
+    for (text, want) in cases {
+        let found = problems(text, &[]);
+        assert_eq!(found.len(), 1, "{text:?}: {found:#?}");
+        assert!(found[0].contains(want), "{text:?}: {found:?} does not say {want:?}");
+    }
+}
+
+#[test]
+fn what_is_no_toml_is_told_with_its_line() {
+    for text in ["a = 1\nb = = 2", "a = 1\na = 2", "\0", "[limits]\nhead = \"1s\"\n[limits]\n"] {
+        let found = problems(text, &[]);
+        assert!(found.iter().any(|line| line.starts_with("t.toml:")), "{text:?}: {found:?}");
+    }
+}
+
+#[test]
+fn what_this_version_does_not_do_is_refused_with_a_sentence() {
+    let later = [
+        "[[upstream]]\nname = \"github\"",
+        "[gate]\napproval = \"required\"",
+        "[checks]\nsecrets = true",
+        "[fleet]\nnode = \"edge-1\"",
+        "[[peer]]\nname = \"x\"",
+        "[[webhook]]\nurl = \"https://x\"",
+        "[limits]\nheld_pushes = 1000",
+        "[limits]\nsse = 256",
+        "[[rule]]\nrepos = \"a\"\nself_certify = [\"alice\"]",
+    ];
+    for text in later {
+        let found = problems(text, &[]);
+        assert_eq!(found.len(), 1, "{text:?}: {found:?}");
+        assert!(found[0].contains("this version of tidegate does not"), "{found:?}");
+    }
+    assert!(
+        problems("", &[("TIDEGATE__GATE__APPROVAL", "auto")])[0]
+            .contains("does not hold pushes for review yet")
+    );
+}
+
+#[test]
+fn a_variable_overrides_a_scalar_of_the_file_and_nothing_else() {
+    let vars = [
+        ("TIDEGATE__LIMITS__HEAD", "7s"),
+        ("TIDEGATE__GIT__QUEUE", "12"),
+        ("TIDEGATE__LISTEN", "127.0.0.1:9"),
+        ("TIDEGATE__INSECURE_HTTP", "true"),
+    ];
+    let settings = read("insecure_http = false\n[limits]\nhead = \"8s\"", &vars).unwrap();
+    assert_eq!(settings.limits.head, Duration::from_secs(7));
+    assert_eq!(settings.git.queue, 12);
+    assert_eq!(settings.listen, [ListenAddr::parse("127.0.0.1:9").unwrap()]);
+    assert!(settings.insecure_http);
+    let wrong = [
+        ("TIDEGATE__LIMITS__HAED", "7s", "TIDEGATE__LIMITS__HAED: limits.haed: is no key"),
+        ("TIDEGATE__LIMITS", "x", "limits: only a single value"),
+        ("TIDEGATE__RULE", "x", "rule: only a single value"),
+        ("TIDEGATE__LIMITS__HEAD", "soon", "limits.head: \"soon\" is not a duration"),
+        ("TIDEGATE__GIT__QUEUE", "+1", "git.queue: must be a whole number"),
+        ("TIDEGATE__FOLLOW_SYMLINKS", "1", "follow_symlinks: must be true or false"),
+    ];
+    for (name, value, want) in wrong {
+        let found = problems("", &[(name, value)]);
+        assert!(found.len() == 1 && found[0].contains(want), "{found:?}");
+    }
+}
+
+#[test]
+fn a_flag_wins_over_a_variable_and_a_variable_over_the_default() {
+    let vars = environment(&[("TIDEGATE__DATA_DIR", "/from/variable"), ("STATE_DIRECTORY", "/from/systemd")]);
+    let mut flags = Flags::default();
+    assert_eq!(load(&flags, &vars).unwrap().data_dir, Path::new("/from/variable"));
+    flags.data_dir = Some("/from/flag".into());
+    flags.listen = vec!["localhost:1".into(), "unix:/s".into()];
+    flags.root = Some("/repos".into());
+    let settings = load(&flags, &vars).unwrap();
+    assert_eq!(settings.data_dir, Path::new("/from/flag"));
+    assert_eq!(settings.root_to_serve().unwrap(), Path::new("/repos"));
+    assert_eq!(settings.listen.len(), 2);
+    let plain = load(&Flags::default(), &environment(&[])).unwrap();
+    assert!(plain.data_dir.is_absolute() && plain.data_dir.ends_with("tidegate-data"));
+    assert!(matches!(plain.root_to_serve(), Err(ConfigError::NothingToServe)));
+    flags.listen = vec!["nowhere".into()];
+    assert!(load(&flags, &vars).unwrap_err().to_string().starts_with("--listen: listen: \"nowhere\""));
+}
+
+#[test]
+fn a_public_listener_needs_a_proxy_or_a_plain_word() {
+    let found = problems("listen = [\"0.0.0.0:80\", \"127.0.0.1:80\"]", &[]);
+    assert!(found.len() == 1 && found[0].contains("0.0.0.0:80 is not a loopback address"), "{found:?}");
+    assert!(problems("listen = \"0.0.0.0:80\"\ninsecure_http = true", &[]).is_empty());
+    assert!(problems("listen = \"0.0.0.0:80\"\ntrusted_proxies = [\"10.0.0.1\"]", &[]).is_empty());
+}
+
+#[test]
+fn pushes_without_a_credential_are_for_this_machine_only() {
+    let settings = read("listen = [\"[::1]:1\", \"unix:/s\"]\nanonymous_push = true", &[]).unwrap();
+    assert!(settings.check_exposure(&[ListenAddr::parse("[::]:1").unwrap()]).is_err());
+    let found = problems("listen = \"192.0.2.1:1\"\ninsecure_http = true\nanonymous_push = true", &[]);
+    assert!(found.len() == 1 && found[0].contains("anybody could push at 192.0.2.1:1"), "{found:?}");
+}
+
+#[test]
+fn rules_may_change_while_the_gate_runs_and_the_rest_is_named() {
+    let old = read("", &[]).unwrap();
+    let new = read("[git]\nqueue = 3\n[[rule]]\nrepos = \"**\"\nread = \"users\"", &[]).unwrap();
+    assert_eq!(old.changes_needing_restart(&new), ["git.queue"]);
+    assert_ne!(old.rules, new.rules);
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics_and_every_refusal_has_a_place(text in "\\PC{0,60}|([a-z_]{1,8}|\\[\\[?(limits|rule|git)\\]?\\]|= ?(\"[a-z0-9]{0,4}\"|[0-9]{1,20}|true|\\[\\])|\n){0,12}") {
+        for line in problems(&text, &[]) {
+            prop_assert!(line.starts_with("t.toml:"), "{}", line);
+        }
+    }
+}
