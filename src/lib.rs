@@ -17,4 +17,5 @@ pub mod git;
 pub mod http;
 pub mod config;
 pub mod model;
+pub mod store;
 pub mod sys;

@@ -1,7 +1,7 @@
 //! The process environment, read once.
 
+use crate::model::secret::Secret;
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -40,30 +40,6 @@ pub struct Systemd {
     pub listen_fds: u32,
     /// What the unit file calls them, between colons.
     pub listen_names: Option<String>,
-}
-
-/// A text that is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Keeps `text` from being printed by accident.
-    #[must_use]
-    pub fn new(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The text, for the one who needs it.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<sensitive>")
-    }
 }
 
 impl Environment {

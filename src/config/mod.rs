@@ -11,7 +11,7 @@ mod listen;
 mod print;
 mod rules;
 
-pub use environment::{Environment, Secret, Systemd};
+pub use environment::{Environment, Systemd};
 pub use listen::{ListenAddr, ListenError};
 
 use crate::model::access::{Pushers, Rule, Rules};

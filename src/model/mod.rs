@@ -5,5 +5,6 @@ pub mod access;
 pub mod name;
 pub mod net;
 pub mod role;
+pub mod secret;
 pub mod throttle;
 pub mod units;

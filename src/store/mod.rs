@@ -1,0 +1,194 @@
+//! SQLite: users, tokens, and the durable notes of writes under way. One file of queries per table.
+//!
+//! Owns `DATA/tidegate.db`, `DATA/secret.key`, `DATA/admin-token` and `DATA/lock`. A store has one connection that writes and
+//! one that reads, each behind a mutex: in WAL mode neither waits for the other, a read is one indexed look-up of
+//! microseconds, and no connection is held while anything else is waited for. Other processes (the `user` commands) may
+//! open the same database at any time.
+
+mod error;
+mod key;
+pub mod lock;
+mod migrate;
+mod private;
+pub mod users;
+pub mod writes;
+
+pub use error::StoreError;
+
+use jiff::Timestamp;
+use key::{Key, TokenHash, hex, random};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// The database's name in the data directory.
+const DATABASE: &str = "tidegate.db";
+/// How long to wait for another process that writes. Its transactions take milliseconds; a disk that is slower than this
+/// is better reported than waited for.
+const BUSY_WAIT: Duration = Duration::from_secs(5);
+
+/// The open database; clones share it.
+#[derive(Clone, Debug)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    data_dir: PathBuf,
+    writer: Mutex<Connection>,
+    reader: Mutex<Connection>,
+    key: Key,
+    incarnation: [u8; 16],
+    boot: String,
+}
+
+impl Store {
+    /// Opens the database in `data_dir`, making directory, database and key where they are missing.
+    ///
+    /// # Errors
+    /// When the directory is not ours or open to others, when the database is newer than this program or does not belong to
+    /// the key beside it, and when the disk or SQLite refuse.
+    pub fn open(data_dir: &Path) -> Result<Self, StoreError> {
+        private::directory(data_dir)?;
+        let path = data_dir.join(DATABASE);
+        private::touch(&path)?;
+        let mut writer = connect(&path).map_err(StoreError::database("opening tidegate.db"))?;
+        migrate::migrate(&mut writer, &path)?;
+        let (key, incarnation) = identify(&mut writer, data_dir)?;
+        let reader = connect_reader(&path).map_err(StoreError::database("opening tidegate.db to read"))?;
+        Ok(Self(Arc::new(Inner {
+            data_dir: data_dir.to_owned(),
+            writer: Mutex::new(writer),
+            reader: Mutex::new(reader),
+            key,
+            incarnation,
+            boot: hex(&random::<16>()?),
+        })))
+    }
+
+    /// Opens a database that is there.
+    ///
+    /// # Errors
+    /// [`StoreError::Absent`] when there is none; otherwise as [`Store::open`].
+    pub fn open_existing(data_dir: &Path) -> Result<Self, StoreError> {
+        if data_dir.join(DATABASE).exists() {
+            Self::open(data_dir)
+        } else {
+            Err(StoreError::Absent(data_dir.to_owned()))
+        }
+    }
+
+    /// 128 random bits made with the database: who publishes, whatever the machine is called.
+    #[must_use]
+    pub fn incarnation(&self) -> String {
+        hex(&self.0.incarnation)
+    }
+
+    /// 128 random bits made by this call of [`Store::open`]: which life of the gate this is.
+    #[must_use]
+    pub fn boot(&self) -> &str {
+        &self.0.boot
+    }
+
+    /// Reads from the database on both connections: a sign of life for the watchdog.
+    ///
+    /// # Errors
+    /// When SQLite cannot read.
+    pub fn ping(&self) -> Result<(), StoreError> {
+        let look = |connection: &Connection| connection.query_row("SELECT id FROM gate", (), |_| Ok(()));
+        self.read("reading tidegate.db", look)?;
+        look(&self.writer()).map_err(StoreError::database("reading tidegate.db"))
+    }
+
+    /// Writes the log back into the database and empties it, as far as readers allow.
+    ///
+    /// # Errors
+    /// When SQLite cannot write.
+    pub fn checkpoint(&self) -> Result<(), StoreError> {
+        let emptied = self.writer().query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()));
+        emptied.map_err(StoreError::database("writing the log back into tidegate.db"))
+    }
+
+    fn read<T>(
+        &self,
+        doing: &'static str,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let reader = self.0.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        query(&reader).map_err(StoreError::database(doing))
+    }
+
+    /// Runs `change` in a transaction, which is undone unless `change` succeeds.
+    fn write<T>(
+        &self,
+        doing: &'static str,
+        change: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut writer = self.writer();
+        let transaction = begin(&mut writer).map_err(StoreError::database(doing))?;
+        let result = change(&transaction)?;
+        transaction.commit().map_err(StoreError::database(doing))?;
+        Ok(result)
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Connection> {
+        self.0.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A transaction that has the right to write from its start: it waits there for other processes, and not in its middle.
+fn begin(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
+    connection.transaction_with_behavior(TransactionBehavior::Immediate)
+}
+
+/// The path is taken as it is, also one that begins with `file:`; whoever holds a connection holds its mutex, so SQLite needs
+/// none of its own.
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_WAIT)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    Ok(connection)
+}
+
+fn connect_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = connect(path)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+/// The key and the incarnation of this database. Both are made once; a database that has its row never gets another key,
+/// for that would silently end every token.
+fn identify(writer: &mut Connection, data_dir: &Path) -> Result<(Key, [u8; 16]), StoreError> {
+    const DOING: &str = "reading the identity of tidegate.db";
+    let transaction = begin(writer).map_err(StoreError::database(DOING))?;
+    let row = transaction
+        .query_row("SELECT incarnation, key_check FROM gate", (), |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()
+        .map_err(StoreError::database(DOING))?;
+    let (key, incarnation) = match row {
+        Some((incarnation, check)) => (matching_key(data_dir, check)?, incarnation),
+        None => {
+            let (key, incarnation) = (Key::read_or_make(data_dir)?, random::<16>()?);
+            let insert = "INSERT INTO gate (id, incarnation, key_check, created) VALUES (1, ?1, ?2, ?3)";
+            let created = Timestamp::now().as_millisecond();
+            transaction
+                .execute(insert, (incarnation, key.check(), created))
+                .map_err(StoreError::database(DOING))?;
+            (key, incarnation)
+        }
+    };
+    transaction.commit().map_err(StoreError::database(DOING))?;
+    Ok((key, incarnation))
+}
+
+fn matching_key(data_dir: &Path, check: TokenHash) -> Result<Key, StoreError> {
+    let key = Key::read(data_dir)?;
+    if key.check() == check { Ok(key) } else { Err(StoreError::KeyForeign(key::path(data_dir))) }
+}
+
+#[cfg(test)]
+mod tests;
