@@ -1,3 +1,6 @@
 //! Git as a tool: every argv and environment, the wire format, the places of repositories, the lanes of workers.
 
+pub mod command;
 pub mod pool;
+pub mod service;
+pub mod version;
