@@ -1,6 +1,8 @@
 //! Git as a tool: every argv and environment, the wire format, the places of repositories, the lanes of workers.
 
 pub mod command;
+pub mod pktline;
 pub mod pool;
 pub mod service;
+pub mod sideband;
 pub mod version;

@@ -1,0 +1,321 @@
+//! Speaking into git's own streams: side-band lines and `ERR` packets, and knowing where they may stand.
+//!
+//! `gitprotocol-pack(5)`: with a side band each packet begins with its band, 1 for data, 2 for progress, 3 for a fatal
+//! error; without one, `ERR <text>` may take the place of any packet. Text from elsewhere passes through [`sanitize`]
+//! first, since clients up to git 2.47 print it to a terminal as it comes.
+
+use crate::git::pktline::{HEADER, Packet, encode, hex};
+
+/// How much one side-band packet carries, band byte not counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Width {
+    /// `side-band`: packets of 1000 bytes.
+    Small,
+    /// `side-band-64k` and protocol v2: packets of 65520 bytes.
+    Large,
+}
+
+impl Width {
+    /// Payload bytes beside the band byte.
+    #[must_use]
+    pub const fn payload(self) -> usize {
+        match self {
+            Self::Small => 995,
+            Self::Large => 65515,
+        }
+    }
+}
+
+/// What a side-band packet is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Band {
+    /// The stream proper.
+    Data,
+    /// Lines that the client shows as `remote: …`.
+    Progress,
+    /// The last words: the client shows them and fails.
+    Fatal,
+}
+
+impl Band {
+    const fn byte(self) -> u8 {
+        match self {
+            Self::Data => 1,
+            Self::Progress => 2,
+            Self::Fatal => 3,
+        }
+    }
+}
+
+/// The empty data packet: invisible to the client, it keeps a silent connection alive.
+pub const KEEP_ALIVE: &[u8] = b"0005\x01";
+
+/// Longest text of the one packet that ends a stream, in bytes: it fits the smallest side band.
+const LAST_WORDS_MAX: usize = 900;
+
+/// Appends `bytes` to `out` as packets of `band`, as many as their length needs.
+pub fn encode_band(band: Band, bytes: &[u8], width: Width, out: &mut Vec<u8>) {
+    for part in bytes.chunks(width.payload()) {
+        let payload: Vec<u8> = std::iter::once(band.byte()).chain(part.iter().copied()).collect();
+        encode(Packet::Data(&payload), out);
+    }
+}
+
+/// Appends `text` as sanitised lines of `band`, each ended by a newline.
+pub fn encode_lines(band: Band, text: &str, width: Width, out: &mut Vec<u8>) {
+    for line in text.lines() {
+        encode_band(band, format!("{}\n", sanitize(line)).as_bytes(), width, out);
+    }
+}
+
+/// Appends an `ERR` packet: in an advertisement, or anywhere else before a side band, the client shows the text after
+/// `fatal: remote error: ` and fails.
+pub fn encode_err(text: &str, out: &mut Vec<u8>) {
+    encode(Packet::Data(format!("ERR {}\n", last_words(text)).as_bytes()), out);
+}
+
+/// Appends the packet after which the client fails with `text`. One packet: a client stops at the first.
+pub fn encode_fatal(text: &str, out: &mut Vec<u8>) {
+    encode_band(Band::Fatal, format!("{}\n", last_words(text)).as_bytes(), Width::Small, out);
+}
+
+fn last_words(text: &str) -> String {
+    let mut clean = sanitize(text);
+    while clean.len() > LAST_WORDS_MAX {
+        clean.pop();
+    }
+    clean
+}
+
+/// `text` on one line and without what a terminal would obey or misorder: line ends and tabs become spaces; other control
+/// characters of both sets, bidirectional marks, overrides and isolates, line and paragraph separators become `?`.
+#[must_use]
+pub fn sanitize(text: &str) -> String {
+    let clean = |c| match c {
+        '\n' | '\t' => ' ',
+        c if is_harmless(c) => c,
+        _ => '?',
+    };
+    text.trim_end().chars().map(clean).collect()
+}
+
+const fn is_harmless(c: char) -> bool {
+    !matches!(c,
+        '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}'
+        | '\u{61c}' | '\u{200e}' | '\u{200f}'
+        | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Follows an output stream of git that passes by in slices of any size, and knows where it stands.
+///
+/// For a server that must give up in the middle: [`Tracker::last_words`] says what the client can be told, if anything.
+#[derive(Clone, Debug)]
+pub struct Tracker {
+    place: Place,
+    has_band: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Between packets; whether the last one was a flush.
+    Boundary { flushed: bool },
+    /// Inside of a packet's digits.
+    Digits { seen: [u8; HEADER], count: usize },
+    /// Inside of a payload of which so much is to come.
+    Payload { left: usize, first: bool },
+    /// Not pkt-lines any more: a pack without side band.
+    Raw,
+}
+
+impl Default for Tracker {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Tracker {
+    /// A tracker at the start of a stream.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { place: Place::Boundary { flushed: false }, has_band: false }
+    }
+
+    /// Follows the stream over `bytes`.
+    pub fn feed(&mut self, mut bytes: &[u8]) {
+        while let Some((&first, rest)) = bytes.split_first() {
+            bytes = match self.place {
+                Place::Raw => return,
+                Place::Boundary { .. } => self.digit(first, [0; HEADER], 0, rest),
+                Place::Digits { seen, count } => self.digit(first, seen, count, rest),
+                Place::Payload { left, first: at_start } => self.skip(left, at_start, bytes),
+            };
+        }
+    }
+
+    /// Whether the stream stands between two packets.
+    #[must_use]
+    pub const fn is_at_boundary(&self) -> bool {
+        matches!(self.place, Place::Boundary { .. })
+    }
+
+    /// Whether the last thing that passed was a flush.
+    #[must_use]
+    pub const fn is_flushed(&self) -> bool {
+        matches!(self.place, Place::Boundary { flushed: true })
+    }
+
+    /// Whether the stream has left the packet format: a pack without side band.
+    #[must_use]
+    pub const fn is_raw(&self) -> bool {
+        matches!(self.place, Place::Raw)
+    }
+
+    /// Whether the side band has begun.
+    #[must_use]
+    pub const fn has_side_band(&self) -> bool {
+        self.has_band
+    }
+
+    /// The packet that tells the client why the stream ends here; `None` where nothing can be said: inside of a
+    /// packet, in a bare pack, or when the side band has been closed by its flush.
+    #[must_use]
+    pub fn last_words(&self, text: &str) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        match (self.place, self.has_band) {
+            (Place::Boundary { flushed: false }, true) => encode_fatal(text, &mut out),
+            (Place::Boundary { .. }, false) => encode_err(text, &mut out),
+            (Place::Boundary { flushed: true }, true) => return None,
+            (Place::Digits { .. } | Place::Payload { .. } | Place::Raw, _) => return None,
+        }
+        Some(out)
+    }
+
+    fn digit<'a>(&mut self, digit: u8, mut seen: [u8; HEADER], count: usize, rest: &'a [u8]) -> &'a [u8] {
+        if let Some(slot) = seen.get_mut(count) {
+            *slot = digit;
+        }
+        self.place = match count + 1 {
+            HEADER => Self::after_digits(seen),
+            count => Place::Digits { seen, count },
+        };
+        rest
+    }
+
+    /// Every length below the header's own is a special packet here: what git itself sends is not ours to judge.
+    fn after_digits(seen: [u8; HEADER]) -> Place {
+        match hex(seen) {
+            None => Place::Raw,
+            Some(0) => Place::Boundary { flushed: true },
+            Some(1..=HEADER) => Place::Boundary { flushed: false },
+            Some(length) => Place::Payload { left: length - HEADER, first: true },
+        }
+    }
+
+    fn skip<'a>(&mut self, left: usize, at_start: bool, bytes: &'a [u8]) -> &'a [u8] {
+        if at_start {
+            self.has_band |= matches!(bytes.first(), Some(1..=3));
+        }
+        let (passed, rest) = bytes.split_at(left.min(bytes.len()));
+        self.place = match left - passed.len() {
+            0 => Place::Boundary { flushed: false },
+            left => Place::Payload { left, first: false },
+        };
+        rest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::pktline::{Dialect, Packets};
+    use proptest::prelude::*;
+
+    fn fed(stream: &[u8]) -> Tracker {
+        let mut tracker = Tracker::new();
+        tracker.feed(stream);
+        tracker
+    }
+
+    #[test]
+    fn before_the_side_band_an_err_packet_is_legal_and_after_it_band_three() {
+        assert_eq!(fed(b"").last_words("no room").unwrap(), b"0010ERR no room\n");
+        assert_eq!(fed(b"0008NAK\n").last_words("no room").unwrap(), b"0010ERR no room\n");
+        assert_eq!(fed(b"0008NAK\n0006\x01P").last_words("late").unwrap(), b"000a\x03late\n");
+        assert_eq!(fed(b"0008NAK\n0006\x02P").last_words("late").unwrap(), b"000a\x03late\n");
+    }
+
+    #[test]
+    fn nothing_can_be_said_inside_a_packet_in_a_bare_pack_or_after_the_last_flush() {
+        for stream in [&b"0"[..], b"0008N", b"0008NAK\nPACK\0\0\0\x02", b"0008NAK\n0006\x01P0000"] {
+            assert_eq!(fed(stream).last_words("late"), None, "{}", stream.escape_ascii());
+        }
+        assert!(fed(b"0008NAK\nPACK").is_raw());
+        assert!(fed(b"0008NAK\n0006\x01P0000").is_flushed());
+    }
+
+    #[test]
+    fn a_payload_that_merely_holds_low_bytes_is_no_side_band() {
+        assert!(!fed(b"0008NA\x01\n").has_side_band());
+        assert!(!fed(b"0004").has_side_band());
+        assert!(fed(KEEP_ALIVE).has_side_band());
+    }
+
+    #[test]
+    fn hostile_text_reaches_the_terminal_as_plain_text_on_one_line() {
+        assert_eq!(sanitize("a\x1b[2Jb\r\u{9b}c\u{202e}d\ne\u{7f}\n"), "a?[2Jb??c?d e?");
+        assert_eq!(sanitize("Grüße, 世界"), "Grüße, 世界");
+        let mut out = Vec::new();
+        encode_lines(Band::Progress, "one\ntwo\x07\n", Width::Large, &mut out);
+        assert_eq!(out, b"0009\x02one\n000a\x02two?\n");
+    }
+
+    #[test]
+    fn the_last_words_are_one_packet_however_long_the_text() {
+        let text = "ü".repeat(5000);
+        for stream in [&b""[..], b"0006\x01P"] {
+            let words = fed(stream).last_words(&text).unwrap();
+            assert!(words.len() < 1000);
+            assert!(fed(&words).is_at_boundary());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_slicing_of_a_stream_does_not_matter(
+            payloads in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..20), 0..6),
+            cut in 1_usize..7,
+        ) {
+            let mut stream = Vec::new();
+            for payload in &payloads {
+                encode(Packet::Data(payload), &mut stream);
+            }
+            let mut sliced = Tracker::new();
+            stream.chunks(cut).for_each(|slice| sliced.feed(slice));
+            let whole = fed(&stream);
+            prop_assert_eq!(sliced.place, whole.place);
+            prop_assert_eq!(sliced.has_band, whole.has_band);
+            prop_assert!(whole.is_at_boundary());
+            for end in 0..stream.len() {
+                let at_packet = fed(&stream[..end]).is_at_boundary();
+                let mut packets = Packets::new(&stream[..end], Dialect::Classic);
+                let whole_packets = std::iter::from_fn(|| packets.next_packet().map(|p| p.map(|_| ())).transpose());
+                prop_assert_eq!(at_packet, whole_packets.last().is_none_or(|last| last.is_ok()));
+            }
+        }
+
+        #[test]
+        fn bands_split_at_their_width_and_lose_nothing(length in 0_usize..3000) {
+            let bytes: Vec<u8> = (0..length).map(|n: usize| n.to_le_bytes()[0]).collect();
+            let mut out = Vec::new();
+            encode_band(Band::Data, &bytes, Width::Small, &mut out);
+            let mut packets = Packets::new(&out[..], Dialect::Classic);
+            let mut joined: Vec<u8> = Vec::new();
+            while let Some(Packet::Data(payload)) = packets.next_packet().unwrap() {
+                prop_assert!(payload.len() <= 996);
+                prop_assert_eq!(payload[0], 1);
+                joined.extend(&payload[1..]);
+            }
+            prop_assert_eq!(joined, bytes);
+        }
+    }
+}
