@@ -1,6 +1,7 @@
 //! Git as a tool: every argv and environment, the wire format, the places of repositories, the lanes of workers.
 
 pub mod command;
+pub mod layout;
 pub mod pktline;
 pub mod pool;
 pub mod service;
