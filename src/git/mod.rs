@@ -2,8 +2,11 @@
 
 pub mod command;
 pub mod layout;
+pub mod oid;
 pub mod pktline;
 pub mod pool;
+pub mod push_request;
+pub mod report;
 pub mod service;
 pub mod sideband;
 pub mod version;
