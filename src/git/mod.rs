@@ -1,6 +1,7 @@
 //! Git as a tool: every argv and environment, the wire format, the places of repositories, the lanes of workers.
 
 pub mod command;
+pub mod fetch_request;
 pub mod layout;
 pub mod oid;
 pub mod pktline;
