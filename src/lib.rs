@@ -13,9 +13,9 @@
 //! | 0 | [`model`]: the nouns; no I/O, no clock, no environment |
 
 pub mod cli;
+pub mod config;
 pub mod git;
 pub mod http;
-pub mod config;
 pub mod model;
 pub mod store;
 pub mod sys;

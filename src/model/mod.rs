@@ -1,7 +1,7 @@
 //! The nouns: no I/O, no clock, no environment.
 
-pub mod histogram;
 pub mod access;
+pub mod histogram;
 pub mod name;
 pub mod net;
 pub mod role;
