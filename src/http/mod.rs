@@ -8,6 +8,7 @@
 //! in bytes and in time, is here. Only HTTP/1.0 and 1.1 are spoken: no TLS, no upgrade, no compression of answers;
 //! those belong to a proxy before us.
 
+pub mod auth;
 pub mod body;
 pub mod connection;
 pub mod exchange;
