@@ -5,6 +5,9 @@
 pub mod net;
 pub mod poll;
 pub mod proxies;
+pub mod limits;
+pub mod procfs;
+pub mod signals;
 pub mod stop;
 pub mod thread;
 pub mod timetable;
