@@ -18,4 +18,5 @@ pub mod git;
 pub mod http;
 pub mod model;
 pub mod store;
+pub mod supervise;
 pub mod sys;
