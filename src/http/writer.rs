@@ -17,6 +17,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use thiserror::Error;
 
+/// The best size of a piece for [`ResponseWriter::write`], in bytes. Measured over loopback, where a proxy sits: chunks
+/// of this size take 0.26 s per GiB; 64 KiB, whose framing spills into a second segment, take 0.33 to 0.56 s.
+pub const PIECE: usize = 64_000;
+
 /// Bytes of a chunk's size line: 16 hexadecimal digits and the end of the line.
 const SIZE_LINE: usize = 18;
 
@@ -235,7 +239,7 @@ impl ResponseWriter {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.await_room(until).map_err(|error| self.fail(error))?;
                 }
-                Err(_) => return Err(self.fail(WriteError::Gone)),
+                Err(error) => return Err(self.fail(end_of(&error))),
             }
         }
     }
@@ -251,7 +255,8 @@ impl ResponseWriter {
                 self.pace.waited(began.elapsed()).map_err(|_| WriteError::Stalled)
             }
             Ok(Ready::Stopped) => Err(WriteError::Stopped),
-            Ok(Ready::Gone) | Err(_) => Err(WriteError::Gone),
+            Ok(Ready::Gone) => Err(self.socket.fault().as_ref().map_or(WriteError::Gone, end_of)),
+            Err(_) => Err(WriteError::Gone),
         }
     }
 
@@ -266,7 +271,8 @@ impl Drop for ResponseWriter {
         if self.reply.progress() != Progress::Started {
             return;
         }
-        if self.reply.sent() == 0 && self.failed.is_none() {
+        // A fault of ours can still be told; a client that failed us is not waited for again.
+        if self.reply.sent() == 0 && matches!(self.failed, None | Some(WriteError::Length)) {
             return self.reply.set(Progress::Unsent);
         }
         self.reply.set(Progress::Broken);
@@ -278,6 +284,11 @@ impl Drop for ResponseWriter {
             }
         }
     }
+}
+
+/// What the end of a connection means: the kernel itself may have lost patience (`TCP_USER_TIMEOUT`).
+fn end_of(error: &std::io::Error) -> WriteError {
+    if error.kind() == ErrorKind::TimedOut { WriteError::Stalled } else { WriteError::Gone }
 }
 
 fn size_line(line: &mut [u8; SIZE_LINE], size: u64) -> &[u8] {

@@ -300,7 +300,13 @@ impl Socket {
         self.hung_up() || self.is_silent()
     }
 
-    /// Tells the client that nothing more comes.
+    /// The error that ended the connection, told once.
+    #[must_use]
+    pub fn fault(&self) -> Option<io::Error> {
+        self.inner.take_error().ok().flatten()
+    }
+
+    /// Ends one direction, or both.
     pub fn shutdown(&self, how: Shutdown) {
         // Fails only when the client has ended the connection, which is the same end.
         let _ = self.inner.shutdown(how);
