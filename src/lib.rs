@@ -14,9 +14,11 @@
 
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod git;
 pub mod http;
 pub mod model;
 pub mod store;
 pub mod supervise;
+pub mod sweeper;
 pub mod sys;

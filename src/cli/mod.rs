@@ -1,2 +1,4 @@
 //! The operator's door.
 pub mod client;
+pub mod demo;
+pub mod status;

@@ -17,6 +17,8 @@ pub struct Environment {
     pub overrides: Vec<(String, OsString)>,
     /// Where programs are looked for.
     pub path: OsString,
+    /// The time zone, for the reflogs that git writes.
+    pub timezone: Option<OsString>,
     /// Where systemd wants state to be kept.
     pub state_directory: Option<PathBuf>,
     /// What to log: `TIDEGATE_LOG`, else `RUST_LOG`, in the syntax of `env_logger`.
@@ -62,6 +64,7 @@ impl Environment {
         Self {
             overrides,
             path: get("PATH").unwrap_or_else(|| DEFAULT_PATH.into()),
+            timezone: get("TZ"),
             state_directory: get("STATE_DIRECTORY").map(|value| first_directory(&value)),
             log: text("TIDEGATE_LOG").or_else(|| text("RUST_LOG")),
             url: text("TIDEGATE_URL"),

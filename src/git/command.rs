@@ -10,10 +10,15 @@
 
 pub use crate::git::service::{Protocol, ProtocolError, Service};
 pub use crate::git::version::{GitVersion, MINIMUM, VersionError};
+use crate::supervise::{Deadline, Input, Spec};
 use nix::unistd::{AccessFlags, access};
 use std::ffi::{OsStr, OsString};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a git that only looks may take to go after SIGTERM; one that serves a client gets what the settings say.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// What a git of ours sees of this machine.
 #[derive(Clone, Debug)]
@@ -43,6 +48,25 @@ pub struct Invocation {
     pub args: Vec<OsString>,
     /// Its whole environment.
     pub env: Vec<(OsString, OsString)>,
+}
+
+impl Invocation {
+    /// A process that reads nothing and whose owner will see to its limits.
+    #[must_use]
+    pub fn spec(self, what: impl Into<String>, lane: &'static str, deadline: Deadline) -> Spec {
+        Spec {
+            what: what.into(),
+            lane,
+            program: self.program,
+            args: self.args,
+            env: self.env,
+            cwd: None,
+            stdin: Input::Null,
+            deadline,
+            grace: GRACE,
+            memory: None,
+        }
+    }
 }
 
 /// Who stands behind a request, as hooks and reflogs are told.
@@ -162,6 +186,21 @@ impl Git {
         let args =
             [git_dir_option(git_dir), "maintenance".into(), "run".into(), "--auto".into(), "--quiet".into()];
         self.invocation(args.into(), self.environment(Usage::Upkeep, git_dir))
+    }
+
+    /// Makes an empty bare repository at `git_dir` whose first branch is `main`.
+    #[must_use]
+    pub fn init(&self, git_dir: &Path) -> Invocation {
+        let args = ["init", "--quiet", "--bare", "--initial-branch=main", "--"].map(OsString::from);
+        let args = args.into_iter().chain([git_dir.into()]).collect();
+        self.invocation(args, self.environment(Usage::Write, git_dir))
+    }
+
+    /// Fills a repository from a stream on standard input (git-fast-import(1)).
+    #[must_use]
+    pub fn fast_import(&self, git_dir: &Path) -> Invocation {
+        let args = vec![git_dir_option(git_dir), "fast-import".into(), "--quiet".into(), "--done".into()];
+        self.invocation(args, self.environment(Usage::Write, git_dir))
     }
 
     /// Every setting of a repository with the file that it came from, NUL-separated.

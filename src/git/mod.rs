@@ -3,11 +3,13 @@
 pub mod command;
 pub mod fetch_request;
 pub mod layout;
+pub mod lease;
 pub mod oid;
 pub mod pktline;
 pub mod pool;
 pub mod push_request;
 pub mod report;
 pub mod service;
+pub mod settings;
 pub mod sideband;
 pub mod version;

@@ -264,16 +264,16 @@ impl Front {
         Ok(Self { house, thread })
     }
 
-    /// Connections at the moment.
+    /// What others may see of it, also after it has ended.
     #[must_use]
-    pub fn connections(&self) -> usize {
-        self.house.crowd.count()
+    pub fn view(&self) -> View {
+        View(Arc::clone(&self.house))
     }
 
-    /// What the front has done since it started.
+    /// Whether it accepts no more, because it was told to or because a listener broke.
     #[must_use]
-    pub fn counters(&self) -> &Counters {
-        &self.house.counters
+    pub fn is_closed(&self) -> bool {
+        self.thread.is_finished()
     }
 
     /// Waits until the listeners are closed and every connection has ended, but for the latter not beyond
@@ -285,6 +285,24 @@ impl Front {
             Err(_) => Some(io::Error::other("the thread front panicked")),
         };
         Ended { left: self.house.crowd.wait(deadline), fault }
+    }
+}
+
+/// A look at the front from elsewhere; clones share it.
+#[derive(Clone, Debug)]
+pub struct View(Arc<House>);
+
+impl View {
+    /// Connections at the moment.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.0.crowd.count()
+    }
+
+    /// What the front has done since it started.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.0.counters
     }
 }
 

@@ -8,14 +8,23 @@
 //! in bytes and in time, is here. Only HTTP/1.0 and 1.1 are spoken: no TLS, no upgrade, no compression of answers;
 //! those belong to a proxy before us.
 
+pub mod app;
 pub mod auth;
 pub mod body;
 pub mod connection;
+pub mod control;
 pub mod exchange;
 pub mod front;
+pub mod handler;
 mod head;
 pub mod message;
+pub mod metrics;
 mod pace;
+pub mod refusal;
+pub mod relay;
+pub mod route;
+pub mod smart;
 pub mod spool;
+pub mod status;
 mod wire;
 pub mod writer;

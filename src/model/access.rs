@@ -33,6 +33,17 @@ pub enum Caller {
     Local,
 }
 
+impl Caller {
+    /// The user's name, for whoever has one.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::User { name, .. } => Some(name.as_str()),
+            Self::Anonymous | Self::Local => None,
+        }
+    }
+}
+
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Right {

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -20,9 +20,7 @@ const PID_BYTES_MAX: u64 = 20;
 /// A data directory held for this process; dropping it lets go.
 #[derive(Debug)]
 pub struct DataLock {
-    device: u64,
-    inode: u64,
-    _file: Flock<File>,
+    file: Flock<File>,
 }
 
 /// Why the data directory could not be taken.
@@ -66,21 +64,14 @@ impl DataLock {
             Err((file, Errno::EWOULDBLOCK)) => return Err(LockError::Held { path, pid: holder(file) }),
             Err((_, errno)) => return Err(StoreError::io("locking", &path)(errno.into()).into()),
         };
-        let found = file.metadata().map_err(StoreError::io("looking at", &path))?;
         sign(&mut file).map_err(StoreError::io("writing", &path))?;
-        Ok(Self { device: found.dev(), inode: found.ino(), _file: file })
+        Ok(Self { file })
     }
 
-    /// The device of the lock file: with [`DataLock::inode`] it names this data directory on this machine.
+    /// The locked file: its device and inode name this data directory on this machine.
     #[must_use]
-    pub fn device(&self) -> u64 {
-        self.device
-    }
-
-    /// The inode of the lock file.
-    #[must_use]
-    pub fn inode(&self) -> u64 {
-        self.inode
+    pub fn file(&self) -> &File {
+        &self.file
     }
 }
 
@@ -100,6 +91,7 @@ fn holder(mut file: File) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::MetadataExt;
 
     #[test]
     fn a_second_gate_is_told_who_has_the_directory_until_the_first_lets_go() {
@@ -111,9 +103,9 @@ mod tests {
             matches!(error, LockError::Held { pid: Some(pid), .. } if pid == std::process::id()),
             "{error}"
         );
-        let identity = (first.device(), first.inode());
+        let identity = first.file().metadata().unwrap().ino();
         drop(first);
         let again = DataLock::take(&data).unwrap();
-        assert_eq!((again.device(), again.inode()), identity);
+        assert_eq!(again.file().metadata().unwrap().ino(), identity);
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! Owns every system call that is not about a child process. `unsafe` is allowed here and in `supervise` only.
 
+pub mod limits;
 pub mod net;
 pub mod poll;
-pub mod proxies;
-pub mod limits;
+pub mod probe;
 pub mod procfs;
+pub mod proxies;
 pub mod signals;
 pub mod stop;
+pub mod systemd;
 pub mod thread;
 pub mod timetable;

@@ -18,7 +18,7 @@ fn draining_ends_the_idle_at_once_completes_the_busy_and_frees_the_port() {
     busy.send(get("/hang"));
     let mut half = stage.connect();
     half.send("GET / HTTP/1.1\r\n");
-    eventually("all are in", || stage.front().connections() == 4 && stage.scene.seen("/hang") == 1);
+    eventually("all are in", || stage.front().view().connections() == 4 && stage.scene.seen("/hang") == 1);
 
     stage.stop.raise(Level::Draining);
     idle.assert_ended();
@@ -62,9 +62,9 @@ fn killing_cuts_whoever_waits_for_a_client() {
     eventually("all are in", || stage.scene.seen("/echo") == 1 && stage.scene.seen("/chunks") == 1);
     stage.stop.raise(Level::Draining);
     pause(Duration::from_millis(50));
-    assert!(stage.front().connections() == 3, "draining waits for all three");
+    assert!(stage.front().view().connections() == 3, "draining waits for all three");
     stage.stop.raise(Level::Killing);
-    eventually("nobody is left", || stage.front().connections() == 0);
+    eventually("nobody is left", || stage.front().view().connections() == 0);
     assert_eq!(stage.scene.writes(), [Err(WriteError::Stopped)]);
     assert!(stage.scene.errors()[0].contains("stopping"));
 }
@@ -78,7 +78,7 @@ fn a_request_that_arrives_with_the_stop_is_not_lost() {
         assert_eq!(client.answer().status, 200);
         client.stream.write_all(get("/").as_bytes()).unwrap();
         eventually("it has arrived", || {
-            stage.front().counters().requests() == 2 || stage.scene.seen("/") == 2
+            stage.front().view().counters().requests() == 2 || stage.scene.seen("/") == 2
         });
         stage.stop.raise(Level::Draining);
         assert_eq!(client.answer().status, 200);

@@ -39,7 +39,7 @@ fn a_head_that_dribbles_is_cut_at_its_deadline_however_steadily_it_comes() {
     assert!(time >= SHORT, "cut after {time:?}");
     assert_eq!(client.answer().status, 408);
     client.assert_ended();
-    assert_eq!(stage.front().counters().refusals(Refusal::SlowHead), 1);
+    assert_eq!(stage.front().view().counters().refusals(Refusal::SlowHead), 1);
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn a_slow_producer_is_not_held_against_its_client() {
 fn two_hundred_dribbling_clients_keep_nobody_from_being_served() {
     let stage = Stage::with(|limits| limits.head = Duration::from_secs(2));
     let mut crowd: Vec<_> = (0..200).map(|_| stage.connect()).collect();
-    eventually("all are in", || stage.front().connections() >= 200);
+    eventually("all are in", || stage.front().view().connections() >= 200);
     let began = Instant::now();
     let mut slowest = Duration::ZERO;
     for byte in get("/").bytes().take(8) {
@@ -146,7 +146,7 @@ fn two_hundred_dribbling_clients_keep_nobody_from_being_served() {
         pause(Duration::from_millis(100));
     }
     assert!(slowest < Duration::from_secs(2), "one waited for {slowest:?}");
-    eventually("all are cut", || stage.front().connections() == 0);
+    eventually("all are cut", || stage.front().view().connections() == 0);
     assert!(began.elapsed() < Duration::from_secs(10));
     drop(crowd);
 }
@@ -167,7 +167,7 @@ fn one_connection_too_many_is_told_so_at_once_and_the_next_one_served() {
         }
         let answer = client.answer();
         assert!(answer.status == 503 && answer.head.contains("Retry-After: "), "{answer:?}");
-        assert_eq!(stage.front().counters().refusals(Refusal::Full), turned_away);
+        assert_eq!(stage.front().view().counters().refusals(Refusal::Full), turned_away);
         client.assert_ended();
     }
     stage.scene.open();

@@ -1,0 +1,164 @@
+//! `tidegate demo`: a hosted repository with some history in a directory of its own, and what to paste to try it.
+//!
+//! Everything it makes lies in one temporary directory, which goes when the demo ends.
+
+use crate::git::command::{Git, Invocation};
+use crate::git::pool::Kind;
+use crate::supervise::{Deadline, Input, Reaper};
+use std::fmt::Write as _;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Seek, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// The user who may push in the demo.
+pub const USER: &str = "demo";
+
+/// His token. It opens nothing but a throw-away repository on this machine's loopback.
+pub const TOKEN: &str = "demo-demo";
+
+/// The repository's name.
+pub const REPOSITORY: &str = "lighthouse";
+
+/// Commits in the demo's history.
+const COMMITS: usize = 40;
+
+/// More than enough for making forty commits on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// More than git says while it makes a repository.
+const OUTPUT_MAX: usize = 64 * 1024;
+
+/// Why the demo could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    /// The disk.
+    #[error("making the demo's files in {}: {source}", at.display())]
+    Files {
+        /// Where.
+        at: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Git.
+    #[error("making the demo's repository: {0}")]
+    Git(String),
+}
+
+/// The demo's directory; dropping it removes everything.
+#[derive(Debug)]
+pub struct Place {
+    dir: PathBuf,
+}
+
+impl Place {
+    /// Makes a fresh directory in the system's directory for temporary files.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn make() -> Result<Self, DemoError> {
+        let dir = std::env::temp_dir().join(format!("tidegate-demo-{}", std::process::id()));
+        let failed = |source| DemoError::Files { at: dir.clone(), source };
+        DirBuilder::new().mode(0o700).create(&dir).map_err(failed)?;
+        let place = Self { dir };
+        fs::create_dir(place.root()).map_err(|source| DemoError::Files { at: place.root(), source })?;
+        Ok(place)
+    }
+
+    /// Where the repositories are.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.dir.join("repositories")
+    }
+
+    /// Where the gate keeps its data.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// Makes the repository with its history.
+    ///
+    /// # Errors
+    /// When git or the disk fails.
+    pub fn populate(&self, reaper: &Reaper, git: &Git) -> Result<(), DemoError> {
+        let repository = self.root().join(format!("{REPOSITORY}.git"));
+        run(reaper, git.init(&repository), Input::Null)?;
+        let history =
+            self.stream(&history()).map_err(|source| DemoError::Files { at: self.dir.clone(), source })?;
+        run(reaper, git.fast_import(&repository), Input::File(history))
+    }
+
+    fn stream(&self, text: &str) -> io::Result<File> {
+        let path = self.dir.join("history");
+        let mut file = File::options().read(true).write(true).create_new(true).open(&path)?;
+        fs::remove_file(&path)?;
+        file.write_all(text.as_bytes())?;
+        file.rewind()?;
+        Ok(file)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.dir) {
+            log::warn!("demo: removing {}: {error}", self.dir.display());
+        }
+    }
+}
+
+fn run(reaper: &Reaper, invocation: Invocation, stdin: Input) -> Result<(), DemoError> {
+    let deadline = Deadline::starting(Instant::now(), PATIENCE, "the demo's patience");
+    let mut spec = invocation.spec("demo", Kind::Upkeep.name(), deadline);
+    spec.stdin = stdin;
+    let child = reaper.spawn(spec).map_err(|error| DemoError::Git(error.to_string()))?;
+    let (outcome, _) = child.collect(OUTPUT_MAX, None);
+    if outcome.is_success() {
+        Ok(())
+    } else {
+        Err(DemoError::Git(format!("{}: {}", outcome.exit, outcome.stderr)))
+    }
+}
+
+/// A stream for `git fast-import`: forty commits by three people, and a tag.
+fn history() -> String {
+    let people = ["Ada <ada@example.com>", "Grace <grace@example.com>", "Linus <linus@example.com>"];
+    let mut stream = String::from("feature done\n");
+    let mut log = String::new();
+    for number in 1..=COMMITS {
+        let person = people[number % people.len()];
+        let time = 1_767_225_600 + number * 3_600;
+        let _ = writeln!(log, "night {number}: the lamp was lit at dusk and put out at dawn");
+        let message = format!("Keep the log of night {number}\n");
+        let _ = writeln!(stream, "commit refs/heads/main\nmark :{number}\ncommitter {person} {time} +0000");
+        data(&mut stream, &message);
+        let _ = writeln!(stream, "M 100644 inline LOG");
+        data(&mut stream, &log);
+        let _ = writeln!(stream, "M 100644 inline nights/{number:02}.txt");
+        data(&mut stream, &message);
+    }
+    let _ = writeln!(stream, "reset refs/tags/v1\nfrom :{}\n\ndone", COMMITS / 2);
+    stream
+}
+
+fn data(stream: &mut String, text: &str) {
+    let _ = writeln!(stream, "data {}\n{text}", text.len());
+}
+
+/// What a newcomer pastes, one line after the other.
+#[must_use]
+pub fn guide(url: &str) -> String {
+    let with_token = url.replacen("http://", &format!("http://{USER}:{TOKEN}@"), 1);
+    format!(
+        "A repository with {COMMITS} commits is served at {url}/{REPOSITORY}\n\
+         Paste these lines into another terminal:\n\
+         \n\
+         \x20 git clone {with_token}/{REPOSITORY} && cd {REPOSITORY}\n\
+         \x20 git log --oneline | head -3\n\
+         \x20 echo 'all is well' >> LOG && git commit -qam 'Say that all is well' && git push\n\
+         \n\
+         Reading needs no credential, pushing does: the user is {USER}, the token {TOKEN}.\n\
+         Ctrl-C ends the demo and removes everything it made.\n"
+    )
+}

@@ -1,0 +1,485 @@
+//! The composition root: starts everything in order, owns every handle, stops in reverse.
+//!
+//! | thread | started by | ends by |
+//! |---|---|---|
+//! | main | the kernel | signals and the watchdog's rounds, then the stop below |
+//! | `reaper` | [`Reaper::start`] | the process's end: it outlives every child |
+//! | `read-N`, `write-N`, `upstream-N`, `upkeep-N` | [`Lanes::start`] | the lanes' close, after their last job |
+//! | `front` | [`Front::start`] | the stop at [`Level::Draining`] |
+//! | `request-N` | `front`, one a connection | its client, its limits, or the stop |
+//! | `control`, and `tiny_http`'s own | [`Control::start`] | [`Control::close`] |
+//! | `sweeper` | [`sweeper::start`] | the stop at [`Level::Draining`] |
+//!
+//! A thread of this table that ends before its time is fatal: the daemon stops in order and fails.
+//!
+//! Order of the stop: readiness 503, no more accepting, work in flight until the drain deadline, process groups told to
+//! go and then killed, everything reaped, the store closed, exit. A second order to stop goes straight to the kill.
+
+use crate::config::{ConfigError, Environment, ListenAddr, Settings};
+use crate::git::command::{self, Git, Surroundings};
+use crate::git::layout::{LayoutError, Root};
+use crate::git::lease::Leases;
+use crate::git::pool::Kind;
+use crate::git::settings::SettingsCache;
+use crate::http::app::{App, Current, Lanes};
+use crate::http::auth::Throttle;
+use crate::http::control::Control;
+use crate::http::front::{Front, FrontLimits};
+use crate::http::handler::Public;
+use crate::http::metrics::Metrics;
+use crate::store::lock::{DataLock, LockError};
+use crate::store::{Store, StoreError};
+use crate::supervise::{Deadline, Mark, Reaper, end_survivors};
+use crate::sweeper;
+use crate::sys::net::{Address, Listener};
+use crate::sys::proxies::TrustedProxies;
+use crate::sys::signals::{Order, Signals};
+use crate::sys::stop::{Level, Stop};
+use crate::sys::systemd::{self, News};
+use crate::sys::timetable::Record;
+use crate::sys::{poll, probe};
+use jiff::Timestamp;
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How often main looks whether every thread still lives.
+const ROUND: Duration = Duration::from_secs(1);
+
+/// How often main looks whether the last connection has ended, while it drains.
+const DRAIN_ROUND: Duration = Duration::from_millis(10);
+
+/// How long the last answers may take to leave once every process is gone.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// How long a killed process may take to vanish before the stop goes on without it.
+const KILL_CAP: Duration = Duration::from_secs(2);
+
+/// How long `git --version` may take on a machine under load.
+const VERSION_LIMIT: Duration = Duration::from_secs(10);
+
+/// More than any git answers to `--version`.
+const VERSION_BYTES_MAX: usize = 4096;
+
+/// How long the asking of our own port may take, within the watchdog's interval.
+const SELF_TEST_LIMIT: Duration = Duration::from_secs(5);
+
+/// Why the gate could not start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// A directory of ours cannot be made or emptied.
+    #[error("preparing {}: {source}", at.display())]
+    Directory {
+        /// Which.
+        at: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another gate owns the data directory, or it cannot be locked.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Settings that do not go together with what was found.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The directory of repositories.
+    #[error(transparent)]
+    Root(#[from] LayoutError),
+    /// No usable git.
+    #[error("looking for git: {0}")]
+    Git(String),
+    /// An address cannot be listened on.
+    #[error("listening on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The machine has no room for a thread or a descriptor of ours.
+    #[error("starting: {0}")]
+    Resources(#[from] io::Error),
+    /// A thread ended before its time; the log says more.
+    #[error("the thread {0} ended; everything was stopped in order")]
+    ThreadEnded(&'static str),
+}
+
+/// A running gate. The order of the fields is the order in which they go.
+#[derive(Debug)]
+pub struct Runtime {
+    front: Front,
+    control: Control,
+    sweeper: JoinHandle<()>,
+    workers: Vec<JoinHandle<()>>,
+    app: Arc<App>,
+    signals: Signals,
+    watchdog: Option<Watchdog>,
+    addresses: Vec<Address>,
+    _lock: DataLock,
+}
+
+/// Reads the settings again, for SIGHUP.
+pub type Reload = Box<dyn Fn() -> Result<Settings, ConfigError>>;
+
+impl Runtime {
+    /// Starts everything and serves. Comes back when requests are answered.
+    ///
+    /// # Errors
+    /// Why it could not; what was started has been stopped then.
+    pub fn start(settings: Settings, environment: &Environment) -> Result<Self, DaemonError> {
+        let started = Instant::now();
+        let signals = Signals::install()?;
+        let stop = Stop::new()?;
+        let lock = DataLock::take(&settings.data_dir)?;
+        let mark = Mark::of(lock.file())?;
+        let reaper = Reaper::start(mark.clone())?;
+        end_earlier_life(&mark, &settings)?;
+        let git = find_git(&reaper, &settings, environment)?;
+        let root = Root::open(settings.root_to_serve()?, settings.follow_symlinks)?;
+        let store = Store::open(&settings.data_dir)?;
+        prepare_directories(&settings.data_dir)?;
+        greet_first_admin(&store)?;
+        let listeners = listeners(&settings)?;
+        let addresses: Vec<Address> = listeners.iter().map(|listener| listener.address().clone()).collect();
+        let (lanes, workers) = Lanes::start(&settings)?;
+        let app = Arc::new(App {
+            rules: Current::new(settings.rules.clone()),
+            repository_settings: SettingsCache::new(git.clone(), reaper.clone()),
+            leases: Leases,
+            metrics: Metrics::default(),
+            throttle: Throttle::default(),
+            sweeps: Record::default(),
+            front: OnceLock::new(),
+            ready: AtomicBool::new(false),
+            settings,
+            store,
+            reaper,
+            git,
+            root,
+            lanes,
+            stop,
+            started,
+        });
+        let sweeper = sweeper::start(&app)?;
+        let control = Control::start(Arc::clone(&app))?;
+        let front = open_front(&app, listeners)?;
+        let watchdog = environment.systemd.watchdog.map(Watchdog::new);
+        let runtime =
+            Self { front, control, sweeper, workers, app, signals, watchdog, addresses, _lock: lock };
+        runtime.announce();
+        Ok(runtime)
+    }
+}
+
+impl Runtime {
+    /// What the handlers share, for whoever has something to prepare in a gate that serves already.
+    #[must_use]
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// The first address that is listened on, as a URL where it is one.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.addresses.first().map(url).unwrap_or_default()
+    }
+
+    fn announce(&self) {
+        self.app.ready.store(true, Ordering::Release);
+        let settings = &self.app.settings;
+        let root = settings.root.as_deref().unwrap_or(Path::new("")).display();
+        log::info!(
+            "serving {root} with git {}, data in {}",
+            self.app.git.version(),
+            settings.data_dir.display()
+        );
+        log::info!("limits: {:?}", settings.limits);
+        self.addresses.iter().for_each(|address| log::info!("listening on {}", url(address)));
+        systemd::tell(News::Ready);
+    }
+
+    /// Serves until a signal asks for the end, or a thread ends before its time; then stops in order.
+    ///
+    /// # Errors
+    /// [`DaemonError::ThreadEnded`]; everything has been stopped then as after a signal.
+    pub fn run(mut self, reload: &Reload) -> Result<(), DaemonError> {
+        let ended = self.serve(reload);
+        self.stop(ended.is_none());
+        ended.map_or(Ok(()), |thread| Err(DaemonError::ThreadEnded(thread)))
+    }
+
+    /// Comes back with the name of a thread that ended, or with `None` when a signal asks for the end.
+    fn serve(&mut self, reload: &Reload) -> Option<&'static str> {
+        loop {
+            // A failed wait is as good as none: the next round waits again.
+            let _ = poll::wait([Some((self.signals.fd(), poll::Interest::Read))], Some(ROUND));
+            while let Some(order) = self.signals.take() {
+                match order {
+                    Order::Terminate | Order::Interrupt | Order::Quit => {
+                        log::info!("{order:?}: stopping; a second signal ends what is in flight at once");
+                        return None;
+                    }
+                    Order::Reload => self.reload(reload),
+                }
+            }
+            if let Some(thread) = self.ended_thread() {
+                log::error!("the thread {thread} has ended: stopping");
+                return Some(thread);
+            }
+            self.feed_watchdog();
+        }
+    }
+
+    fn ended_thread(&self) -> Option<&'static str> {
+        let ended = [
+            ("reaper", !self.app.reaper.is_alive()),
+            ("front", self.front.is_closed()),
+            ("control", self.control.has_ended()),
+            ("sweeper", self.sweeper.is_finished()),
+            ("a git worker", self.workers.iter().any(JoinHandle::is_finished)),
+        ];
+        ended.into_iter().find_map(|(name, has_ended)| has_ended.then_some(name))
+    }
+
+    fn reload(&self, reload: &Reload) {
+        systemd::tell(News::Reloading);
+        match reload() {
+            Ok(new) => {
+                let waiting = self.app.settings.changes_needing_restart(&new);
+                if !waiting.is_empty() {
+                    log::warn!("reload: these keys change at the next start only: {}", waiting.join(", "));
+                }
+                self.app.rules.set(new.rules);
+                log::info!("reload: the rules are replaced");
+            }
+            Err(error) => log::error!("reload: everything stays as it was: {error}"),
+        }
+        systemd::tell(News::Ready);
+    }
+
+    /// The watchdog is fed only when the accept path, the reaper, the sweeper and the store have all answered.
+    fn feed_watchdog(&mut self) {
+        let Some(watchdog) = self.watchdog.as_mut() else { return };
+        if !watchdog.is_due() {
+            return;
+        }
+        let silent = [
+            (
+                "front",
+                self.addresses
+                    .first()
+                    .map_or(Ok(()), |at| probe::answers(at, SELF_TEST_LIMIT))
+                    .err()
+                    .map(|e| e.to_string()),
+            ),
+            ("reaper", (!self.app.reaper.is_alive()).then(|| "ended".to_owned())),
+            ("sweeper", watchdog.has_stalled(self.app.sweeps.beats()).then(|| "made no round".to_owned())),
+            ("store", self.app.store.ping().err().map(|error| error.to_string())),
+        ];
+        let mut silent =
+            silent.into_iter().filter_map(|(part, why)| why.map(|why| format!("{part}: {why}"))).peekable();
+        if silent.peek().is_none() {
+            systemd::tell(News::Alive);
+        }
+        silent.for_each(|part| log::error!("watchdog: not fed: {part}"));
+    }
+
+    /// Ends everything, in the order of the module's comment.
+    fn stop(self, may_drain: bool) {
+        let Self { front, control, sweeper, workers, app, signals, .. } = self;
+        systemd::tell(News::Stopping);
+        app.stop.raise(Level::Draining);
+        if may_drain {
+            drain(&app, &front, &signals);
+        }
+        app.stop.raise(Level::Killing);
+        let left = app.reaper.end_all(app.settings.git.kill_grace, KILL_CAP);
+        if left > 0 {
+            log::error!(
+                "{left} processes do not die; the kernel ends them with the machine or the container"
+            );
+        }
+        let ended = front.join(Instant::now() + LAST_ANSWERS);
+        if let Some(fault) = ended.fault {
+            log::error!("front: {fault}");
+        }
+        app.lanes.close();
+        control.close();
+        let ordinary = workers.into_iter().chain([sweeper]);
+        ordinary.filter(|thread| left == 0 || thread.is_finished()).for_each(|thread| {
+            if thread.join().is_err() {
+                log::error!("a thread had panicked");
+            }
+        });
+        if let Err(error) = app.store.checkpoint() {
+            log::warn!("closing the database: {error}");
+        }
+        log::info!("stopped");
+    }
+}
+
+/// Waits until the last connection has ended, the drain deadline, or a second signal.
+fn drain(app: &App, front: &Front, signals: &Signals) {
+    let until = Instant::now() + app.settings.limits.drain;
+    let view = front.view();
+    while view.connections() > 0 && Instant::now() < until {
+        let _ = poll::wait([Some((signals.fd(), poll::Interest::Read))], Some(DRAIN_ROUND));
+        let again = std::iter::from_fn(|| signals.take()).any(|order| order != Order::Reload);
+        if again {
+            log::warn!("a second signal: ending what is in flight");
+            return;
+        }
+    }
+}
+
+/// When the service manager wants to hear of us, and what was seen the last time.
+#[derive(Debug)]
+struct Watchdog {
+    every: Duration,
+    next: Instant,
+    beats: u64,
+}
+
+impl Watchdog {
+    /// `interval` is the manager's patience; it hears of us twice within it.
+    fn new(interval: Duration) -> Self {
+        Self { every: interval / 2, next: Instant::now(), beats: 0 }
+    }
+
+    fn is_due(&mut self) -> bool {
+        let due = self.next <= Instant::now();
+        if due {
+            self.next = Instant::now() + self.every;
+        }
+        due
+    }
+
+    /// Whether a counter that rises with every round of the sweeper has not risen since the last time.
+    fn has_stalled(&mut self, beats: u64) -> bool {
+        std::mem::replace(&mut self.beats, beats) == beats
+    }
+}
+
+fn url(address: &Address) -> String {
+    match address {
+        Address::Tcp(address) => format!("http://{address}"),
+        Address::Unix(_) => address.to_string(),
+    }
+}
+
+/// The service manager's sockets if it passed some, else those of the settings.
+fn listeners(settings: &Settings) -> Result<Vec<Listener>, DaemonError> {
+    let passed = systemd::take_sockets()?;
+    if passed.is_empty() {
+        return settings.listen.iter().map(listen).collect();
+    }
+    let listeners: Vec<Listener> = passed.into_iter().map(Listener::inherited).collect::<io::Result<_>>()?;
+    let exposed: Vec<ListenAddr> = listeners
+        .iter()
+        .filter_map(|listener| match listener.address() {
+            Address::Tcp(address) => Some(ListenAddr::Tcp(*address)),
+            Address::Unix(_) => None,
+        })
+        .collect();
+    settings.check_exposure(&exposed)?;
+    Ok(listeners)
+}
+
+fn listen(address: &ListenAddr) -> Result<Listener, DaemonError> {
+    let listener = match address {
+        ListenAddr::Tcp(address) => Listener::tcp(*address),
+        ListenAddr::Unix(path) => Listener::unix(path),
+    };
+    listener.map_err(|source| DaemonError::Listen { address: address.to_string(), source })
+}
+
+fn open_front(app: &Arc<App>, listeners: Vec<Listener>) -> Result<Front, DaemonError> {
+    let limits = &app.settings.limits;
+    let limits = FrontLimits {
+        connections: limits.connections,
+        head: limits.head,
+        idle: limits.idle,
+        min_rate: limits.min_rate,
+        write_stall: limits.write_stall,
+        ..FrontLimits::default()
+    };
+    let networks: Vec<String> = app.settings.trusted_proxies.iter().map(ToString::to_string).collect();
+    let proxies = TrustedProxies::parse(networks.iter().map(String::as_str)).map_err(io::Error::other)?;
+    let front =
+        Front::start(listeners, limits, proxies, Arc::new(Public(Arc::clone(app))), app.stop.clone())?;
+    app.front.get_or_init(|| front.view());
+    Ok(front)
+}
+
+/// Processes of an earlier life of this gate end before anything of theirs is touched.
+fn end_earlier_life(mark: &Mark, settings: &Settings) -> io::Result<()> {
+    let survivors = end_survivors(mark, settings.git.kill_grace)?;
+    if survivors.found > 0 {
+        log::warn!("ended {} processes that an earlier, killed gate had left", survivors.found);
+    }
+    if survivors.left > 0 {
+        log::error!("{} of them do not die; they may still write to repositories", survivors.left);
+    }
+    Ok(())
+}
+
+/// The directory for temporary files is ours alone and nothing in it outlives a process; `home` stays empty.
+fn prepare_directories(data_dir: &Path) -> Result<(), DaemonError> {
+    for name in ["tmp", "home"] {
+        let at = data_dir.join(name);
+        let prepared = match fs::remove_dir_all(&at) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => make_private(&at),
+        };
+        prepared.map_err(|source| DaemonError::Directory { at, source })?;
+    }
+    Ok(())
+}
+
+fn make_private(at: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().mode(0o700).create(at)
+}
+
+fn find_git(reaper: &Reaper, settings: &Settings, environment: &Environment) -> Result<Git, DaemonError> {
+    let failed = |error: &dyn std::fmt::Display| DaemonError::Git(error.to_string());
+    let program =
+        command::resolve(&settings.git.program, &environment.path).map_err(|error| failed(&error))?;
+    let surroundings = Surroundings {
+        path: environment.path.clone(),
+        home: settings.data_dir.join("home"),
+        timezone: environment.timezone.clone(),
+    };
+    let query = Git::version_query(&program, &surroundings);
+    let deadline = Deadline::starting(Instant::now(), VERSION_LIMIT, "asking git for its version");
+    let spec = query.spec("git --version", Kind::Read.name(), deadline);
+    let child = reaper.spawn(spec).map_err(|error| failed(&error))?;
+    let (outcome, answer) = child.collect(VERSION_BYTES_MAX, None);
+    if !outcome.is_success() {
+        return Err(failed(&format_args!(
+            "{} --version: {}: {}",
+            program.display(),
+            outcome.exit,
+            outcome.stderr
+        )));
+    }
+    let git =
+        Git::new(program, &String::from_utf8_lossy(&answer), surroundings).map_err(|error| failed(&error))?;
+    for fix in git.version().missing_fixes() {
+        log::warn!("git {} may lack a security fix: {fix}; `tidegate doctor` says more", git.version());
+    }
+    Ok(git)
+}
+
+fn greet_first_admin(store: &Store) -> Result<(), DaemonError> {
+    if let Some(path) = store.users().ensure_admin(Timestamp::now())? {
+        log::info!("made the user admin; the token is in {}", path.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! What the handlers of both doors share.
+
+use super::auth::Throttle;
+use super::front::View;
+use super::metrics::Metrics;
+use crate::config::Settings;
+use crate::git::command::Git;
+use crate::git::layout::Root;
+use crate::git::lease::Leases;
+use crate::git::pool::{Kind, Lane, Size};
+use crate::git::settings::SettingsCache;
+use crate::model::access::Rules;
+use crate::store::Store;
+use crate::supervise::Reaper;
+use crate::sys::stop::Stop;
+use crate::sys::timetable::Record;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+/// The four lanes of git workers.
+#[derive(Debug)]
+pub struct Lanes {
+    /// Clones and fetches.
+    pub read: Lane,
+    /// Pushes.
+    pub write: Lane,
+    /// Upstreams.
+    pub upstream: Lane,
+    /// Maintenance.
+    pub upkeep: Lane,
+}
+
+impl Lanes {
+    /// Starts every lane with the workers that the settings give it; the handles end after [`Lanes::close`].
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn start(settings: &Settings) -> io::Result<(Self, Vec<JoinHandle<()>>)> {
+        let git = &settings.git;
+        let mut handles = Vec::new();
+        let mut lane = |kind, workers| -> io::Result<Lane> {
+            let (lane, workers) = Lane::start(kind, Size { workers, queue: git.queue })?;
+            handles.extend(workers);
+            Ok(lane)
+        };
+        let lanes = Self {
+            read: lane(Kind::Read, git.read_workers)?,
+            write: lane(Kind::Write, git.write_workers)?,
+            upstream: lane(Kind::Upstream, git.upstream_workers)?,
+            upkeep: lane(Kind::Upkeep, git.upkeep_workers)?,
+        };
+        Ok((lanes, handles))
+    }
+
+    /// Every lane, in the order in which people are shown them.
+    #[must_use]
+    pub fn all(&self) -> [&Lane; 4] {
+        [&self.read, &self.write, &self.upstream, &self.upkeep]
+    }
+
+    /// Takes no more jobs anywhere.
+    pub fn close(&self) {
+        self.all().into_iter().for_each(Lane::close);
+    }
+}
+
+/// Everything a handler may use; one for the process.
+#[derive(Debug)]
+pub struct App {
+    /// The settings as of the start; the rules in them are superseded by [`App::rules`].
+    pub settings: Settings,
+    /// Users, tokens, writes under way.
+    pub store: Store,
+    /// The one spawner and waiter.
+    pub reaper: Reaper,
+    /// The git program and its environment.
+    pub git: Git,
+    /// The directory of hosted repositories.
+    pub root: Root,
+    /// The repositories' own settings.
+    pub repository_settings: SettingsCache,
+    /// Who pushes to which repository.
+    pub leases: Leases,
+    /// The workers.
+    pub lanes: Lanes,
+    /// The end of it all.
+    pub stop: Stop,
+    /// What is counted at the doors.
+    pub metrics: Metrics,
+    /// Failed logins.
+    pub throttle: Throttle,
+    /// How the sweeper's jobs fare.
+    pub sweeps: Record,
+    /// What the public front counts; set when it is open.
+    pub front: OnceLock<View>,
+    /// When the process began.
+    pub started: Instant,
+    /// The rules in force.
+    pub rules: Current<Rules>,
+    /// Whether requests are served.
+    pub ready: AtomicBool,
+}
+
+impl App {
+    /// Whether requests are served: the start is over and the stop has not begun.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire) && self.stop.is_running()
+    }
+}
+
+/// A value that a reload replaces as a whole.
+#[derive(Debug)]
+pub struct Current<T>(RwLock<Arc<T>>);
+
+impl<T> Current<T> {
+    /// Begins with `value`.
+    #[must_use]
+    pub fn new(value: T) -> Self {
+        Self(RwLock::new(Arc::new(value)))
+    }
+
+    /// The value in force; it stays as it is for whoever holds it.
+    #[must_use]
+    pub fn get(&self) -> Arc<T> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts `value` in force.
+    pub fn set(&self, value: T) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
+    }
+}

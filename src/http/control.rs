@@ -1,0 +1,148 @@
+//! The operator's door: `tiny_http` on the data directory's `control.sock`, for the command line on this machine.
+//!
+//! The socket's mode (0600, in a directory of mode 0700) is the credential: who can connect is the operator. It has
+//! threads of its own, so that it answers while the public front is full or draining. Only pages are served here; a
+//! repository's address is answered with a sentence.
+
+use super::app::App;
+use super::message::Response;
+use super::refusal::Refusal;
+use super::route::{self, Target};
+use crate::sys::stop::Level;
+use crate::sys::thread;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tiny_http::{Header, Request, Server, StatusCode};
+
+/// The pause before the server is rebuilt after it failed to receive.
+const REBUILD_PAUSE: Duration = Duration::from_secs(1);
+
+/// The running door.
+pub struct Control {
+    shared: Arc<Shared>,
+    thread: JoinHandle<()>,
+}
+
+struct Shared {
+    app: Arc<App>,
+    socket: PathBuf,
+    /// `None` while it is being rebuilt.
+    server: Mutex<Option<Arc<Server>>>,
+    closing: AtomicBool,
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").field("socket", &self.shared.socket).finish_non_exhaustive()
+    }
+}
+
+impl Control {
+    /// Opens the socket `control.sock` in the data directory and answers in the thread `control`.
+    ///
+    /// The caller holds the lock of the data directory: a socket that is already there is a dead gate's.
+    ///
+    /// # Errors
+    /// When the socket cannot be made or a thread cannot be started.
+    pub fn start(app: Arc<App>) -> io::Result<Self> {
+        let socket = app.settings.data_dir.join("control.sock");
+        let server = Mutex::new(Some(open(&socket)?));
+        let shared = Arc::new(Shared { app, socket, server, closing: AtomicBool::new(false) });
+        let thread = {
+            let shared = Arc::clone(&shared);
+            thread::spawn("control", move || shared.answer_all())?
+        };
+        Ok(Self { shared, thread })
+    }
+
+    /// Whether the thread has ended, which only a panic can bring about before [`Control::close`].
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Answers no more and removes the socket.
+    pub fn close(self) {
+        self.shared.closing.store(true, Ordering::Relaxed);
+        if let Some(server) = &*self.shared.server() {
+            server.unblock();
+        }
+        if self.thread.join().is_err() {
+            log::error!("the thread control has panicked");
+        }
+    }
+}
+
+impl Shared {
+    fn server(&self) -> MutexGuard<'_, Option<Arc<Server>>> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn answer_all(&self) {
+        while !self.closing.load(Ordering::Relaxed) {
+            let server = self.server().clone();
+            match server.map_or_else(|| Err(io::ErrorKind::NotConnected.into()), |server| server.recv()) {
+                Ok(request) => self.answer(request),
+                Err(_) if self.closing.load(Ordering::Relaxed) => return,
+                Err(error) => self.rebuild(&error),
+            }
+        }
+    }
+
+    fn answer(&self, request: Request) {
+        let method = request.method().to_string();
+        let url = request.url().to_owned();
+        let (path, query) = url.split_once('?').unwrap_or((&url, ""));
+        let response = match route::find(&method, path, query) {
+            Ok(Target::Page(page)) => (page.answer)(&self.app),
+            Ok(Target::Git(_)) => {
+                Refusal::Unsupported("repositories are served at the public address, not here".into())
+                    .response()
+            }
+            Err(refusal) => refusal.response(),
+        };
+        if let Err(error) = request.respond(translate(&response)) {
+            log::debug!("control: the caller left before its answer: {error}");
+        }
+    }
+
+    /// `tiny_http` stops accepting for good after one failed accept, and a server of its removes the socket's file when
+    /// it goes: so the old one goes first.
+    fn rebuild(&self, error: &io::Error) {
+        log::warn!("control: receiving on {}: {error}; the socket is opened again", self.socket.display());
+        drop(self.server().take());
+        if !self.app.stop.sleep(REBUILD_PAUSE, Level::Killing) {
+            return;
+        }
+        match open(&self.socket) {
+            Ok(server) => *self.server() = Some(server),
+            Err(error) => log::warn!("control: opening {}: {error}", self.socket.display()),
+        }
+    }
+}
+
+fn open(socket: &Path) -> io::Result<Arc<Server>> {
+    match fs::remove_file(socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(socket)?;
+    fs::set_permissions(socket, Permissions::from_mode(0o600))?;
+    Server::from_listener(listener, None).map(Arc::new).map_err(io::Error::other)
+}
+
+fn translate(response: &Response) -> tiny_http::Response<io::Cursor<Vec<u8>>> {
+    let headers =
+        response.headers.iter().filter_map(|(name, value)| Header::from_bytes(name.as_bytes(), value).ok());
+    let mut translated =
+        tiny_http::Response::from_data(response.body.clone()).with_status_code(StatusCode(response.status));
+    headers.for_each(|header| translated.add_header(header));
+    translated
+}

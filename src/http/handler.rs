@@ -1,0 +1,175 @@
+//! One request from its head to its log line: who asks, what for, may he, and how it ended.
+
+use super::app::App;
+use super::auth;
+use super::exchange::{Exchange, Handler};
+use super::message::{Response, escaped};
+use super::metrics::Finished;
+use super::refusal::Refusal;
+use super::route::{self, GitTarget, Needs, Page, Target};
+use super::smart;
+use crate::git::command::Service;
+use crate::model::access::{Caller, Right, Verdict};
+use crate::model::role::Role;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// The longest path that a log line shows, in characters.
+const LOGGED_PATH_MAX: usize = 200;
+
+/// The public front's handler.
+#[derive(Debug)]
+pub struct Public(pub Arc<App>);
+
+/// What a request came to.
+#[derive(Debug)]
+pub struct Served {
+    /// The status that was sent.
+    pub status: u16,
+    /// How it ended, one of our own words.
+    pub outcome: &'static str,
+    /// Bytes of the answer's body.
+    pub bytes_out: u64,
+    /// What else the log line says: how git ended.
+    pub detail: String,
+}
+
+impl Served {
+    /// An answer out of memory.
+    #[must_use]
+    pub fn response(outcome: &'static str, response: &Response) -> Self {
+        Self {
+            status: response.status,
+            outcome,
+            bytes_out: response.body.len() as u64,
+            detail: String::new(),
+        }
+    }
+}
+
+/// What is known of a request so far, for its log line.
+#[derive(Debug, Default)]
+struct Story {
+    user: Option<String>,
+    service: Option<Service>,
+}
+
+impl Handler for Public {
+    fn handle(&self, exchange: &mut Exchange) {
+        let mut story = Story::default();
+        let served = answer(&self.0, exchange, &mut story).unwrap_or_else(|refusal| {
+            self.0.metrics.refused(refusal.label());
+            refuse(exchange, &refusal)
+        });
+        finish(&self.0, exchange, &story, &served);
+    }
+}
+
+fn answer(app: &Arc<App>, exchange: &mut Exchange, story: &mut Story) -> Result<Served, Refusal> {
+    let request = exchange.request();
+    let query = request.query.as_deref().unwrap_or_default();
+    match route::find(request.method.as_str(), &request.path, query)? {
+        Target::Page(page) => {
+            authorise_page(app, exchange, page, story)?;
+            let response = (page.answer)(app);
+            send(exchange, &response);
+            Ok(Served::response(if response.status < 400 { "ok" } else { "unavailable" }, &response))
+        }
+        Target::Git(target) => {
+            story.service = Some(target.service);
+            let caller = caller(app, exchange, story)?;
+            authorise_git(app, &target, &caller)?;
+            smart::serve(app, exchange, &caller, &target)
+        }
+    }
+}
+
+fn caller(app: &App, exchange: &Exchange, story: &mut Story) -> Result<Caller, Refusal> {
+    let request = exchange.request();
+    let field = request
+        .headers
+        .get("authorization")
+        .map_err(|error| Refusal::BadRequest(error.to_string().into()))?;
+    let caller = auth::log_in(&app.store, &app.throttle, field, request.peer.address)?;
+    story.user = caller.name().map(str::to_owned);
+    Ok(caller)
+}
+
+/// The rule for a name is asked before the disk, so the answer is the same whether the repository exists or not.
+fn authorise_git(app: &App, target: &GitTarget, caller: &Caller) -> Result<(), Refusal> {
+    let right = match target.service {
+        Service::UploadPack => Right::Read,
+        Service::ReceivePack => Right::Push,
+    };
+    match app.rules.get().judge(&target.repo, right, caller) {
+        Verdict::Allowed => Ok(()),
+        Verdict::NeedsCredential => Err(Refusal::Credential),
+        Verdict::Hidden => Err(Refusal::NotFound),
+        Verdict::Forbidden => {
+            Err(Refusal::Forbidden("you may read this repository but not push to it".into()))
+        }
+    }
+}
+
+fn authorise_page(app: &App, exchange: &Exchange, page: &Page, story: &mut Story) -> Result<(), Refusal> {
+    match page.needs {
+        Needs::Nothing => Ok(()),
+        Needs::LoopbackOrUser if is_near(exchange) => Ok(()),
+        Needs::LoopbackOrUser => match caller(app, exchange, story)? {
+            Caller::Anonymous => Err(Refusal::Credential),
+            Caller::User { .. } | Caller::Local => Ok(()),
+        },
+        Needs::Admin => match caller(app, exchange, story)? {
+            Caller::Anonymous => Err(Refusal::Credential),
+            Caller::User { role: Role::Admin, .. } | Caller::Local => Ok(()),
+            Caller::User { role: Role::Reader | Role::Pusher | Role::Reviewer, .. } => {
+                Err(Refusal::Forbidden("only an admin may see this".into()))
+            }
+        },
+    }
+}
+
+/// Whether the client itself is on this machine. Behind a proxy that is not configured as trusted everyone seems to be;
+/// the proxy's own header gives that away.
+fn is_near(exchange: &Exchange) -> bool {
+    let request = exchange.request();
+    let forwarded =
+        request.headers.all("x-forwarded-for").chain(request.headers.all("forwarded")).next().is_some();
+    let near = request.peer.address.is_none_or(|address| IpAddr::is_loopback(&address));
+    near && (!forwarded || request.peer.proxied)
+}
+
+fn refuse(exchange: &mut Exchange, refusal: &Refusal) -> Served {
+    let is_api = exchange.request().path.starts_with("/-/api/");
+    let response = if is_api { refusal.json() } else { refusal.response() };
+    if *refusal != Refusal::ClientGone {
+        send(exchange, &response);
+    }
+    Served::response(refusal.label(), &response)
+}
+
+fn send(exchange: &mut Exchange, response: &Response) {
+    if let Err(error) = exchange.respond(response) {
+        log::debug!("answering {}: {error}", exchange.request().peer);
+    }
+}
+
+/// Counts the request and writes its one line of the log.
+fn finish(app: &App, exchange: &Exchange, story: &Story, served: &Served) {
+    let request = exchange.request();
+    let time = exchange.arrived().elapsed();
+    let bytes_in = exchange.received();
+    let service = story.service.map_or("page", Service::command);
+    let Served { status, outcome, bytes_out, detail } = served;
+    app.metrics.finished(Finished { service, outcome, time, bytes_in, bytes_out: *bytes_out });
+    let user = escaped(story.user.as_deref().unwrap_or("-"), LOGGED_PATH_MAX);
+    let method = escaped(request.method.as_str(), LOGGED_PATH_MAX);
+    let path = escaped(&request.path, LOGGED_PATH_MAX);
+    let level = if service == "page" { log::Level::Debug } else { log::Level::Info };
+    log::log!(
+        level,
+        "{} {user} {method} {path} {service} {status} {outcome} in={bytes_in} out={bytes_out} ms={} {detail}",
+        request.peer,
+        time.as_millis(),
+    );
+}

@@ -1,0 +1,237 @@
+//! Every reason for which a request is not served, with its status, its sentence, and its name in the metrics.
+
+use super::auth::LoginError;
+use super::body::BodyError;
+use super::message::Response;
+use super::spool::SpoolError;
+use crate::git::pool::NotRun;
+use std::borrow::Cow;
+use std::time::Duration;
+
+/// Seconds after which a client that met a full queue should come again: about one ordinary clone.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// Why a request is not served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A credential is needed, or the one given is not good: 401 with a challenge (RFC 9110 §11.6.1).
+    Credential,
+    /// Too many failed logins; the time after which the next one is looked at.
+    Throttled(Duration),
+    /// The caller may read but not do this.
+    Forbidden(Cow<'static, str>),
+    /// Nothing here, or nothing that this caller may know of.
+    NotFound,
+    /// The request is not well formed.
+    BadRequest(Cow<'static, str>),
+    /// The resource has other methods only; the value of `Allow`.
+    Method(&'static str),
+    /// The body is not of the type that the resource takes.
+    MediaType(Cow<'static, str>),
+    /// The body came too slowly; the sentence names the limit.
+    TooSlow(Cow<'static, str>),
+    /// The body is over a limit; the sentence names it.
+    TooLarge(Cow<'static, str>),
+    /// Every worker is busy and the queue is full, or no worker came free in time. `at_door` is set at
+    /// `GET info/refs`, the only place where some git clients wait and try again (429).
+    Busy {
+        /// Whether this is the first request of an exchange, before the client has sent anything of worth.
+        at_door: bool,
+    },
+    /// The machine has no room for one more process, descriptor or page.
+    Exhausted,
+    /// The volume of the data directory or the repository is full.
+    DiskFull,
+    /// The server is stopping.
+    Stopping,
+    /// Not something that this server does.
+    Unsupported(Cow<'static, str>),
+    /// A git-lfs request; git-lfs wants its answer as JSON.
+    Lfs,
+    /// A deadline passed before git said anything; the sentence names it.
+    Deadline(Cow<'static, str>),
+    /// Git failed before it said anything.
+    GitFailed(Cow<'static, str>),
+    /// The server is at fault; the log says why.
+    Internal,
+    /// The client has left: nobody reads an answer.
+    ClientGone,
+}
+
+impl From<LoginError> for Refusal {
+    fn from(error: LoginError) -> Self {
+        match error {
+            LoginError::Credential(error) => Self::BadRequest(error.to_string().into()),
+            LoginError::Wrong => Self::Credential,
+            LoginError::Throttled(wait) => Self::Throttled(wait),
+            LoginError::Store(error) => Self::internal("looking up a token", &error),
+        }
+    }
+}
+
+impl From<SpoolError> for Refusal {
+    fn from(error: SpoolError) -> Self {
+        let why = Cow::from(error.to_string());
+        match error {
+            SpoolError::Body(BodyError::Truncated) => Self::ClientGone,
+            SpoolError::Body(BodyError::Stopped) => Self::Stopping,
+            SpoolError::Body(BodyError::Idle(_) | BodyError::TooSlow(_) | BodyError::Deadline) => {
+                Self::TooSlow(why)
+            }
+            SpoolError::Body(BodyError::TooLarge)
+            | SpoolError::WireTooLong { .. }
+            | SpoolError::TooLong { .. } => Self::TooLarge(why),
+            SpoolError::Body(BodyError::Malformed(_)) | SpoolError::Field(_) | SpoolError::Gzip(_) => {
+                Self::BadRequest(why)
+            }
+            SpoolError::Encoding(_) => Self::MediaType(why),
+            SpoolError::DiskFull(_) => Self::DiskFull,
+            SpoolError::Storage { .. } => Self::internal("spooling a body", &error),
+        }
+    }
+}
+
+impl Refusal {
+    /// A fault of ours, which the log tells in full and the client does not.
+    pub fn internal(doing: &str, error: &dyn std::error::Error) -> Self {
+        log::error!("{doing}: {error}");
+        Self::Internal
+    }
+
+    /// What a lane's refusal means for the client.
+    #[must_use]
+    pub fn from_lane(reason: NotRun, at_door: bool) -> Self {
+        match reason {
+            NotRun::Full | NotRun::WaitedTooLong => Self::Busy { at_door },
+            NotRun::ClientGone => Self::ClientGone,
+            NotRun::Stopping => Self::Stopping,
+            NotRun::Panicked => Self::Internal,
+        }
+    }
+
+    /// The status code (RFC 9110 §15).
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Credential => 401,
+            Self::Throttled(_) | Self::Busy { at_door: true } => 429,
+            Self::Forbidden(_) => 403,
+            Self::NotFound => 404,
+            Self::BadRequest(_) => 400,
+            Self::Method(_) => 405,
+            Self::MediaType(_) => 415,
+            Self::TooSlow(_) => 408,
+            Self::TooLarge(_) => 413,
+            Self::Busy { at_door: false } | Self::Exhausted | Self::Stopping => 503,
+            Self::DiskFull => 507,
+            Self::Unsupported(_) | Self::Lfs => 501,
+            Self::Deadline(_) => 504,
+            Self::Internal | Self::GitFailed(_) => 500,
+            // Never sent; nginx' number for it, so that the log speaks the operator's language.
+            Self::ClientGone => 499,
+        }
+    }
+
+    /// The label value in metrics and logs.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Credential => "credential",
+            Self::Throttled(_) => "throttled",
+            Self::Forbidden(_) => "forbidden",
+            Self::NotFound => "not-found",
+            Self::BadRequest(_) => "bad-request",
+            Self::Method(_) => "method",
+            Self::MediaType(_) => "media-type",
+            Self::TooSlow(_) => "too-slow",
+            Self::TooLarge(_) => "too-large",
+            Self::Busy { .. } => "busy",
+            Self::Exhausted => "exhausted",
+            Self::DiskFull => "disk-full",
+            Self::Stopping => "stopping",
+            Self::Unsupported(_) => "unsupported",
+            Self::Lfs => "lfs",
+            Self::Deadline(_) => "deadline",
+            Self::GitFailed(_) => "git-failed",
+            Self::Internal => "internal",
+            Self::ClientGone => "client-gone",
+        }
+    }
+
+    /// What the person at the other end reads.
+    #[must_use]
+    pub fn sentence(&self) -> Cow<'static, str> {
+        match self {
+            Self::Credential => "a user name and a token are needed here".into(),
+            Self::Throttled(wait) => {
+                format!("too many failed logins: try again in {} s", wait.as_secs().max(1)).into()
+            }
+            Self::Forbidden(why)
+            | Self::BadRequest(why)
+            | Self::MediaType(why)
+            | Self::TooSlow(why)
+            | Self::TooLarge(why)
+            | Self::Unsupported(why)
+            | Self::Deadline(why)
+            | Self::GitFailed(why) => why.clone(),
+            Self::Lfs => {
+                "git-lfs objects are not stored here: set lfs.url to a server that stores them".into()
+            }
+            Self::NotFound => "no such repository or page".into(),
+            Self::Method(allow) => format!("this address takes {allow} only").into(),
+            Self::Busy { .. } => {
+                format!("the server is busy: try again in {} s", RETRY_AFTER.as_secs()).into()
+            }
+            Self::Exhausted => {
+                "the server is out of processes, memory or descriptors: try again in a few seconds".into()
+            }
+            Self::DiskFull => "the server's disk is full: nothing was stored; tell its operator".into(),
+            Self::Stopping => "the server is stopping: try again in a few seconds".into(),
+            Self::Internal => "the server failed; its log says why".into(),
+            Self::ClientGone => "the client left".into(),
+        }
+    }
+
+    /// The answer: a line of text, which git prints after `remote:` when it meets it at `info/refs`.
+    #[must_use]
+    pub fn response(&self) -> Response {
+        let response = Response::text(self.status(), &self.sentence());
+        match self {
+            Self::Credential => {
+                response.with("WWW-Authenticate", "Basic realm=\"tidegate\", charset=\"UTF-8\"")
+            }
+            Self::Throttled(wait) => response.with("Retry-After", wait.as_secs().max(1).to_string()),
+            Self::Busy { .. } | Self::Exhausted | Self::Stopping => {
+                response.with("Retry-After", RETRY_AFTER.as_secs().to_string())
+            }
+            Self::Method(allow) => response.with("Allow", *allow),
+            Self::Lfs => {
+                let body = serde_json::json!({ "message": self.sentence() }).to_string();
+                Response::new(self.status())
+                    .with("Content-Type", "application/vnd.git-lfs+json")
+                    .with_body(body)
+            }
+            Self::Forbidden(_)
+            | Self::NotFound
+            | Self::BadRequest(_)
+            | Self::MediaType(_)
+            | Self::TooSlow(_)
+            | Self::TooLarge(_)
+            | Self::DiskFull
+            | Self::Unsupported(_)
+            | Self::Deadline(_)
+            | Self::GitFailed(_)
+            | Self::Internal
+            | Self::ClientGone => response,
+        }
+    }
+
+    /// The answer of the API: an error object (`{"error":{"code","message"}}`) with the same status and fields.
+    #[must_use]
+    pub fn json(&self) -> Response {
+        let error = serde_json::json!({ "error": { "code": self.label(), "message": self.sentence() } });
+        let mut response = self.response();
+        response.headers = response.headers.iter().filter(|(name, _)| *name != "Content-Type").collect();
+        response.with("Content-Type", "application/json").with_body(format!("{error}\n"))
+    }
+}

@@ -1,0 +1,133 @@
+//! From a git process to its client: one loop that waits for everything that can happen to either.
+//!
+//! The loop owns the child while it runs. It ends the child's whole group when the client leaves, the deadline passes
+//! or the server stops; it never waits on one descriptor alone, so a silent git does not hide a dead client and a slow
+//! client does not hide a deadline.
+
+use super::writer::{ResponseWriter, WriteError};
+use crate::git::sideband::Tracker;
+use crate::supervise::{Child, Outcome, Why};
+use crate::sys::net::Socket;
+use crate::sys::poll::{self, Interest};
+use crate::sys::stop::{Level, Stop};
+use std::io;
+use std::time::{Duration, Instant};
+
+/// What is read from git at once: the size of a pipe's buffer.
+const BUFFER: usize = 64 * 1024;
+
+/// How often a silent connection is asked whether the peer's kernel still acknowledges.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// How a relay ended.
+#[derive(Debug)]
+pub struct Relayed {
+    /// How git ended.
+    pub outcome: Outcome,
+    /// Where its output stopped.
+    pub tracker: Tracker,
+    /// Bytes of output.
+    pub bytes: u64,
+    /// Whether the client can still be told something.
+    pub client_listens: bool,
+}
+
+/// Passes everything that `child` writes to `writer`, byte for byte, until both have ended or one must go. `banner`
+/// goes before the first byte, and nowhere when there is none.
+pub fn relay(
+    child: Child,
+    banner: &[u8],
+    writer: &mut ResponseWriter,
+    client: &Socket,
+    stop: &Stop,
+) -> Relayed {
+    let mut relay =
+        Relay { child, banner, writer, client, stop, tracker: Tracker::new(), bytes: 0, exited: false };
+    let ended = relay.run();
+    let Relay { child, tracker, bytes, .. } = relay;
+    let (outcome, client_listens) = match ended {
+        Ok(()) => (child.finish(), true),
+        Err(why) => (child.end(why), why != Why::ClientGone),
+    };
+    Relayed { outcome, tracker, bytes, client_listens }
+}
+
+struct Relay<'a> {
+    child: Child,
+    banner: &'a [u8],
+    writer: &'a mut ResponseWriter,
+    client: &'a Socket,
+    stop: &'a Stop,
+    tracker: Tracker,
+    bytes: u64,
+    /// Whether the leader has been reaped: from then on an empty pipe is the end of the output.
+    exited: bool,
+}
+
+impl Relay<'_> {
+    /// `Ok` when the leader has exited and its output is at its end, else the reason to end the group.
+    fn run(&mut self) -> Result<(), Why> {
+        let mut buffer = vec![0; BUFFER];
+        while !(self.exited && self.child.stdout_fd().is_none()) {
+            let [gone, killing, output, words, exit] = self.wait()?;
+            let is_heartbeat = ![gone, killing, output, words, exit].contains(&true);
+            if gone || is_heartbeat && self.client.is_gone() {
+                return Err(Why::ClientGone);
+            } else if killing {
+                return Err(Why::Stopping);
+            } else if self.child.deadline().has_passed(Instant::now()) {
+                return Err(Why::Deadline);
+            }
+            self.exited |= exit;
+            if words {
+                self.child.drain_stderr();
+            }
+            if output || self.exited {
+                self.pass_on(&mut buffer)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&self) -> Result<[bool; 5], Why> {
+        let limit = match self.exited {
+            true => Duration::ZERO,
+            false => HEARTBEAT.min(self.child.deadline().left(Instant::now())),
+        };
+        let watches = [
+            Some((self.client.fd(), Interest::HangUp)),
+            Some((self.stop.fd(Level::Killing), Interest::Read)),
+            self.child.stdout_fd().map(|fd| (fd, Interest::Read)),
+            self.child.stderr_fd().map(|fd| (fd, Interest::Read)),
+            (!self.exited).then(|| (self.child.exited_fd(), Interest::Read)),
+        ];
+        poll::wait(watches, Some(limit)).map_err(|_| Why::Internal)
+    }
+
+    fn pass_on(&mut self, buffer: &mut [u8]) -> Result<(), Why> {
+        let banner = std::mem::take(&mut self.banner);
+        let (front, rest) = buffer.split_at_mut(banner.len());
+        let count = match self.child.read_stdout(rest) {
+            Ok(0) => return Ok(()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => return Err(Why::Internal),
+        };
+        front.copy_from_slice(banner);
+        self.send(buffer.get(..banner.len() + count).unwrap_or_default())
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Result<(), Why> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.tracker.feed(bytes);
+        self.bytes += bytes.len() as u64;
+        self.writer.write(bytes, self.child.deadline().at).map_err(|error| match error {
+            WriteError::Gone | WriteError::Stalled => Why::ClientGone,
+            WriteError::Deadline => Why::Deadline,
+            WriteError::Stopped => Why::Stopping,
+            WriteError::Length => Why::Internal,
+        })
+    }
+}

@@ -1,0 +1,102 @@
+//! Smart HTTP for hosted repositories (gitprotocol-http(5)): the same answers as `git http-backend`, byte for byte,
+//! with every git supervised and every body bounded.
+//!
+//! The order is always: find the repository, spool the whole bounded request, check its form, and only then take a
+//! place in a lane. So neither a slow client nor a malformed request ever holds a worker.
+
+mod fetch;
+mod push;
+mod work;
+
+use super::app::App;
+use super::exchange::Exchange;
+use super::handler::Served;
+use super::message::{Headers, Request};
+use super::refusal::Refusal;
+use super::route::{GitTarget, Phase};
+use super::spool::{self, SpoolError, Spooled};
+use crate::git::command::{Identity, Protocol, Service};
+use crate::git::layout::{LayoutError, Repository};
+use crate::model::access::Caller;
+use std::sync::Arc;
+
+/// A request that is well addressed and allowed, with everything that is known before its body is read.
+#[derive(Debug)]
+struct Call<'a> {
+    app: &'a Arc<App>,
+    target: &'a GitTarget,
+    repository: Repository,
+    protocol: Protocol,
+    identity: Identity,
+}
+
+/// Serves one allowed request.
+///
+/// # Errors
+/// The refusal to answer with; nothing has been sent then.
+pub fn serve(
+    app: &Arc<App>,
+    exchange: &mut Exchange,
+    caller: &Caller,
+    target: &GitTarget,
+) -> Result<Served, Refusal> {
+    let request = exchange.request();
+    let call = Call {
+        app,
+        target,
+        repository: find(app, target)?,
+        protocol: protocol(request)?.settled(target.service),
+        identity: Identity { user: caller.name().map(str::to_owned), address: request.peer.address },
+    };
+    match (target.phase, target.service) {
+        (Phase::Advertise, _) => work::advertise(&call, exchange),
+        (Phase::Exchange, Service::UploadPack) => fetch::fetch(&call, exchange),
+        (Phase::Exchange, Service::ReceivePack) => push::push(&call, exchange),
+    }
+}
+
+fn find(app: &App, target: &GitTarget) -> Result<Repository, Refusal> {
+    app.root.find(target.repo.as_str()).map_err(|error: LayoutError| {
+        if error.is_fault() {
+            log::error!("looking for {}: {error}", target.repo);
+            return Refusal::Internal;
+        }
+        log::debug!("looking for {}: {error}", target.repo);
+        Refusal::NotFound
+    })
+}
+
+fn protocol(request: &Request) -> Result<Protocol, Refusal> {
+    let bad = |error: &dyn std::error::Error| Refusal::BadRequest(error.to_string().into());
+    match request.headers.get("git-protocol").map_err(|error| bad(&error))? {
+        Some(value) => Protocol::from_header(value.as_bytes()).map_err(|error| bad(&error)),
+        None => Ok(Protocol::default()),
+    }
+}
+
+/// The head of every answer of git's: its type, and never to be cached, in the words of `git http-backend`.
+fn headers(content_type: &'static str) -> Headers {
+    Headers::from_iter([
+        ("Content-Type", content_type),
+        ("Expires", "Fri, 01 Jan 1980 00:00:00 GMT"),
+        ("Pragma", "no-cache"),
+        ("Cache-Control", "no-cache, max-age=0, must-revalidate"),
+    ])
+}
+
+impl Call<'_> {
+    /// Refuses a body that is not of the service's type.
+    fn check_type(&self, exchange: &Exchange) -> Result<(), Refusal> {
+        let expected = self.target.service.request_type();
+        let given = exchange.request().headers.get("content-type");
+        match given.map_err(|error| Refusal::BadRequest(error.to_string().into()))? {
+            Some(given) if given == expected => Ok(()),
+            Some(_) | None => Err(Refusal::MediaType(format!("the body must be of type {expected}").into())),
+        }
+    }
+
+    /// Takes the whole body off the wire.
+    fn spool(&self, exchange: &mut Exchange, bytes_max: u64) -> Result<Spooled, SpoolError> {
+        spool::spool(exchange, &self.app.settings.data_dir.join("tmp"), bytes_max, bytes_max)
+    }
+}

@@ -1,0 +1,279 @@
+//! What a lane's worker does with a complete request: one git, relayed to its client, and a last word when it fails.
+
+use super::{Call, headers};
+use crate::git::command::{Identity, Protocol, Service, Serving};
+use crate::git::layout::Repository;
+use crate::git::pool::{Kind, Lane};
+use crate::git::push_request::PushRequest;
+use crate::git::report;
+use crate::http::app::App;
+use crate::http::exchange::Exchange;
+use crate::http::handler::Served;
+use crate::http::refusal::Refusal;
+use crate::http::relay::{self, Relayed};
+use crate::http::route::Phase;
+use crate::http::writer::ResponseWriter;
+use crate::supervise::{Deadline, Exit, Input, Outcome, SpawnError, Spec, Why};
+use crate::sys::net::Socket;
+use std::any::Any;
+use std::fs::File;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a last word may take to reach a client whose git was ended.
+const LAST_WORD_LIMIT: Duration = Duration::from_secs(5);
+
+/// How a client is told that git failed before it said anything.
+#[derive(Debug)]
+pub(super) enum LastWords {
+    /// By a status: the client has only asked for an advertisement.
+    Status,
+    /// By a packet in the stream.
+    Stream,
+    /// By the report of this push.
+    Report(PushRequest),
+}
+
+/// A finished piece of work.
+#[derive(Debug)]
+pub(super) struct Worked {
+    /// What the client got.
+    pub(super) served: Served,
+    /// How git ended.
+    pub(super) outcome: Outcome,
+}
+
+/// Serves `GET info/refs`.
+pub(super) fn advertise(call: &Call<'_>, exchange: &mut Exchange) -> Result<Served, Refusal> {
+    run(call, exchange, None, LastWords::Status, None).map(|worked| worked.served)
+}
+
+/// Runs git for `call` in its lane and waits for its end. `guard` is kept until the process group is known to be gone.
+pub(super) fn run(
+    call: &Call<'_>,
+    exchange: &mut Exchange,
+    body: Option<File>,
+    last_words: LastWords,
+    guard: Option<Box<dyn Any + Send>>,
+) -> Result<Worked, Refusal> {
+    let content_type = match call.target.phase {
+        Phase::Advertise => call.target.service.advertisement_type(),
+        Phase::Exchange => call.target.service.result_type(),
+    };
+    let lane = lane(call);
+    let writer = exchange.start(200, &headers(content_type), None);
+    let socket = exchange.socket();
+    let work = Work {
+        app: Arc::clone(call.app),
+        what: format!("{} {}", call.target.service.command(), call.target.repo),
+        service: call.target.service,
+        phase: call.target.phase,
+        protocol: call.protocol,
+        repository: call.repository.clone(),
+        identity: call.identity.clone(),
+        body,
+        last_words,
+        guard,
+        lane: lane.kind(),
+        deadline: deadline(call),
+        writer,
+        client: Arc::clone(&socket),
+    };
+    let at_door = call.target.phase == Phase::Advertise;
+    let refused = |reason| Refusal::from_lane(reason, at_door);
+    let ticket = lane.submit(move || work.run()).map_err(refused)?;
+    ticket.wait(Some(socket.fd()), call.app.settings.git.queue_wait, &call.app.stop).map_err(refused)?
+}
+
+/// Pushes have a lane of their own, their advertisement included: a read lane full of slow clones delays none.
+fn lane<'a>(call: &Call<'a>) -> &'a Lane {
+    match call.target.service {
+        Service::UploadPack => &call.app.lanes.read,
+        Service::ReceivePack => &call.app.lanes.write,
+    }
+}
+
+fn deadline(call: &Call<'_>) -> Deadline {
+    let git = &call.app.settings.git;
+    let (limit, name) = match call.target.service {
+        Service::UploadPack => (git.read_deadline, "read_deadline"),
+        Service::ReceivePack => (git.write_deadline, "write_deadline"),
+    };
+    Deadline::starting(Instant::now(), limit, name)
+}
+
+/// The job of a lane's worker; it owns all that it needs.
+struct Work {
+    app: Arc<App>,
+    what: String,
+    service: Service,
+    phase: Phase,
+    protocol: Protocol,
+    repository: Repository,
+    identity: Identity,
+    body: Option<File>,
+    last_words: LastWords,
+    guard: Option<Box<dyn Any + Send>>,
+    lane: Kind,
+    deadline: Deadline,
+    writer: ResponseWriter,
+    client: Arc<Socket>,
+}
+
+impl Work {
+    fn run(mut self) -> Result<Worked, Refusal> {
+        self.check_enabled()?;
+        let body = self.body.take();
+        let mut child = self.app.reaper.spawn(self.spec(body)).map_err(|error| refuse_spawn(&error))?;
+        if let Some(guard) = self.guard.take() {
+            child.hold(guard);
+        }
+        let banner = match self.phase {
+            Phase::Advertise => self.service.banner(self.protocol),
+            Phase::Exchange => b"",
+        };
+        let relayed = relay::relay(child, banner, &mut self.writer, &self.client, &self.app.stop);
+        self.close(relayed)
+    }
+
+    /// The repository's own `http.uploadpack` and `http.receivepack` can narrow what the rules allow.
+    fn check_enabled(&self) -> Result<(), Refusal> {
+        let settings = self.app.repository_settings.of(&self.repository, self.deadline).map_err(|error| {
+            log::error!("{}: {error}", self.what);
+            Refusal::Internal
+        })?;
+        if settings.offers(self.service) {
+            return Ok(());
+        }
+        let key = match self.service {
+            Service::UploadPack => "http.uploadpack",
+            Service::ReceivePack => "http.receivepack",
+        };
+        Err(Refusal::Forbidden(format!("this repository is configured with {key} = false").into()))
+    }
+
+    fn spec(&self, body: Option<File>) -> Spec {
+        let invocation = self.app.git.serve(&Serving {
+            service: self.service,
+            git_dir: &self.repository.git_dir,
+            advertise: self.phase == Phase::Advertise,
+            protocol: self.protocol,
+            identity: &self.identity,
+        });
+        let mut spec = invocation.spec(&self.what, self.lane.name(), self.deadline);
+        spec.stdin = body.map_or(Input::Null, Input::File);
+        spec.grace = self.app.settings.git.kill_grace;
+        spec.memory = match self.service {
+            Service::UploadPack => None,
+            Service::ReceivePack => Some(self.app.settings.git.memory),
+        };
+        spec
+    }
+
+    /// Completes the answer, or says what went wrong as far as the protocol has a place for it; a client that can be
+    /// told nothing sees its connection end before the answer does.
+    fn close(self, relayed: Relayed) -> Result<Worked, Refusal> {
+        let Relayed { outcome, tracker, bytes, client_listens } = relayed;
+        let end = End::of(&outcome, client_listens, tracker.is_flushed());
+        let detail =
+            format!("{} cpu={}ms", outcome.exit, (outcome.usage.user + outcome.usage.system).as_millis());
+        let served = Served { status: end.status(), outcome: end.name(), bytes_out: bytes, detail };
+        let mut writer = self.writer;
+        let until = Instant::now() + LAST_WORD_LIMIT;
+        match end {
+            End::Whole => {
+                // Who left in this moment has the whole answer or sees it cut short.
+                let _ = writer.finish(until);
+            }
+            End::ClientGone => {}
+            End::Deadline | End::Stopping | End::Failed => {
+                let why = end.sentence(self.service, &outcome);
+                log::warn!("{}: {why}: {}: {}", self.what, outcome.exit, outcome.stderr);
+                let words = match (bytes, &self.last_words) {
+                    (0, LastWords::Status) => return Err(end.refusal(why)),
+                    (0, LastWords::Report(request)) => Some(report::refusal(request, &[], &why)),
+                    (_, LastWords::Status | LastWords::Stream | LastWords::Report(_)) => {
+                        tracker.last_words(&why)
+                    }
+                };
+                // Without words the writer is dropped unfinished, and the client sees its answer cut short.
+                if let Some(words) = words
+                    && writer.write(&words, until).is_ok()
+                {
+                    let _ = writer.finish(until);
+                }
+            }
+        }
+        Ok(Worked { served, outcome })
+    }
+}
+
+/// How a piece of work ended, as the client is to see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Whole,
+    ClientGone,
+    Deadline,
+    Stopping,
+    Failed,
+}
+
+impl End {
+    /// A git that failed after it had said everything, its last flush included, has served its client.
+    fn of(outcome: &Outcome, client_listens: bool, said_all: bool) -> Self {
+        match (outcome.ended, outcome.exit) {
+            (Some(Why::ClientGone), _) => Self::ClientGone,
+            _ if !client_listens => Self::ClientGone,
+            (Some(Why::Deadline), _) => Self::Deadline,
+            (Some(Why::Stopping), _) => Self::Stopping,
+            (Some(Why::Overflow | Why::Internal), _) => Self::Failed,
+            (None, Exit::Code(0)) => Self::Whole,
+            (None, Exit::Code(_) | Exit::Signal(_)) if said_all => Self::Whole,
+            (None, Exit::Code(_) | Exit::Signal(_) | Exit::Lost | Exit::Stuck) => Self::Failed,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Whole => "ok",
+            Self::ClientGone => "client-gone",
+            Self::Deadline => "deadline",
+            Self::Stopping => "stopping",
+            Self::Failed => "git-failed",
+        }
+    }
+
+    fn status(self) -> u16 {
+        match self {
+            Self::ClientGone => 499,
+            Self::Whole | Self::Deadline | Self::Stopping | Self::Failed => 200,
+        }
+    }
+
+    fn sentence(self, service: Service, outcome: &Outcome) -> String {
+        let name = service.name();
+        match self {
+            Self::Deadline => format!("{name} was ended by the server: its {} has passed", outcome.deadline),
+            Self::Stopping => format!("{name} was ended: the server is stopping, try again in a few seconds"),
+            Self::Whole | Self::ClientGone | Self::Failed => {
+                format!("{name} failed; the server's log says why")
+            }
+        }
+    }
+
+    fn refusal(self, why: String) -> Refusal {
+        match self {
+            Self::Deadline => Refusal::Deadline(why.into()),
+            Self::Stopping => Refusal::Stopping,
+            Self::Whole | Self::ClientGone | Self::Failed => Refusal::GitFailed(why.into()),
+        }
+    }
+}
+
+fn refuse_spawn(error: &SpawnError) -> Refusal {
+    if error.is_busy() {
+        log::warn!("{error}");
+        return Refusal::Exhausted;
+    }
+    Refusal::internal("starting git", error)
+}

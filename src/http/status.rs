@@ -1,0 +1,200 @@
+//! The pages that say how the gate is: alive, ready, measured, and what it is doing now.
+
+use super::app::App;
+use super::front::{Refusal, View};
+use super::message::Response;
+use super::metrics::Page;
+use crate::git::pool::Lane;
+use crate::supervise::Running;
+use serde::Serialize;
+use std::time::{Duration, Instant};
+
+/// `/-/healthz`: the process answers.
+pub fn healthz(_: &App) -> Response {
+    Response::text(200, "ok")
+}
+
+/// `/-/readyz`: requests are served; 503 while starting or draining.
+pub fn readyz(app: &App) -> Response {
+    if app.is_ready() { Response::text(200, "ready") } else { Response::text(503, "not ready") }
+}
+
+/// `/-/api/v1/status`: everything that `tidegate status` shows.
+pub fn status(app: &App) -> Response {
+    json(&Status {
+        version: env!("CARGO_PKG_VERSION"),
+        git: app.git.version().to_string(),
+        pid: std::process::id(),
+        ready: app.is_ready(),
+        uptime_seconds: app.started.elapsed().as_secs(),
+        connections: connections(app),
+        connections_max: app.settings.limits.connections,
+        lanes: app.lanes.all().into_iter().map(lane_row).collect(),
+        children: child_rows(app),
+        jobs: job_rows(app),
+    })
+}
+
+/// `/-/api/v1/children`: the processes that run now.
+pub fn children(app: &App) -> Response {
+    json(&serde_json::json!({ "children": child_rows(app) }))
+}
+
+/// `/-/api/v1/jobs`: the sweeper's table.
+pub fn jobs(app: &App) -> Response {
+    json(&serde_json::json!({ "jobs": job_rows(app) }))
+}
+
+/// `/-/metrics`: Prometheus text.
+pub fn metrics(app: &App) -> Response {
+    let mut page = Page::default();
+    app.metrics.write(&mut page);
+    processes(app, &mut page);
+    lanes(app, &mut page);
+    sweeper(app, &mut page);
+    if let Some(front) = app.front.get() {
+        page.family(
+            "front_refused_total",
+            "counter",
+            "Clients turned away before a request was read, by reason.",
+        );
+        for why in Refusal::ALL {
+            page.sample("front_refused_total", &[("why", why.label())], front.counters().refusals(why));
+        }
+    }
+    page.single("connections", "gauge", "Open client connections.", connections(app));
+    page.single("uptime_seconds", "gauge", "Time since the start.", app.started.elapsed().as_secs());
+    Response::new(200)
+        .with("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+        .with_body(page.into_text())
+}
+
+fn processes(app: &App, page: &mut Page) {
+    let running = app.reaper.children();
+    page.family("git_children", "gauge", "Processes that run now, by lane.");
+    for lane in app.lanes.all() {
+        let name = lane.kind().name();
+        let count = running.iter().filter(|child| child.lane == name).count();
+        page.sample("git_children", &[("lane", name)], count);
+    }
+    let counters = app.reaper.counters();
+    page.family("git_killed_total", "counter", "Process groups that were ended, by reason.");
+    for (why, count) in counters.killed {
+        page.sample("git_killed_total", &[("why", why.name())], count);
+    }
+    page.single("zombies", "gauge", "Dead children that are not reaped yet.", counters.zombies);
+    page.single(
+        "orphans_reaped_total",
+        "counter",
+        "Orphans that were adopted and reaped.",
+        counters.orphans_reaped,
+    );
+    page.single("leaked_total", "counter", "Process groups that outlived SIGKILL.", counters.leaked);
+}
+
+fn lanes(app: &App, page: &mut Page) {
+    page.family("queue_depth", "gauge", "Jobs that wait for a worker, by lane.");
+    for lane in app.lanes.all() {
+        page.sample("queue_depth", &[("lane", lane.kind().name())], lane.load().waiting);
+    }
+    page.family("queue_wait_seconds", "histogram", "Time that jobs waited for a worker, by lane.");
+    for lane in app.lanes.all() {
+        page.buckets("queue_wait_seconds", &[("lane", lane.kind().name())], lane.waits());
+    }
+}
+
+fn sweeper(app: &App, page: &mut Page) {
+    page.family("sweeper_runs_total", "counter", "Runs of the sweeper's jobs.");
+    for (name, runs) in app.sweeps.jobs() {
+        page.sample("sweeper_runs_total", &[("job", name), ("outcome", "ok")], runs.succeeded);
+        page.sample("sweeper_runs_total", &[("job", name), ("outcome", "failed")], runs.failed);
+    }
+}
+
+#[derive(Serialize)]
+struct Status {
+    version: &'static str,
+    git: String,
+    pid: u32,
+    ready: bool,
+    uptime_seconds: u64,
+    connections: usize,
+    connections_max: usize,
+    lanes: Vec<LaneRow>,
+    children: Vec<ChildRow>,
+    jobs: Vec<JobRow>,
+}
+
+#[derive(Serialize)]
+struct LaneRow {
+    name: &'static str,
+    workers: usize,
+    busy: usize,
+    waiting: usize,
+}
+
+#[derive(Serialize)]
+struct ChildRow {
+    pid: i32,
+    lane: &'static str,
+    what: String,
+    age_ms: u64,
+    /// Until the group is ended; 0 when that is under way.
+    deadline_ms: u64,
+}
+
+#[derive(Serialize)]
+struct JobRow {
+    name: &'static str,
+    every_seconds: f64,
+    succeeded: u64,
+    failed: u64,
+    last_seconds_ago: Option<u64>,
+    last_error: Option<String>,
+}
+
+fn lane_row(lane: &Lane) -> LaneRow {
+    let load = lane.load();
+    LaneRow { name: lane.kind().name(), workers: load.workers, busy: load.busy, waiting: load.waiting }
+}
+
+fn child_rows(app: &App) -> Vec<ChildRow> {
+    let now = Instant::now();
+    let row = |child: Running| ChildRow {
+        pid: child.pid.as_raw(),
+        lane: child.lane,
+        what: child.what,
+        age_ms: millis(now.saturating_duration_since(child.started)),
+        deadline_ms: millis(child.deadline.at.saturating_duration_since(now)),
+    };
+    app.reaper.children().into_iter().map(row).collect()
+}
+
+fn job_rows(app: &App) -> Vec<JobRow> {
+    let jobs = app.sweeps.jobs().into_iter();
+    jobs.map(|(name, runs)| JobRow {
+        name,
+        every_seconds: runs.every.as_secs_f64(),
+        succeeded: runs.succeeded,
+        failed: runs.failed,
+        last_seconds_ago: runs.last.map(|at| at.elapsed().as_secs()),
+        last_error: runs.last_error,
+    })
+    .collect()
+}
+
+fn connections(app: &App) -> usize {
+    app.front.get().map_or(0, View::connections)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn json(value: &impl Serialize) -> Response {
+    let body = serde_json::to_vec_pretty(value).expect("rows of numbers and strings are JSON");
+    Response::new(200)
+        .with("Content-Type", "application/json")
+        .with("X-Content-Type-Options", "nosniff")
+        .with_body(body)
+}
