@@ -3,7 +3,6 @@
 pub mod command;
 pub mod fetch_request;
 pub mod layout;
-pub mod lease;
 pub mod oid;
 pub mod pktline;
 pub mod pool;

@@ -1,3 +1,0 @@
-//! shim
-#[derive(Debug, Default)]
-pub struct Leases;
