@@ -6,6 +6,7 @@
 //!
 //! "It is not there" and "I could not look" are different answers: only the first is a 404.
 
+use crate::model::name::RepoName;
 use nix::libc;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
@@ -88,13 +89,13 @@ impl Root {
         &self.path
     }
 
-    /// The repository called `name`, a canonical name: segments without dots in front, no `.git` at the end.
+    /// The repository called `name`.
     ///
     /// # Errors
     /// See [`LayoutError`].
-    pub fn find(&self, name: &str) -> Result<Repository, LayoutError> {
+    pub fn find(&self, name: &RepoName) -> Result<Repository, LayoutError> {
         for suffix in SUFFIXES {
-            let place = self.path.join(format!("{name}{suffix}"));
+            let place = self.path.join(format!("{}{suffix}", name.as_str()));
             if let Some(repository) = self.look(&place)? {
                 return Ok(repository);
             }
@@ -253,7 +254,7 @@ mod tests {
         }
 
         fn find(&self, name: &str, follow_symlinks: bool) -> Result<PathBuf, LayoutError> {
-            let found = Root::open(&self.root(), follow_symlinks)?.find(name)?;
+            let found = Root::open(&self.root(), follow_symlinks)?.find(&RepoName::parse(name).unwrap())?;
             Ok(found.git_dir)
         }
     }
@@ -366,7 +367,7 @@ mod tests {
         fs::write(linked.join("HEAD"), "ref: refs/heads/w\n").unwrap();
         fs::write(linked.join("commondir"), "../..\n").unwrap();
         fs::write(disk.root().join("w"), format!("gitdir: {}\n", linked.display())).unwrap();
-        let found = Root::open(&disk.root(), false).unwrap().find("w").unwrap();
+        let found = Root::open(&disk.root(), false).unwrap().find(&RepoName::parse("w").unwrap()).unwrap();
         assert_eq!(found, Repository { git_dir: linked, common_dir: main });
     }
 
@@ -375,7 +376,7 @@ mod tests {
         let disk = Disk::new();
         let root = Root::open(&disk.root(), false).unwrap();
         fs::remove_dir(disk.root()).unwrap();
-        assert!(root.find("a").unwrap_err().is_fault());
+        assert!(root.find(&RepoName::parse("a").unwrap()).unwrap_err().is_fault());
         assert!(Root::open(&disk.root(), false).unwrap_err().is_fault());
         fs::write(disk.root(), "").unwrap();
         assert!(Root::open(&disk.root(), false).unwrap_err().is_fault());
