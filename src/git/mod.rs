@@ -2,13 +2,18 @@
 
 pub mod command;
 pub mod fetch_request;
+pub mod footprint;
 pub mod layout;
+pub mod leftovers;
+mod occupants;
 pub mod oid;
 pub mod pktline;
 pub mod pool;
 pub mod push_request;
+mod ref_locks;
 pub mod report;
 pub mod service;
 pub mod settings;
 pub mod sideband;
+mod traces;
 pub mod version;

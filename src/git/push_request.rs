@@ -44,6 +44,8 @@ pub struct PushRequest {
     pub options: Vec<Vec<u8>>,
     /// Whether a push certificate was sent.
     pub is_signed: bool,
+    /// Whether the client told the borders of its shallow history.
+    pub is_shallow: bool,
     /// Where the pack begins, in bytes from the start of the request.
     pub pack_offset: u64,
 }
@@ -173,7 +175,9 @@ impl PushRequest {
             if text == b"push-cert" {
                 self.is_signed = true;
                 self.read_certificate(lines)?;
-            } else if !is_shallow(text) {
+            } else if is_shallow(text) {
+                self.is_shallow = true;
+            } else {
                 self.add(text, at, lines.bounds)?;
             }
         }
@@ -324,7 +328,7 @@ mod tests {
         assert!(!request.capabilities.has("report"));
         assert_eq!(request.capabilities.value("agent"), Some("git/2.47.3"));
         assert_eq!(request.pack_offset, pack_offset);
-        assert!(request.has_pack());
+        assert!(request.has_pack() && request.is_shallow);
     }
 
     #[test]
