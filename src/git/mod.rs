@@ -4,6 +4,7 @@ pub mod command;
 pub mod fetch_request;
 pub mod footprint;
 pub mod layout;
+pub mod lease;
 pub mod leftovers;
 mod occupants;
 pub mod oid;

@@ -1,0 +1,610 @@
+//! Who is writing to a hosted repository, and that nobody does while it is cleaned.
+//!
+//! Pushes enter side by side, as they do behind `git http-backend`: git's own locks decide between them. A push that was
+//! killed leaves a *stain*. While a repository has one, no further push enters; the last one out removes what the killed
+//! git left ([`crate::git::leftovers`]), and the repository opens again. What could not be removed because a foreign git
+//! is at work there is *postponed*: the repository opens all the same, and [`Leases::tend`] tries again.
+//!
+//! A push holds its lease in two hands: [`Lease`] belongs to whoever waits for the outcome, [`Hold`] to the child, which
+//! lets go when its process group is gone. Both have to let go before the push counts as out; a group that cannot be
+//! killed keeps its repository closed. Files are only touched by threads that enter, leave or tend, never by the one that
+//! drops a [`Hold`]: that may be the reaper's.
+
+use crate::git::footprint::Footprint;
+use crate::git::layout::Repository;
+use crate::git::leftovers::{self, Swept, Window};
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+/// How long a wait may go on without asking whether the client is still there.
+const POLL: Duration = Duration::from_millis(250);
+
+/// How long a postponed cleaning rests: a foreign git is at work for seconds, a look at `/proc` takes milliseconds.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// Repositories that can be entered or unclean at the same time; connections and lanes keep it far below that.
+const REPOSITORIES_MAX: usize = 10_000;
+
+/// Postponed cleanings of one repository. Beyond it the oldest is given up, and git's own two weeks apply.
+const POSTPONED_MAX: usize = 32;
+
+/// Something that lives until a push has left nothing behind, such as the durable note of it.
+pub type Record = Box<dyn Any + Send>;
+
+type Sweep = dyn Fn(&Repository, Window, &Footprint) -> io::Result<Swept> + Send + Sync;
+
+/// The leases of all hosted repositories; clones share them.
+#[derive(Clone)]
+pub struct Leases(Arc<Shared>);
+
+struct Shared {
+    entries: Mutex<HashMap<PathBuf, Entry>>,
+    changed: Condvar,
+    sweep: Box<Sweep>,
+}
+
+/// One repository that somebody is in, waits for, or has left unclean.
+struct Entry {
+    repository: Repository,
+    inside: usize,
+    /// Of those inside: killed, but their processes are not known to be gone.
+    ending: usize,
+    waiting: usize,
+    is_being_cleaned: bool,
+    stains: Vec<Stain>,
+    postponed: Vec<Stain>,
+    retry_at: Instant,
+    finished: Vec<Record>,
+}
+
+/// What a killed job may have left.
+struct Stain {
+    window: Window,
+    footprint: Footprint,
+    _record: Record,
+}
+
+/// Why a repository could not be entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LeaseError {
+    /// The deadline came first.
+    #[error("the repository is being cleaned after a push that was ended: try again")]
+    Deadline,
+    /// The client left.
+    #[error("the client left while it waited for the repository")]
+    ClientGone,
+    /// [`REPOSITORIES_MAX`] is reached.
+    #[error("too many repositories are in use at once: try again")]
+    Full,
+}
+
+/// The waiter's hand of a lease. Dropping it without [`Lease::settle`] says that the job may have left something.
+pub struct Lease {
+    // In this order: first the visit ends, then its place is tidied.
+    visit: Arc<Visit>,
+    _tidy: Tidy,
+}
+
+/// Tidies a repository when dropped.
+struct Tidy {
+    leases: Leases,
+    place: PathBuf,
+}
+
+/// The child's hand of a lease.
+pub struct Hold {
+    _visit: Arc<Visit>,
+}
+
+struct Visit {
+    leases: Leases,
+    repository: Repository,
+    from: SystemTime,
+    is_settled: AtomicBool,
+    /// Taken when the visit ends; the lock is never contended.
+    left: Mutex<Option<(Footprint, Record)>>,
+}
+
+impl Leases {
+    /// No repository is in use yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::cleaning_with(Box::new(leftovers::sweep))
+    }
+
+    fn cleaning_with(sweep: Box<Sweep>) -> Self {
+        Self(Arc::new(Shared { entries: Mutex::default(), changed: Condvar::new(), sweep }))
+    }
+
+    /// Enters `repository` with a job that may leave `footprint`; waits while it is unclean.
+    ///
+    /// `record` is dropped when the job has ended and nothing of it is left. `is_gone` is asked at least every 250 ms, never
+    /// under a lock.
+    ///
+    /// # Errors
+    /// See [`LeaseError`]; `record` is dropped.
+    pub fn enter(
+        &self,
+        repository: &Repository,
+        footprint: Footprint,
+        record: Record,
+        deadline: Instant,
+        is_gone: impl Fn() -> bool,
+    ) -> Result<Lease, LeaseError> {
+        self.queue_up(repository)?;
+        let admitted = self.wait_until_open(&repository.common_dir, deadline, is_gone);
+        self.step_forward(&repository.common_dir, admitted.is_ok());
+        admitted?;
+        let visit = Visit {
+            leases: self.clone(),
+            repository: repository.clone(),
+            from: SystemTime::now(),
+            is_settled: AtomicBool::new(false),
+            left: Mutex::new(Some((footprint, record))),
+        };
+        let tidy = Tidy { leases: self.clone(), place: repository.common_dir.clone() };
+        Ok(Lease { visit: Arc::new(visit), _tidy: tidy })
+    }
+
+    /// Takes up what a job of an earlier life may have left: the next [`Leases::tend`] or entry cleans it.
+    ///
+    /// # Errors
+    /// [`LeaseError::Full`]; `record` is dropped.
+    pub fn remember(
+        &self,
+        repository: &Repository,
+        window: Window,
+        footprint: Footprint,
+        record: Record,
+    ) -> Result<(), LeaseError> {
+        let mut entries = self.lock();
+        Self::entry(&mut entries, repository)?.stains.push(Stain { window, footprint, _record: record });
+        Ok(())
+    }
+
+    /// Cleans whatever can be cleaned now: for the sweeper's timetable. Answers how many repositories are still unclean.
+    pub fn tend(&self) -> usize {
+        let places: Vec<PathBuf> = self.lock().keys().cloned().collect();
+        places.iter().for_each(|place| self.tidy(place));
+        self.lock().values().filter(|entry| !entry.is_clean()).count()
+    }
+
+    /// From here on the entry stays until [`Leases::step_forward`].
+    fn queue_up(&self, repository: &Repository) -> Result<(), LeaseError> {
+        let mut entries = self.lock();
+        Self::entry(&mut entries, repository)?.waiting += 1;
+        Ok(())
+    }
+
+    fn step_forward(&self, place: &Path, is_admitted: bool) {
+        let mut entries = self.lock();
+        if let Some(entry) = entries.get_mut(place) {
+            entry.waiting -= 1;
+            // Admission itself counted the visit already, under the lock that saw the repository open.
+            if !is_admitted && entry.is_unused() {
+                entries.remove(place);
+            }
+        }
+    }
+
+    fn wait_until_open(
+        &self,
+        place: &Path,
+        deadline: Instant,
+        is_gone: impl Fn() -> bool,
+    ) -> Result<(), LeaseError> {
+        loop {
+            self.tidy(place);
+            let left = deadline.saturating_duration_since(Instant::now());
+            if self.admit(place, left.min(POLL)) {
+                return Ok(());
+            }
+            if is_gone() {
+                return Err(LeaseError::ClientGone);
+            }
+            if left.is_zero() {
+                return Err(LeaseError::Deadline);
+            }
+        }
+    }
+
+    /// Counts one more inside if the repository is open, or becomes open or idle within `time`.
+    fn admit(&self, place: &Path, time: Duration) -> bool {
+        let mut entries = self.lock();
+        for is_last_look in [false, true] {
+            match entries.get_mut(place) {
+                Some(entry) if entry.is_open() => {
+                    entry.inside += 1;
+                    return true;
+                }
+                // Somebody has to clean it first: us.
+                Some(entry) if entry.can_be_cleaned() => return false,
+                Some(_) | None => {}
+            }
+            if !is_last_look {
+                entries =
+                    self.0.changed.wait_timeout(entries, time).unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+        false
+    }
+
+    /// Does what a quiet repository needs, outside of the lock: ends the records of finished jobs, cleans after killed
+    /// ones, forgets the entry when nothing is left of it.
+    fn tidy(&self, place: &Path) {
+        let (finished, work) = match self.lock().get_mut(place) {
+            Some(entry) => (std::mem::take(&mut entry.finished), entry.begin_cleaning()),
+            None => return,
+        };
+        drop(finished);
+        let cleaned = work.map(|(repository, stains)| self.clean(&repository, stains));
+        // Declared before the lock is taken, so dropped after it is given back: a record may write to the store.
+        let _given_up;
+        let mut entries = self.lock();
+        let Some(entry) = entries.get_mut(place) else { return };
+        if let Some(postponed) = cleaned {
+            _given_up = entry.end_cleaning(postponed);
+            self.0.changed.notify_all();
+        }
+        if entry.is_unused() {
+            entries.remove(place);
+        }
+    }
+
+    /// Sweeps for each stain; answers those that have to be tried again.
+    fn clean(&self, repository: &Repository, stains: Vec<Stain>) -> Vec<Stain> {
+        let is_left = |stain: &Stain| match (self.0.sweep)(repository, stain.window, &stain.footprint) {
+            Ok(swept) => !swept.is_clean(),
+            Err(error) => {
+                log::warn!(
+                    "cleaning {:?} after a killed git: {error}; it will be tried again",
+                    repository.git_dir
+                );
+                true
+            }
+        };
+        stains.into_iter().filter(is_left).collect()
+    }
+
+    /// From here on nobody enters, until the visit that ends has been cleaned after.
+    fn close(&self, repository: &Repository) {
+        if let Some(entry) = self.lock().get_mut(&repository.common_dir) {
+            entry.ending += 1;
+        }
+    }
+
+    fn leave(&self, visit: &Visit) {
+        let left = visit.left.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut entries = self.lock();
+        let (Some(entry), Some((footprint, record))) = (entries.get_mut(&visit.repository.common_dir), left)
+        else {
+            return;
+        };
+        entry.inside -= 1;
+        if visit.is_settled.load(Ordering::Acquire) {
+            entry.finished.push(record);
+        } else {
+            let window = Window { from: visit.from, until: SystemTime::now() };
+            entry.stains.push(Stain { window, footprint, _record: record });
+            entry.ending -= 1;
+        }
+        self.0.changed.notify_all();
+    }
+
+    fn entry<'a>(
+        entries: &'a mut HashMap<PathBuf, Entry>,
+        repository: &Repository,
+    ) -> Result<&'a mut Entry, LeaseError> {
+        if entries.len() >= REPOSITORIES_MAX && !entries.contains_key(&repository.common_dir) {
+            return Err(LeaseError::Full);
+        }
+        let new = || Entry::new(repository.clone());
+        Ok(entries.entry(repository.common_dir.clone()).or_insert_with(new))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<PathBuf, Entry>> {
+        self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Leases {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Leases {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Leases").field("repositories", &self.lock().len()).finish()
+    }
+}
+
+impl Entry {
+    fn new(repository: Repository) -> Self {
+        Self {
+            repository,
+            inside: 0,
+            ending: 0,
+            waiting: 0,
+            is_being_cleaned: false,
+            stains: Vec::new(),
+            postponed: Vec::new(),
+            retry_at: Instant::now(),
+            finished: Vec::new(),
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        self.stains.is_empty() && self.ending == 0 && !self.is_being_cleaned
+    }
+
+    fn is_clean(&self) -> bool {
+        self.is_open() && self.postponed.is_empty()
+    }
+
+    fn is_unused(&self) -> bool {
+        self.inside == 0 && self.waiting == 0 && self.is_clean() && self.finished.is_empty()
+    }
+
+    fn can_be_cleaned(&self) -> bool {
+        let has_work =
+            !self.stains.is_empty() || (!self.postponed.is_empty() && Instant::now() >= self.retry_at);
+        self.inside == 0 && !self.is_being_cleaned && has_work
+    }
+
+    /// The work of a cleaning, if there is some and nobody is inside. Until its end the repository is closed.
+    fn begin_cleaning(&mut self) -> Option<(Repository, Vec<Stain>)> {
+        if !self.can_be_cleaned() {
+            return None;
+        }
+        self.is_being_cleaned = true;
+        let mut stains = std::mem::take(&mut self.postponed);
+        stains.append(&mut self.stains);
+        Some((self.repository.clone(), stains))
+    }
+
+    /// Opens the repository again; answers the oldest of the postponed stains, if they are too many.
+    fn end_cleaning(&mut self, mut postponed: Vec<Stain>) -> Vec<Stain> {
+        let excess = postponed.len().saturating_sub(POSTPONED_MAX);
+        if excess > 0 {
+            log::warn!("{:?}: giving up on the leftovers of {excess} killed pushes", self.repository.git_dir);
+        }
+        self.postponed = postponed.split_off(excess);
+        self.retry_at = Instant::now() + RETRY;
+        self.is_being_cleaned = false;
+        postponed
+    }
+}
+
+impl Lease {
+    /// The hand for the child that does the work.
+    #[must_use]
+    pub fn hold(&self) -> Hold {
+        Hold { _visit: self.visit.clone() }
+    }
+
+    /// Lets go and says that the job ended by itself and well, so that nothing has to be cleaned.
+    pub fn settle(self) {
+        self.visit.is_settled.store(true, Ordering::Release);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if !self.visit.is_settled.load(Ordering::Acquire) {
+            self.visit.leases.close(&self.visit.repository);
+        }
+    }
+}
+
+impl Drop for Tidy {
+    fn drop(&mut self) {
+        self.leases.tidy(&self.place);
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.leases.leave(self);
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hold").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::thread;
+    use crossbeam::channel::{Receiver, Sender, unbounded};
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    fn repository(name: &str) -> Repository {
+        let path = PathBuf::from(format!("/srv/{name}.git"));
+        Repository { git_dir: path.clone(), common_dir: path }
+    }
+
+    fn later() -> Instant {
+        Instant::now() + LONG
+    }
+
+    /// Leases whose cleanings are reported, and find a foreign writer as long as `is_occupied` says so.
+    fn leases(is_occupied: &Arc<AtomicBool>) -> (Leases, Receiver<Footprint>) {
+        let (tell, told) = unbounded();
+        let is_occupied = is_occupied.clone();
+        let sweep = move |_: &Repository, _: Window, footprint: &Footprint| {
+            tell.send(footprint.clone()).unwrap();
+            let skipped = if is_occupied.load(Ordering::SeqCst) { vec!["x.lock".into()] } else { Vec::new() };
+            Ok(Swept { skipped, ..Swept::default() })
+        };
+        (Leases::cleaning_with(Box::new(sweep)), told)
+    }
+
+    fn quiet() -> (Leases, Receiver<Footprint>) {
+        leases(&Arc::new(AtomicBool::new(false)))
+    }
+
+    fn enter(leases: &Leases, name: &str) -> Lease {
+        leases.enter(&repository(name), Footprint::default(), Box::new(()), later(), || false).unwrap()
+    }
+
+    /// A record that reports its end.
+    struct Note(Sender<()>);
+
+    impl Drop for Note {
+        fn drop(&mut self) {
+            let _ = self.0.send(());
+        }
+    }
+
+    fn enter_with_note(leases: &Leases, name: &str) -> (Lease, Receiver<()>) {
+        let (tell, told) = unbounded();
+        let record = Box::new(Note(tell));
+        let lease =
+            leases.enter(&repository(name), Footprint::of_maintenance(), record, later(), || false).unwrap();
+        (lease, told)
+    }
+
+    #[test]
+    fn pushes_enter_side_by_side_and_leave_no_entry() {
+        let (leases, cleanings) = quiet();
+        let both = [enter(&leases, "a"), enter(&leases, "a")];
+        let (other, note) = enter_with_note(&leases, "b");
+        assert_eq!(leases.lock().len(), 2);
+        both.into_iter().for_each(Lease::settle);
+        assert!(note.is_empty());
+        other.settle();
+        assert!(leases.lock().is_empty());
+        assert!(cleanings.is_empty() && note.try_recv().is_ok());
+    }
+
+    #[test]
+    fn after_a_killed_push_nobody_enters_until_the_last_one_out_has_cleaned() {
+        let (leases, cleanings) = quiet();
+        let alive = enter(&leases, "a");
+        let (killed, note) = enter_with_note(&leases, "a");
+        drop(killed);
+        assert!(cleanings.is_empty() && note.is_empty());
+
+        let soon = Instant::now() + Duration::from_millis(20);
+        let refused = leases.enter(&repository("a"), Footprint::default(), Box::new(()), soon, || false);
+        assert_eq!(refused.unwrap_err(), LeaseError::Deadline);
+        let gone = leases.enter(&repository("a"), Footprint::default(), Box::new(()), later(), || true);
+        assert_eq!(gone.unwrap_err(), LeaseError::ClientGone);
+        let waiting = {
+            let leases = leases.clone();
+            thread::spawn("waiting", move || enter(&leases, "a").settle()).unwrap()
+        };
+        enter(&leases, "b").settle();
+        alive.settle();
+        waiting.join().unwrap();
+        assert_eq!(cleanings.try_iter().collect::<Vec<_>>(), [Footprint::of_maintenance()]);
+        assert!(note.try_recv().is_ok());
+        assert!(leases.lock().is_empty());
+    }
+
+    #[test]
+    fn a_push_is_out_only_when_its_processes_are() {
+        let (leases, cleanings) = quiet();
+        let (killed, note) = enter_with_note(&leases, "a");
+        let hold = killed.hold();
+        drop(killed);
+        let soon = Instant::now() + Duration::from_millis(5);
+        let refused = leases.enter(&repository("a"), Footprint::default(), Box::new(()), soon, || false);
+        assert_eq!(refused.unwrap_err(), LeaseError::Deadline);
+        assert!(cleanings.is_empty());
+        drop(hold);
+        assert!(cleanings.is_empty(), "the thread that drops the hold may be the reaper");
+        assert_eq!(leases.tend(), 0);
+        assert_eq!(cleanings.len(), 1);
+        assert!(note.try_recv().is_ok());
+    }
+
+    #[test]
+    fn whoever_enters_first_cleans_what_a_late_process_left() {
+        let (leases, cleanings) = quiet();
+        let (killed, _note) = enter_with_note(&leases, "a");
+        let hold = killed.hold();
+        drop(killed);
+        drop(hold);
+        enter(&leases, "a").settle();
+        assert_eq!(cleanings.len(), 1);
+        assert!(leases.lock().is_empty());
+    }
+
+    #[test]
+    fn a_foreign_writer_postpones_the_cleaning_but_does_not_close_the_repository() {
+        let is_occupied = Arc::new(AtomicBool::new(true));
+        let (leases, cleanings) = leases(&is_occupied);
+        let (killed, note) = enter_with_note(&leases, "a");
+        drop(killed);
+        assert_eq!(cleanings.len(), 1);
+        enter(&leases, "a").settle();
+        assert_eq!((leases.tend(), cleanings.len()), (1, 1), "a postponed cleaning rests");
+
+        leases.lock().values_mut().for_each(|entry| entry.retry_at = Instant::now());
+        is_occupied.store(false, Ordering::SeqCst);
+        assert!(note.is_empty());
+        assert_eq!((leases.tend(), cleanings.len()), (0, 2));
+        assert!(note.try_recv().is_ok() && leases.lock().is_empty());
+    }
+
+    #[test]
+    fn what_an_earlier_life_left_is_cleaned_before_the_first_push() {
+        let (leases, cleanings) = quiet();
+        let window = Window { from: SystemTime::UNIX_EPOCH, until: SystemTime::now() };
+        leases.remember(&repository("a"), window, Footprint::of_maintenance(), Box::new(())).unwrap();
+        enter(&leases, "a").settle();
+        assert_eq!(cleanings.len(), 1);
+    }
+
+    #[test]
+    fn postponed_cleanings_are_bounded() {
+        let (leases, _cleanings) = leases(&Arc::new(AtomicBool::new(true)));
+        for _ in 0..POSTPONED_MAX + 3 {
+            drop(enter(&leases, "a"));
+        }
+        assert_eq!(leases.lock()[Path::new("/srv/a.git")].postponed.len(), POSTPONED_MAX);
+    }
+
+    #[test]
+    fn many_threads_that_enter_leave_and_are_killed_end_clean() {
+        let (leases, _cleanings) = quiet();
+        let worker = |number: usize| {
+            let leases = leases.clone();
+            let body = move || {
+                for round in 0..50 {
+                    let lease = enter(&leases, "a");
+                    let hold = lease.hold();
+                    if (number + round).is_multiple_of(3) {
+                        drop(lease)
+                    } else {
+                        lease.settle()
+                    }
+                    drop(hold);
+                }
+            };
+            thread::spawn(format!("pusher-{number}"), body).unwrap()
+        };
+        let workers: Vec<_> = (0..4).map(worker).collect();
+        workers.into_iter().for_each(|worker| worker.join().unwrap());
+        assert_eq!(leases.tend(), 0);
+        assert!(leases.lock().is_empty());
+    }
+}
