@@ -1,11 +1,15 @@
 //! The `tidegate` program.
 
 use std::process::ExitCode;
+use tidegate::cli;
 use tidegate::config::{self, Environment, Flags};
 use tidegate::daemon::{Reload, Runtime};
 
 fn main() -> ExitCode {
     let environment = Environment::of_this_process();
+    if std::env::args_os().nth(1).is_none_or(|command| command != "serve") {
+        return cli::run(std::env::args_os(), &environment).into();
+    }
     env_logger::Builder::new()
         .filter_level(log::LevelFilter::Info)
         .parse_filters(environment.log.as_deref().unwrap_or_default())

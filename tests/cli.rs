@@ -1,0 +1,291 @@
+//! The command line as a user meets it: the real binary, its exit codes, its words, and what it leaves on the disk.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test is a stranger to the gate and starts it like any program"
+)]
+#![expect(clippy::unwrap_used, reason = "what cannot be prepared fails the test")]
+
+use serde_json::Value;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use tempfile::TempDir;
+
+/// What a command answered.
+struct Answer {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Answer {
+    #[track_caller]
+    fn done(self) -> String {
+        assert_eq!(self.code, 0, "{}", self.err);
+        self.out
+    }
+
+    #[track_caller]
+    fn refused(self, code: i32, saying: &str) {
+        assert_eq!((self.code, self.out.as_str()), (code, ""), "{}", self.err);
+        assert!(self.err.contains(saying), "{:?} does not say {saying:?}", self.err);
+    }
+}
+
+/// A directory of its own for each test, with nothing in the environment.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn run(&self, args: &[&str]) -> Answer {
+        self.run_with(args, "", &[])
+    }
+
+    fn run_with(&self, args: &[&str], input: &str, variables: &[(&str, &str)]) -> Answer {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+            .args(args)
+            .env_clear()
+            .envs(variables.iter().copied())
+            .current_dir(self.0.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A command that reads nothing may be gone already.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        Answer {
+            code: output.status.code().unwrap(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        fs::write(self.path(name), text).unwrap();
+        name.to_owned()
+    }
+
+    fn check_config(&self, text: &str) -> Answer {
+        self.write("gate.toml", text);
+        self.run(&["check-config", "gate.toml"])
+    }
+
+    fn users(&self) -> Vec<Value> {
+        let list: Value = serde_json::from_str(&self.run(&["user", "list", "--json"]).done()).unwrap();
+        list["users"].as_array().unwrap().clone()
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+#[test]
+fn help_and_version_are_asked_for_and_everything_else_unknown_is_misuse() {
+    let place = Place::new();
+    assert!(place.run(&["--help"]).done().contains("check-config"));
+    assert!(place.run(&["user", "add", "--help"]).done().contains("--token-stdin"));
+    assert!(place.run(&["--version"]).done().starts_with("tidegate "));
+    for args in
+        [&[][..], &["servo"], &["user"], &["user", "add"], &["check-config"], &["user", "list", "--yaml"]]
+    {
+        assert_eq!(place.run(args).code, 2, "{args:?}");
+    }
+}
+
+#[test]
+fn a_new_user_has_a_random_token_that_is_shown_once_and_kept_nowhere() {
+    let place = Place::new();
+    let token =
+        place.run(&["user", "add", "alice@example.com", "--role", "reviewer", "--label", "laptop"]).done();
+    let token = token.trim_end();
+    assert!(token.starts_with("tg_") && token.len() == 67, "{token:?}");
+    let again = place.run(&["user", "add", "bob"]).done();
+    assert_ne!(token, again.trim_end());
+    let users = place.users();
+    assert_eq!((&users[0]["name"], &users[0]["role"]), (&"alice@example.com".into(), &"reviewer".into()));
+    assert_eq!((&users[1]["name"], &users[1]["role"]), (&"bob".into(), &"pusher".into()));
+    assert_eq!(users[0]["tokens"][0]["label"], "laptop");
+    assert_eq!(users[0]["tokens"][0]["last_used"], Value::Null);
+    for entry in fs::read_dir(place.path("tidegate-data")).unwrap() {
+        let content = fs::read(entry.unwrap().path()).unwrap();
+        assert!(!content.windows(token.len()).any(|window| window == token.as_bytes()));
+    }
+}
+
+#[test]
+fn the_data_directory_is_for_its_owner_alone() {
+    let place = Place::new();
+    place.run(&["user", "add", "alice"]).done();
+    let data = place.path("tidegate-data");
+    assert_eq!(mode(&data), 0o700);
+    for name in ["tidegate.db", "secret.key"] {
+        assert_eq!(mode(&data.join(name)), 0o600, "{name}");
+    }
+}
+
+#[test]
+fn a_token_may_come_from_standard_input_and_is_not_repeated() {
+    let place = Place::new();
+    let add = |name: &str, input: &str| place.run_with(&["user", "add", name, "--token-stdin"], input, &[]);
+    let answer = add("alice", "correct horse\nbattery staple\n");
+    assert!(!answer.err.contains("horse"), "{}", answer.err);
+    assert_eq!(answer.done(), "");
+    add("bob", "correct horse\r\n").refused(1, "this token is in use already");
+    add("bob", "1234567\n").refused(2, "a given token has 8 to 1024 characters");
+    add("bob", "\n").refused(1, "reading a token from standard input: there is none");
+    add("bob", "").refused(1, "reading a token from standard input: there is none");
+    assert_eq!(add("bob", "no end of line").done(), "");
+    assert_eq!(place.users().len(), 2);
+}
+
+#[test]
+fn a_user_may_have_several_tokens_which_end_one_by_one_or_with_him() {
+    let place = Place::new();
+    place.run(&["user", "add", "alice"]).done();
+    let made = place.run(&["user", "token", "alice", "--label", "ci", "--expires", "90d", "--json"]).done();
+    let made: Value = serde_json::from_str(&made).unwrap();
+    assert!(made["token"].as_str().unwrap().starts_with("tg_"));
+    let tokens = place.users()[0]["tokens"].clone();
+    assert_eq!(tokens.as_array().unwrap().len(), 2);
+    assert_eq!(tokens[1]["id"], made["token_id"]);
+    assert!(tokens[1]["expires"].is_string() && tokens[0]["expires"].is_null());
+    let shown = place.run(&["user", "list"]).done();
+    let lines: Vec<_> = shown.lines().collect();
+    assert!(lines.len() == 3 && lines[0].starts_with("USER") && lines[2].contains(" ci "), "{shown}");
+    let id = made["token_id"].to_string();
+    place.run(&["user", "token", "alice", "--remove", &id]).done();
+    place.run(&["user", "token", "alice", "--remove", &id]).refused(1, "has no token");
+    place.run(&["user", "remove", "alice"]).done();
+    assert!(place.users().is_empty());
+}
+
+#[test]
+fn what_cannot_be_a_user_is_refused() {
+    let place = Place::new();
+    for name in ["a:b", "a b", "<a>", "a\u{202e}b", "", &"x".repeat(255)] {
+        place.run(&["user", "add", name]).refused(2, "a user name ");
+    }
+    assert_eq!(place.run(&["user", "add", "-x"]).code, 2);
+    place.run(&["user", "add", "alice", "--role", "god"]).refused(2, "reader, pusher, reviewer or admin");
+    place.run(&["user", "add", "alice", "--expires", "soon"]).refused(2, "write a time such as 90d");
+    place.run(&["user", "add", "alice", "--expires", "2001-01-01T00:00:00Z"]).refused(2, "in the past");
+    place.run(&["user", "add", "alice", "--label", "a\nb"]).refused(2, "a label has");
+    assert!(place.users().is_empty());
+}
+
+#[test]
+fn a_name_is_taken_in_any_case() {
+    let place = Place::new();
+    place.run(&["user", "add", "alice"]).done();
+    place.run(&["user", "add", "Alice"]).refused(1, "there is a user Alice already");
+    place.run(&["user", "remove", "bob"]).refused(1, "there is no user bob");
+    place.run(&["user", "token", "bob"]).refused(1, "there is no user bob");
+}
+
+#[test]
+fn the_data_directory_is_found_as_the_gate_finds_it() {
+    let place = Place::new();
+    let config = place.write("gate.toml", "data_dir = \"from-file\"\nroot = \"repos\"\n");
+    let state = [("STATE_DIRECTORY", "from-systemd")];
+    let variable = [("STATE_DIRECTORY", "from-systemd"), ("TIDEGATE__DATA_DIR", "from-variable")];
+    place.run(&["user", "add", "a", "--config", &config]).done();
+    place.run_with(&["user", "add", "a"], "", &state).done();
+    place.run_with(&["user", "add", "a", "--config", &config], "", &variable).done();
+    place.run(&["user", "add", "a", "--data-dir", "from-flag", "--config", &config]).done();
+    for name in ["from-file", "from-systemd", "from-variable", "from-flag"] {
+        assert!(place.path(name).join("tidegate.db").exists(), "{name}");
+    }
+    place.run(&["user", "list"]).refused(1, "there is no tidegate data in");
+    assert!(!place.path("tidegate-data").exists());
+}
+
+#[test]
+fn commands_at_the_same_time_do_not_trip_over_each_other() {
+    let place = Place::new();
+    std::thread::scope(|scope| {
+        let place = &place;
+        let add = |number| move || place.run(&["user", "add", &format!("user-{number}")]).done();
+        let adders: Vec<_> = (0..6).map(|number| scope.spawn(add(number))).collect();
+        adders.into_iter().for_each(|adder| assert!(adder.join().unwrap().starts_with("tg_")));
+    });
+    assert_eq!(place.users().len(), 6);
+}
+
+#[test]
+fn the_effective_settings_read_back_as_the_same_settings() {
+    let place = Place::new();
+    let text = "listen = [\"127.0.0.1:1\", \"unix:/run/x\"]\nroot = \"repos\"\n[limits]\nhead = \"90s\"\n\
+                [[rule]]\nrepos = \"secret/**\"\nread = \"users\"\npush = [\"alice\", \"role:admin\"]\n";
+    let first = place.check_config(text).done();
+    assert!(first.contains("head = \"90s\"") && first.contains("connections = 1024"), "{first}");
+    assert!(first.contains(&format!("root = \"{}\"", place.path("repos").display())), "{first}");
+    assert_eq!(place.check_config(&first).done(), first);
+    let variables = [("TIDEGATE__LIMITS__HEAD", "7s")];
+    let changed = place.run_with(&["check-config", "gate.toml"], "", &variables).done();
+    assert_eq!(changed, first.replace("head = \"90s\"", "head = \"7s\""));
+}
+
+#[test]
+fn a_wrong_configuration_is_told_by_line_and_key() {
+    let place = Place::new();
+    let cases = [
+        ("limit = 1", "gate.toml:1: limit: is no key"),
+        ("[limits]\nconnections = 0", "gate.toml:2: limits.connections: must be a whole number from 1"),
+        ("[git]\nkill_grace = \"2\"", "gate.toml:2: git.kill_grace: \"2\" is not a duration such as"),
+        (
+            "[[rule]]\nrepos = \"a\"\npush = \"everyone\"",
+            "gate.toml:3: rule.push: \"everyone\" is not allowed here",
+        ),
+        (
+            "[[upstream]]\nname = \"x\"",
+            "upstream: this version of tidegate does not mirror upstream repositories yet",
+        ),
+        ("listen = \"0.0.0.0:80\"", "listen: 0.0.0.0:80 is not a loopback address"),
+        (
+            "anonymous_push = true\ninsecure_http = true\nlisten = \"[::]:80\"",
+            "anonymous_push: anybody could push",
+        ),
+        ("x = [", "gate.toml:1: "),
+    ];
+    for (text, want) in cases {
+        place.check_config(text).refused(2, want);
+    }
+    let both = place.check_config("a = 1\n[limits]\nb = 2\n");
+    assert_eq!(both.err.lines().count(), 2, "{}", both.err);
+    place.run(&["check-config", "missing.toml"]).refused(2, "reading the configuration missing.toml");
+    place.write("empty.toml", "");
+    let variables = [("TIDEGATE__LIMITS__HAED", "1s")];
+    let answer = place.run_with(&["check-config", "empty.toml"], "", &variables);
+    answer.refused(2, "TIDEGATE__LIMITS__HAED: limits.haed: is no key");
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_failure_and_a_full_disk_is() {
+    let place = Place::new();
+    place.write("gate.toml", "");
+    let check = |out: Stdio| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command.args(["check-config", "gate.toml"]).current_dir(place.0.path()).env_clear().stdout(out);
+        command.output().unwrap()
+    };
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let gone = check(writer.into());
+    assert_eq!((gone.status.code(), gone.stderr.as_slice()), (Some(0), &b""[..]));
+    let full = check(fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into());
+    assert_eq!(full.status.code(), Some(1));
+    assert!(String::from_utf8(full.stderr).unwrap().contains("writing to standard output"));
+}
