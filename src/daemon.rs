@@ -15,6 +15,8 @@
 //! Order of the stop: readiness 503, no more accepting, work in flight until the drain deadline, process groups told to
 //! go and then killed, everything reaped, the store closed, exit. A second order to stop goes straight to the kill.
 
+use crate::cli::Exit;
+use crate::cli::demo::DemoError;
 use crate::config::{ConfigError, Environment, ListenAddr, Settings};
 use crate::git::command::{self, Git, Surroundings};
 use crate::git::layout::{LayoutError, Root};
@@ -37,7 +39,7 @@ use crate::sys::signals::{Order, Signals};
 use crate::sys::stop::{Level, Stop};
 use crate::sys::systemd::{self, News};
 use crate::sys::timetable::Record;
-use crate::sys::{poll, probe};
+use crate::sys::{limits, poll, probe};
 use jiff::Timestamp;
 use std::fs;
 use std::io;
@@ -106,9 +108,31 @@ pub enum DaemonError {
     /// The machine has no room for a thread or a descriptor of ours.
     #[error("starting: {0}")]
     Resources(#[from] io::Error),
+    /// The demo.
+    #[error(transparent)]
+    Demo(#[from] DemoError),
     /// A thread ended before its time; the log says more.
     #[error("the thread {0} ended; everything was stopped in order")]
     ThreadEnded(&'static str),
+}
+
+impl DaemonError {
+    /// The exit code of a gate that ends so.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Config(_) => Exit::Misused,
+            Self::Directory { .. }
+            | Self::Lock(_)
+            | Self::Store(_)
+            | Self::Root(_)
+            | Self::Git(_)
+            | Self::Listen { .. }
+            | Self::Resources(_)
+            | Self::Demo(_)
+            | Self::ThreadEnded(_) => Exit::Failed,
+        }
+    }
 }
 
 /// A running gate. The order of the fields is the order in which they go.
@@ -135,6 +159,7 @@ impl Runtime {
     /// Why it could not; what was started has been stopped then.
     pub fn start(settings: Settings, environment: &Environment) -> Result<Self, DaemonError> {
         let started = Instant::now();
+        prepare_process()?;
         let signals = Signals::install()?;
         let stop = Stop::new()?;
         let lock = DataLock::take(&settings.data_dir)?;
@@ -152,7 +177,7 @@ impl Runtime {
         let app = Arc::new(App {
             rules: Current::new(settings.rules.clone()),
             repository_settings: SettingsCache::new(git.clone(), reaper.clone()),
-            leases: Leases,
+            leases: Leases::new(),
             metrics: Metrics::default(),
             throttle: Throttle::default(),
             sweeps: Record::default(),
@@ -416,6 +441,13 @@ fn open_front(app: &Arc<App>, listeners: Vec<Listener>) -> Result<Front, DaemonE
         Front::start(listeners, limits, proxies, Arc::new(Public(Arc::clone(app))), app.stop.clone())?;
     app.front.get_or_init(|| front.view());
     Ok(front)
+}
+
+/// What holds for this process and is inherited by its children.
+fn prepare_process() -> io::Result<()> {
+    limits::seal_descriptors()?;
+    limits::forbid_core_dumps()?;
+    limits::raise_descriptors().map(drop)
 }
 
 /// Processes of an earlier life of this gate end before anything of theirs is touched.

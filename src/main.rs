@@ -1,43 +1,50 @@
-//! The `tidegate` program.
+//! The `tidegate` program: the command line, and the daemon where it asks for one.
 
 use std::process::ExitCode;
-use tidegate::cli;
+use tidegate::cli::{self, Exit, Next, demo::Demo, output};
 use tidegate::config::{self, Environment, Flags};
-use tidegate::daemon::{Reload, Runtime};
+use tidegate::daemon::{DaemonError, Reload, Runtime};
+use tidegate::sys::{logging, signals};
 
 fn main() -> ExitCode {
     let environment = Environment::of_this_process();
-    if std::env::args_os().nth(1).is_none_or(|command| command != "serve") {
-        return cli::run(std::env::args_os(), &environment).into();
-    }
-    env_logger::Builder::new()
-        .filter_level(log::LevelFilter::Info)
-        .parse_filters(environment.log.as_deref().unwrap_or_default())
-        .init();
-    match serve(&environment) {
-        Ok(()) => ExitCode::SUCCESS,
+    let result = match cli::run(std::env::args_os(), &environment) {
+        Next::Exit(exit) => return exit.into(),
+        Next::Serve(flags) => serve(flags, &environment),
+        Next::Demo => demo(&environment),
+    };
+    match result {
+        Ok(()) => Exit::Done.into(),
         Err(error) => {
-            log::error!("{error}");
-            ExitCode::FAILURE
+            output::note(&format!("tidegate: {error}"));
+            error.exit().into()
         }
     }
 }
 
-fn serve(environment: &Environment) -> Result<(), Box<dyn std::error::Error>> {
-    tidegate::sys::signals::normalise()?;
-    let mut flags = Flags::default();
-    let mut args = std::env::args().skip(2);
-    while let Some(name) = args.next() {
-        let value = args.next().unwrap_or_default();
-        match name.as_str() {
-            "--root" => flags.root = Some(value.into()),
-            "--data-dir" => flags.data_dir = Some(value.into()),
-            "--config" => flags.config = Some(value.into()),
-            _ => flags.listen.push(value),
-        }
-    }
-    let load = move || config::load(&flags, &Environment::of_this_process());
-    let runtime = Runtime::start(load()?, environment)?;
-    let reload: Reload = Box::new(load);
-    Ok(runtime.run(&reload)?)
+fn serve(flags: Flags, environment: &Environment) -> Result<(), DaemonError> {
+    signals::normalise()?;
+    logging::start(environment);
+    let settings = config::load(&flags, environment)?;
+    let reload: Reload = {
+        let environment = environment.clone();
+        Box::new(move || config::load(&flags, &environment))
+    };
+    Runtime::start(settings, environment)?.run(&reload)
+}
+
+fn demo(environment: &Environment) -> Result<(), DaemonError> {
+    signals::normalise()?;
+    logging::start(environment);
+    let demo = Demo::make()?;
+    let settings = demo.settings(environment)?;
+    let reload: Reload = {
+        let settings = settings.clone();
+        Box::new(move || Ok(settings.clone()))
+    };
+    let runtime = Runtime::start(settings, environment)?;
+    let app = runtime.app();
+    demo.populate(&app.reaper, &app.git, &app.store)?;
+    output::print(&demo.guide(&runtime.url()))?;
+    runtime.run(&reload)
 }

@@ -49,7 +49,7 @@ pub enum ClientError {
 
 /// A client of one gate.
 #[derive(Debug)]
-pub struct Client {
+pub(super) struct Client {
     agent: Agent,
     base: String,
     at: String,
@@ -59,7 +59,7 @@ pub struct Client {
 impl Client {
     /// A client of the gate that owns the data directory; the socket's mode is the credential.
     #[must_use]
-    pub fn local(data_dir: &Path) -> Self {
+    pub(super) fn local(data_dir: &Path) -> Self {
         let socket = data_dir.join("control.sock");
         let at = socket.display().to_string();
         let agent = Agent::with_parts(settings(), UnixConnector { socket }, NoResolver);
@@ -68,7 +68,7 @@ impl Client {
 
     /// A client of the gate at `url`.
     #[must_use]
-    pub fn remote(url: &str, token: Option<String>) -> Self {
+    pub(super) fn remote(url: &str, token: Option<String>) -> Self {
         let base = url.trim_end_matches('/').to_owned();
         Self { agent: Agent::new_with_config(settings()), at: base.clone(), base, token }
     }
@@ -77,7 +77,7 @@ impl Client {
     ///
     /// # Errors
     /// When nothing answers, when the gate refuses, or when the answer is not JSON.
-    pub fn get(&self, path: &str) -> Result<Value, ClientError> {
+    pub(super) fn get(&self, path: &str) -> Result<Value, ClientError> {
         let mut request = self.agent.get(format!("{}{path}", self.base));
         if let Some(token) = &self.token {
             request = request.header("Authorization", format!("Bearer {token}"));

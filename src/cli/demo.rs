@@ -2,24 +2,32 @@
 //!
 //! Everything it makes lies in one temporary directory, which goes when the demo ends.
 
+use crate::config::{self, ConfigError, Environment, Flags, ListenAddr, Settings};
 use crate::git::command::{Git, Invocation};
 use crate::git::pool::Kind;
+use crate::model::name::UserName;
+use crate::model::role::Role;
+use crate::model::secret::Secret;
+use crate::store::users::NewToken;
+use crate::store::{Store, StoreError};
 use crate::supervise::{Deadline, Input, Reaper};
+use jiff::Timestamp;
 use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Seek, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// The user who may push in the demo.
-pub const USER: &str = "demo";
+const USER: &str = "demo";
 
 /// His token. It opens nothing but a throw-away repository on this machine's loopback.
-pub const TOKEN: &str = "demo-demo";
+const TOKEN: &str = "demo-demo";
 
 /// The repository's name.
-pub const REPOSITORY: &str = "lighthouse";
+const REPOSITORY: &str = "lighthouse";
 
 /// Commits in the demo's history.
 const COMMITS: usize = 40;
@@ -44,15 +52,18 @@ pub enum DemoError {
     /// Git.
     #[error("making the demo's repository: {0}")]
     Git(String),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// The demo's directory; dropping it removes everything.
 #[derive(Debug)]
-pub struct Place {
+pub struct Demo {
     dir: PathBuf,
 }
 
-impl Place {
+impl Demo {
     /// Makes a fresh directory in the system's directory for temporary files.
     ///
     /// # Errors
@@ -61,33 +72,61 @@ impl Place {
         let dir = std::env::temp_dir().join(format!("tidegate-demo-{}", std::process::id()));
         let failed = |source| DemoError::Files { at: dir.clone(), source };
         DirBuilder::new().mode(0o700).create(&dir).map_err(failed)?;
-        let place = Self { dir };
-        fs::create_dir(place.root()).map_err(|source| DemoError::Files { at: place.root(), source })?;
-        Ok(place)
+        let demo = Self { dir };
+        fs::create_dir(demo.root()).map_err(|source| DemoError::Files { at: demo.root(), source })?;
+        Ok(demo)
     }
 
-    /// Where the repositories are.
-    #[must_use]
-    pub fn root(&self) -> PathBuf {
-        self.dir.join("repositories")
-    }
-
-    /// Where the gate keeps its data.
-    #[must_use]
-    pub fn data(&self) -> PathBuf {
-        self.dir.join("data")
-    }
-
-    /// Makes the repository with its history.
+    /// The settings of its gate: loopback only, at the usual port when that is free.
     ///
     /// # Errors
-    /// When git or the disk fails.
-    pub fn populate(&self, reaper: &Reaper, git: &Git) -> Result<(), DemoError> {
+    /// When the environment overrides them with something wrong.
+    pub fn settings(&self, environment: &Environment) -> Result<Settings, ConfigError> {
+        let usual = ListenAddr::default().to_string();
+        let listen = if TcpListener::bind(&usual).is_ok() { usual } else { "127.0.0.1:0".to_owned() };
+        let flags = Flags {
+            root: Some(self.root()),
+            data_dir: Some(self.dir.join("data")),
+            listen: vec![listen],
+            ..Flags::default()
+        };
+        config::load(&flags, environment)
+    }
+
+    /// Makes the user and the repository with its history.
+    ///
+    /// # Errors
+    /// When git, the database or the disk fails.
+    pub fn populate(&self, reaper: &Reaper, git: &Git, store: &Store) -> Result<(), DemoError> {
+        let name = UserName::parse(USER).expect("the demo's user is in the grammar");
+        let token = NewToken { given: Some(Secret::new(TOKEN.to_owned())), ..NewToken::default() };
+        store.users().add(&name, Role::Pusher, &token, Timestamp::now())?;
         let repository = self.root().join(format!("{REPOSITORY}.git"));
         run(reaper, git.init(&repository), Input::Null)?;
         let history =
             self.stream(&history()).map_err(|source| DemoError::Files { at: self.dir.clone(), source })?;
         run(reaper, git.fast_import(&repository), Input::File(history))
+    }
+
+    /// What a newcomer pastes, one line after the other.
+    #[must_use]
+    pub fn guide(&self, url: &str) -> String {
+        let with_token = url.replacen("http://", &format!("http://{USER}:{TOKEN}@"), 1);
+        format!(
+            "A repository with {COMMITS} commits is served at {url}/{REPOSITORY}\n\
+         Paste these lines into another terminal:\n\
+         \n\
+         \x20 git clone {with_token}/{REPOSITORY} && cd {REPOSITORY}\n\
+         \x20 git log --oneline | head -3\n\
+         \x20 echo 'all is well' >> LOG && git commit -qam 'Say that all is well' && git push\n\
+         \n\
+         Reading needs no credential, pushing does: the user is {USER}, the token {TOKEN}.\n\
+         Ctrl-C ends the demo and removes everything it made.\n"
+        )
+    }
+
+    fn root(&self) -> PathBuf {
+        self.dir.join("repositories")
     }
 
     fn stream(&self, text: &str) -> io::Result<File> {
@@ -100,7 +139,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Demo {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.dir) {
             log::warn!("demo: removing {}: {error}", self.dir.display());
@@ -144,21 +183,4 @@ fn history() -> String {
 
 fn data(stream: &mut String, text: &str) {
     let _ = writeln!(stream, "data {}\n{text}", text.len());
-}
-
-/// What a newcomer pastes, one line after the other.
-#[must_use]
-pub fn guide(url: &str) -> String {
-    let with_token = url.replacen("http://", &format!("http://{USER}:{TOKEN}@"), 1);
-    format!(
-        "A repository with {COMMITS} commits is served at {url}/{REPOSITORY}\n\
-         Paste these lines into another terminal:\n\
-         \n\
-         \x20 git clone {with_token}/{REPOSITORY} && cd {REPOSITORY}\n\
-         \x20 git log --oneline | head -3\n\
-         \x20 echo 'all is well' >> LOG && git commit -qam 'Say that all is well' && git push\n\
-         \n\
-         Reading needs no credential, pushing does: the user is {USER}, the token {TOKEN}.\n\
-         Ctrl-C ends the demo and removes everything it made.\n"
-    )
 }

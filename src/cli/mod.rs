@@ -3,13 +3,13 @@
 //! A command ends in an [`Exit`]. What went wrong is written to standard error, and only results to standard output.
 
 mod check_config;
-pub mod client;
+mod client;
 pub mod demo;
-mod output;
-pub mod status;
+pub mod output;
+mod status;
 mod user;
 
-use crate::config::{ConfigError, Environment};
+use crate::config::{ConfigError, Environment, Flags};
 use crate::store::StoreError;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
@@ -46,6 +46,9 @@ pub enum CliError {
     /// The data directory.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A running gate.
+    #[error(transparent)]
+    Status(#[from] status::StatusError),
     /// The token that was to come on standard input.
     #[error("reading a token from standard input: {0}")]
     Input(io::Error),
@@ -62,7 +65,7 @@ impl CliError {
         match self {
             Self::Config(_) | Self::Expired => Exit::Misused,
             Self::Store(error) if error.is_misuse() => Exit::Misused,
-            Self::Store(_) | Self::Input(_) | Self::Output(_) => Exit::Failed,
+            Self::Store(_) | Self::Status(_) | Self::Input(_) | Self::Output(_) => Exit::Failed,
         }
     }
 }
@@ -77,37 +80,78 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// A tour in one command: a repository with some history, served until Ctrl-C.
+    Demo,
+    /// Serve the repositories below a directory.
+    Serve(ServeArgs),
     /// Verify a configuration and print the effective settings.
     CheckConfig {
         /// The file.
         file: PathBuf,
     },
+    /// Show what a running gate is doing: processes, queues, jobs.
+    Status(status::Args),
     /// Add, list and remove users and their tokens, also while the gate runs.
     User(user::Args),
 }
 
-/// Runs the command in `args`, of which the first is the program's name.
+#[derive(Debug, clap::Args)]
+struct ServeArgs {
+    /// The configuration; what follows here and TIDEGATE__SECTION__KEY variables override it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The directory of the repositories.
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Where to listen: ADDRESS:PORT or unix:/PATH; may be repeated.
+    #[arg(long, value_name = "ADDR")]
+    listen: Vec<String>,
+    /// The directory of the gate's own data.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Let everybody push without a credential; refused unless only this machine can connect.
+    #[arg(long)]
+    anonymous_push: bool,
+}
+
+/// What is left to do once the command line has been understood.
+#[derive(Debug)]
+pub enum Next {
+    /// Nothing: the command has been run.
+    Exit(Exit),
+    /// To serve, with these flags.
+    Serve(Flags),
+    /// To serve the demo.
+    Demo,
+}
+
+/// Runs the command in `args`, of which the first is the program's name, unless it needs the daemon.
 #[must_use]
-pub fn run(args: impl IntoIterator<Item = OsString>, environment: &Environment) -> Exit {
+pub fn run(args: impl IntoIterator<Item = OsString>, environment: &Environment) -> Next {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
-        Err(error) => return explain(&error),
+        Err(error) => return Next::Exit(explain(&error)),
     };
-    match cli.command.run(environment) {
+    let result = match cli.command {
+        Command::Demo => return Next::Demo,
+        Command::Serve(args) => return Next::Serve(args.into()),
+        Command::CheckConfig { file } => check_config::run(file, environment),
+        Command::Status(args) => status::run(&args, environment),
+        Command::User(args) => user::run(args, environment),
+    };
+    Next::Exit(match result {
         Ok(()) => Exit::Done,
         Err(error) => {
             output::note(&format!("tidegate: {error}"));
             error.exit()
         }
-    }
+    })
 }
 
-impl Command {
-    fn run(self, environment: &Environment) -> Result<(), CliError> {
-        match self {
-            Self::CheckConfig { file } => check_config::run(file, environment),
-            Self::User(args) => user::run(args, environment),
-        }
+impl From<ServeArgs> for Flags {
+    fn from(args: ServeArgs) -> Self {
+        let ServeArgs { config, root, listen, data_dir, anonymous_push } = args;
+        Self { config, root, listen, data_dir, anonymous_push }
     }
 }
 

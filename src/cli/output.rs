@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, Write};
 ///
 /// # Errors
 /// When standard output cannot take it, as on a full disk.
-pub(super) fn print(text: &str) -> io::Result<()> {
+pub fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -15,7 +15,7 @@ pub(super) fn print(text: &str) -> io::Result<()> {
 }
 
 /// Writes a line for the person at the terminal, apart from the results that a script may read.
-pub(super) fn note(line: &str) {
+pub fn note(line: &str) {
     // Where even standard error is closed, there is nobody to tell.
     let _ = writeln!(io::stderr().lock(), "{line}");
 }

@@ -1,9 +1,12 @@
 //! `tidegate status`: what a running gate is doing, as text for people or as the API's JSON.
 
 use super::client::{Client, ClientError};
+use super::{CliError, output};
+use crate::config::{self, Environment, Flags};
 use serde::Deserialize;
 use serde_json::Value;
 use std::fmt::{self, Display, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Where the API has it.
@@ -60,11 +63,37 @@ pub enum StatusError {
     Strange(#[from] serde_json::Error),
 }
 
-/// The status as text, or as JSON when `json` is set.
-///
-/// # Errors
-/// When the gate cannot be asked or its answer is not understood.
-pub fn report(client: &Client, json: bool) -> Result<String, StatusError> {
+/// What `status` takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The gate's data directory, on this machine; otherwise TIDEGATE_URL and TIDEGATE_TOKEN name the gate.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The configuration that names the data directory.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the API's JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Asks the gate that the arguments or the environment name and prints what it says.
+pub(super) fn run(args: &Args, environment: &Environment) -> Result<(), CliError> {
+    let text = report(&client(args, environment)?, args.json)?;
+    Ok(output::print(&text)?)
+}
+
+/// A named directory goes before the environment's URL, and that before the directory that `serve` would use.
+fn client(args: &Args, environment: &Environment) -> Result<Client, CliError> {
+    let is_named = args.data_dir.is_some() || args.config.is_some();
+    if let Some(url) = environment.url.as_ref().filter(|_| !is_named) {
+        return Ok(Client::remote(url, environment.token.as_ref().map(|token| token.reveal().to_owned())));
+    }
+    let flags = Flags { config: args.config.clone(), data_dir: args.data_dir.clone(), ..Flags::default() };
+    Ok(Client::local(&config::load(&flags, environment)?.data_dir))
+}
+
+fn report(client: &Client, json: bool) -> Result<String, StatusError> {
     let answer: Value = client.get(PATH)?;
     if json {
         return Ok(serde_json::to_string_pretty(&answer)?);

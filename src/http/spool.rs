@@ -86,32 +86,49 @@ impl SpoolError {
     }
 }
 
+/// A body that was not spooled, and the start of it where that is all that was wrong with it.
+#[derive(Debug)]
+pub struct Unspooled {
+    /// What was wrong.
+    pub error: SpoolError,
+    /// The bytes up to the limit of a body that is longer; the position is at their start.
+    pub head: Option<File>,
+}
+
 /// Reads the body of `exchange` to its end into a file, under `tmp` when it is not small.
 ///
 /// # Errors
-/// See [`SpoolError`]. A limit that the announced length already exceeds is told before the client sends the body.
+/// See [`SpoolError`]. A limit that the announced length already exceeds is told before the client sends the body;
+/// otherwise the bytes that came before the limit are handed back with the error, and the rest waits to be read.
 pub fn spool(
     exchange: &mut Exchange,
     tmp: &Path,
     wire_max: u64,
     inflated_max: u64,
-) -> Result<Spooled, SpoolError> {
-    let encoding = Encoding::of(&exchange.request().headers)?;
+) -> Result<Spooled, Unspooled> {
+    let bare = |error| Unspooled { error, head: None };
+    let encoding = Encoding::of(&exchange.request().headers).map_err(bare)?;
     let announced = exchange.announced();
     if announced.is_some_and(|len| len > wire_max) {
-        return Err(SpoolError::WireTooLong { limit: wire_max });
+        return Err(bare(SpoolError::WireTooLong { limit: wire_max }));
     }
     let large = announced.is_some_and(|len| len > MEMORY_MAX);
-    let mut store = Store::new(tmp, inflated_max, large)?;
+    let mut store = Store::new(tmp, inflated_max, large).map_err(bare)?;
     let mut read = 0;
     let wire =
         Metered { read: |buffer: &mut [u8]| exchange.read_body(buffer), count: &mut read, limit: wire_max };
-    match encoding {
-        Encoding::Identity => copy(wire, &mut store)?,
-        Encoding::Gzip => inflate(wire, &mut store)?,
+    let kept = match encoding {
+        Encoding::Identity => copy(wire, &mut store),
+        Encoding::Gzip => inflate(wire, &mut store),
+    };
+    let finished = store.finish().map_err(bare);
+    match kept {
+        Ok(()) => finished.map(|(file, len)| Spooled { file, len, wire_len: read }),
+        Err(error @ (SpoolError::WireTooLong { .. } | SpoolError::TooLong { .. })) => {
+            Err(Unspooled { error, head: finished.ok().map(|(file, _)| file) })
+        }
+        Err(error) => Err(bare(error)),
     }
-    let (file, len) = store.finish()?;
-    Ok(Spooled { file, len, wire_len: read })
 }
 
 /// How a body is encoded. The names must be exact: a reader that guesses sees another body than its neighbour.

@@ -3,12 +3,14 @@
 //! Owns every system call that is not about a child process. `unsafe` is allowed here and in `supervise` only.
 
 pub mod limits;
+pub mod logging;
 pub mod net;
 pub mod poll;
 pub mod probe;
 pub mod procfs;
 pub mod proxies;
 pub mod signals;
+pub mod space;
 pub mod stop;
 pub mod systemd;
 pub mod thread;

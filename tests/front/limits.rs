@@ -268,7 +268,7 @@ fn serve_with_few_descriptors() {
     setrlimit(Resource::RLIMIT_NOFILE, 32, hard).unwrap();
     println!("listening on {address}");
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
-    assert!(front.counters().refusals(Refusal::NoDescriptor) > 0);
+    assert!(front.view().counters().refusals(Refusal::NoDescriptor) > 0);
     stop.raise(Level::Killing);
     assert_eq!(front.join(Instant::now() + HANGING).left, 0);
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tidegate::http::exchange::{Exchange, Handler};
 use tidegate::http::front::{Front, FrontLimits};
 use tidegate::http::message::{Headers, Response};
-use tidegate::http::spool::spool;
+use tidegate::http::spool::{Unspooled, spool};
 use tidegate::http::writer::{PIECE, ResponseWriter, WriteError};
 use tidegate::sys::net::{Address, Listener};
 use tidegate::sys::poll::{self, Interest};
@@ -167,7 +167,9 @@ impl Actor {
                 let text = format!("{} {}", spooled.wire_len, spooled.len);
                 respond(exchange, Response::text(200, &text));
             }
-            Err(error) => respond(exchange, Response::text(error.status(), &error.to_string())),
+            Err(Unspooled { error, .. }) => {
+                respond(exchange, Response::text(error.status(), &error.to_string()))
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use std::io::{BufReader, Seek};
 pub(super) fn fetch(call: &Call<'_>, exchange: &mut Exchange) -> Result<Served, Refusal> {
     call.check_type(exchange)?;
     let limit = call.app.settings.limits.request_bytes_max;
-    let spooled = call.spool(exchange, limit).map_err(Refusal::from)?;
+    let spooled = call.spool(exchange, limit).map_err(|unspooled| Refusal::from(unspooled.error))?;
     let mut body = spooled.file;
     fetch_request::check(BufReader::new(&body), call.protocol).map_err(malformed)?;
     body.rewind().map_err(|error| Refusal::internal("rewinding a request", &error))?;

@@ -14,7 +14,7 @@ use super::handler::Served;
 use super::message::{Headers, Request};
 use super::refusal::Refusal;
 use super::route::{GitTarget, Phase};
-use super::spool::{self, SpoolError, Spooled};
+use super::spool::{self, Spooled, Unspooled};
 use crate::git::command::{Identity, Protocol, Service};
 use crate::git::layout::{LayoutError, Repository};
 use crate::model::access::Caller;
@@ -56,7 +56,7 @@ pub fn serve(
 }
 
 fn find(app: &App, target: &GitTarget) -> Result<Repository, Refusal> {
-    app.root.find(target.repo.as_str()).map_err(|error: LayoutError| {
+    app.root.find(&target.repo).map_err(|error: LayoutError| {
         if error.is_fault() {
             log::error!("looking for {}: {error}", target.repo);
             return Refusal::Internal;
@@ -96,7 +96,7 @@ impl Call<'_> {
     }
 
     /// Takes the whole body off the wire.
-    fn spool(&self, exchange: &mut Exchange, bytes_max: u64) -> Result<Spooled, SpoolError> {
+    fn spool(&self, exchange: &mut Exchange, bytes_max: u64) -> Result<Spooled, Unspooled> {
         spool::spool(exchange, &self.app.settings.data_dir.join("tmp"), bytes_max, bytes_max)
     }
 }

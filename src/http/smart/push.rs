@@ -1,30 +1,89 @@
 //! One push into a hosted repository.
+//!
+//! The command list is read before any git runs; what git may leave when it is killed is noted durably; the lease makes
+//! sure that it is cleaned before the next push enters.
 
 use super::Call;
-use super::work::{self, LastWords};
+use super::work::{self, LastWords, Worked};
+use crate::git::footprint::Footprint;
+use crate::git::lease::{Lease, LeaseError};
 use crate::git::push_request::{Bounds, PushError, PushRequest};
+use crate::git::report;
 use crate::http::exchange::Exchange;
 use crate::http::handler::Served;
 use crate::http::message::Response;
 use crate::http::refusal::Refusal;
+use crate::http::spool::{SpoolError, Unspooled};
+use crate::store::Store;
+use crate::store::writes::WriteId;
+use crate::supervise::Exit;
+use crate::sys::space;
+use jiff::Timestamp;
+use std::fs::File;
 use std::io::{BufReader, Seek};
+use std::time::Instant;
 
 /// Bytes of a command list: a thousand long ref names, push options and a certificate fit many times.
 const COMMAND_BYTES_MAX: u64 = 16 << 20;
 
+/// Bytes moved per step of throwing a body away.
+const STEP: usize = 64 << 10;
+
 /// Serves `POST git-receive-pack`.
 pub(super) fn push(call: &Call<'_>, exchange: &mut Exchange) -> Result<Served, Refusal> {
     call.check_type(exchange)?;
-    let limits = &call.app.settings.limits;
-    let spooled = call.spool(exchange, limits.push_bytes_max)?;
-    let mut body = spooled.file;
-    let bounds = Bounds { commands: limits.commands_max, bytes: COMMAND_BYTES_MAX };
-    let request = PushRequest::read(BufReader::new(&body), bounds).map_err(|error| malformed(&error))?;
-    body.rewind().map_err(|error| Refusal::internal("rewinding a push", &error))?;
+    check_space(call)?;
+    let spooled = match call.spool(exchange, call.app.settings.limits.push_bytes_max) {
+        Ok(spooled) => spooled,
+        Err(unspooled) => return too_large(call, exchange, unspooled),
+    };
+    let body = spooled.file;
+    let request = read_request(call, &body)?;
     if request.is_probe() {
-        return Ok(answer_probe(call, exchange));
+        return Ok(answer(call, exchange, "ok", Vec::new()));
     }
-    work::run(call, exchange, Some(body), LastWords::Report(request), None).map(|worked| worked.served)
+    let lease = enter(call, exchange, &request)?;
+    let result =
+        work::run(call, exchange, Some(body), LastWords::Report(request), Some(Box::new(lease.hold())));
+    if is_clean(&result) {
+        lease.settle();
+    }
+    result.map(|worked| worked.served)
+}
+
+/// Whether nothing of git's can be left: it ended by itself, or was never started. Git removes its own traces on every
+/// way out but a signal.
+fn is_clean(result: &Result<Worked, Refusal>) -> bool {
+    match result {
+        Ok(Worked { outcome, .. }) => {
+            outcome.ended.is_none() && !outcome.leaked && matches!(outcome.exit, Exit::Code(_))
+        }
+        Err(refusal) => *refusal != Refusal::Internal,
+    }
+}
+
+/// A push is refused while the disk still has room for what runs already.
+fn check_space(call: &Call<'_>) -> Result<(), Refusal> {
+    let floor = call.app.settings.limits.disk_floor;
+    for place in [&call.app.settings.data_dir, &call.repository.common_dir] {
+        let free =
+            space::available(place).map_err(|error| Refusal::internal("looking for free space", &error))?;
+        if free < floor {
+            log::error!(
+                "{}: {free} bytes are free, fewer than disk_floor: pushes are refused",
+                place.display()
+            );
+            return Err(Refusal::DiskFull);
+        }
+    }
+    Ok(())
+}
+
+fn read_request(call: &Call<'_>, mut body: &File) -> Result<PushRequest, Refusal> {
+    let bounds = Bounds { commands: call.app.settings.limits.commands_max, bytes: COMMAND_BYTES_MAX };
+    let request = PushRequest::read(BufReader::new(body), bounds).map_err(|error| malformed(&error))?;
+    body.rewind().map_err(|error| Refusal::internal("rewinding a push", &error))?;
+    Ok(request)
 }
 
 fn malformed(error: &PushError) -> Refusal {
@@ -38,16 +97,76 @@ fn malformed(error: &PushError) -> Refusal {
     }
 }
 
-/// The empty request by which git tries a credential before it sends a large push; `git receive-pack` says nothing to
-/// it, so nothing is said without asking it.
-fn answer_probe(call: &Call<'_>, exchange: &mut Exchange) -> Served {
-    let response = Response {
-        status: 200,
-        headers: super::headers(call.target.service.result_type()),
-        body: Vec::new(),
-    };
-    if let Err(error) = exchange.respond(&response) {
-        log::debug!("answering a probe: {error}");
+fn enter(call: &Call<'_>, exchange: &Exchange, request: &PushRequest) -> Result<Lease, Refusal> {
+    let footprint = Footprint::of_push(request);
+    let store = call.app.store.clone();
+    let noted =
+        store.writes().begin(&call.repository.git_dir, store.boot(), &footprint.notes(), Timestamp::now());
+    let id = noted.map_err(|error| Refusal::internal("noting a push", &error))?;
+    let socket = exchange.socket();
+    let until = Instant::now() + call.app.settings.git.queue_wait;
+    let record = Box::new(Note { store, id });
+    let entered = call.app.leases.enter(&call.repository, footprint, record, until, || socket.is_gone());
+    entered.map_err(|error| match error {
+        LeaseError::ClientGone => Refusal::ClientGone,
+        LeaseError::Deadline | LeaseError::Full => Refusal::Busy { at_door: false },
+    })
+}
+
+/// The durable note of a push; it goes when nothing of the push is left.
+struct Note {
+    store: Store,
+    id: WriteId,
+}
+
+impl Drop for Note {
+    fn drop(&mut self) {
+        if let Err(error) = self.store.writes().end(self.id) {
+            log::warn!("{error}; the next start looks after that push again");
+        }
     }
-    Served::response("ok", &response)
+}
+
+/// A client that is still sending reads no status. So the rest of a push that is too large is taken and thrown away, up
+/// to as much again, and the refusal is the report that the client waits for.
+fn too_large(call: &Call<'_>, exchange: &mut Exchange, unspooled: Unspooled) -> Result<Served, Refusal> {
+    let Unspooled {
+        error: error @ (SpoolError::WireTooLong { .. } | SpoolError::TooLong { .. }),
+        head: Some(head),
+    } = unspooled
+    else {
+        return Err(unspooled.error.into());
+    };
+    let Ok(request) = read_request(call, &head) else { return Err(error.into()) };
+    drop(head);
+    let limit = call.app.settings.limits.push_bytes_max;
+    if !is_thrown_away(exchange, limit) {
+        return Err(error.into());
+    }
+    let why = format!("the push is larger than the {limit} bytes that push_bytes_max allows");
+    call.app.metrics.refused("too-large");
+    Ok(answer(call, exchange, "too-large", report::refusal(&request, &[], &why)))
+}
+
+/// Whether the rest of the body came, within `most` bytes.
+fn is_thrown_away(exchange: &mut Exchange, most: u64) -> bool {
+    let mut sink = vec![0; STEP];
+    let mut left = most;
+    loop {
+        match exchange.read_body(&mut sink) {
+            Ok(0) => return true,
+            Ok(count) if count as u64 <= left => left -= count as u64,
+            Ok(_) | Err(_) => return false,
+        }
+    }
+}
+
+/// An answer without git: the report of a refusal, or the nothing that git says to the empty request by which a client
+/// tries its credential before it sends a large push.
+fn answer(call: &Call<'_>, exchange: &mut Exchange, outcome: &'static str, body: Vec<u8>) -> Served {
+    let response = Response { status: 200, headers: super::headers(call.target.service.result_type()), body };
+    if let Err(error) = exchange.respond(&response) {
+        log::debug!("answering a push: {error}");
+    }
+    Served::response(outcome, &response)
 }

@@ -1,0 +1,36 @@
+//! The log: one line per event on standard error, for a terminal with its time, for the service manager with its level
+//! (sd-daemon(3)), which has its own clock.
+
+use crate::config::Environment;
+use env_logger::fmt::Formatter;
+use jiff::Timestamp;
+use log::{Level, LevelFilter, Record};
+use std::io::{self, Write};
+
+/// Starts the log. `TIDEGATE_LOG` or `RUST_LOG` filter it, in the syntax of `env_logger`; without them `info` and above
+/// are shown.
+pub fn start(environment: &Environment) {
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(LevelFilter::Info).parse_filters(environment.log.as_deref().unwrap_or_default());
+    if environment.systemd.notify_socket.is_some() {
+        builder.format(managed);
+    } else {
+        builder.format(plain);
+    }
+    builder.init();
+}
+
+fn plain(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
+    let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%3fZ");
+    writeln!(out, "{now} {:<5} {}", record.level(), record.args())
+}
+
+fn managed(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
+    let priority = match record.level() {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    };
+    writeln!(out, "<{priority}>{}", record.args())
+}
