@@ -14,7 +14,6 @@ pub mod push_request;
 mod ref_locks;
 pub mod report;
 pub mod service;
-pub mod settings;
 pub mod sideband;
 mod traces;
 pub mod version;
