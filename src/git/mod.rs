@@ -1,5 +1,6 @@
 //! Git as a tool: every argv and environment, the wire format, the places of repositories, the lanes of workers.
 
+pub mod ask;
 pub mod command;
 pub mod fetch_request;
 pub mod footprint;
@@ -14,6 +15,8 @@ pub mod push_request;
 mod ref_locks;
 pub mod report;
 pub mod service;
+pub mod settings;
+mod settings_cache;
 pub mod sideband;
 mod traces;
 pub mod version;

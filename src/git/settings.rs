@@ -1,0 +1,248 @@
+//! What a hosted repository's own configuration says to the server, with the meanings of `git http-backend`.
+//!
+//! Git reads the configuration (includes and all), we read its list: `ORIGIN NUL KEY LF VALUE NUL`, without LF and value
+//! for a key that merely stands there. The last of several values counts.
+
+use crate::git::service::Service;
+pub use crate::git::settings_cache::SettingsCache;
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// The settings that matter here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RepositorySettings {
+    /// `http.uploadpack`.
+    upload_pack: Option<bool>,
+    /// `http.receivepack`.
+    receive_pack: Option<bool>,
+    /// `receive.autogc`.
+    autogc: Option<bool>,
+    /// `maintenance.auto`.
+    maintenance: Option<bool>,
+    /// `gc.auto` is zero or less: the collection of garbage by itself is off.
+    gc_is_off: bool,
+}
+
+/// A value that git would refuse.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingError {
+    /// Neither true nor false.
+    #[error(
+        "the repository's setting {key} is {value:?}, which is neither true nor false: correct its configuration"
+    )]
+    NotBoolean {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// Not a number.
+    #[error("the repository's setting {key} is {value:?}, which is no number: correct its configuration")]
+    NotNumber {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// The list does not have its form.
+    #[error("the list of settings ends in the middle of an entry")]
+    Torn,
+}
+
+impl RepositorySettings {
+    /// Whether a service may be used: fetching unless it is switched off, pushing if it is switched on or, when nothing is
+    /// said, by an authenticated user.
+    #[must_use]
+    pub fn serves(&self, service: Service, has_user: bool) -> bool {
+        match service {
+            Service::UploadPack => self.upload_pack.unwrap_or(true),
+            Service::ReceivePack => self.receive_pack.unwrap_or(has_user),
+        }
+    }
+
+    /// Whether maintenance follows a push, as `git receive-pack` would start it.
+    #[must_use]
+    pub fn maintains(&self) -> bool {
+        self.autogc.unwrap_or(true) && self.maintenance.unwrap_or(true) && !self.gc_is_off
+    }
+
+    fn set(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), SettingError> {
+        match key {
+            b"http.uploadpack" => self.upload_pack = Some(boolean("http.uploadpack", value)?),
+            b"http.receivepack" => self.receive_pack = Some(boolean("http.receivepack", value)?),
+            b"receive.autogc" => self.autogc = Some(boolean("receive.autogc", value)?),
+            b"maintenance.auto" => self.maintenance = Some(boolean("maintenance.auto", value)?),
+            b"gc.auto" => self.gc_is_off = number("gc.auto", value)? <= 0,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// A list of settings, understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// What it says.
+    pub settings: RepositorySettings,
+    /// The files that it depends on, whether they are there or not; `None` when that depends on more than files.
+    pub files: Option<BTreeSet<PathBuf>>,
+}
+
+impl Listing {
+    /// Reads the answer of [`crate::git::command::Git::list_settings`].
+    ///
+    /// # Errors
+    /// When git would refuse one of the values that matter, or the form is wrong.
+    pub fn parse(list: &[u8]) -> Result<Self, SettingError> {
+        let mut listing = Self { settings: RepositorySettings::default(), files: Some(BTreeSet::new()) };
+        let mut parts = list.strip_suffix(b"\0").unwrap_or(list).split(|&byte| byte == 0);
+        if list.is_empty() {
+            return Ok(listing);
+        }
+        while let Some(origin) = parts.next() {
+            let entry = parts.next().ok_or(SettingError::Torn)?;
+            let (key, value) = match entry.iter().position(|&byte| byte == b'\n') {
+                Some(end) => (&entry[..end], Some(&entry[end + 1..])),
+                None => (entry, None),
+            };
+            listing.depend_on(origin, key, value);
+            listing.settings.set(key, value)?;
+        }
+        Ok(listing)
+    }
+
+    /// Every origin is a file to watch, and so is every file that is included, also while it is missing. An include under a
+    /// condition depends on more (the branch, other settings), a path from a home on whose it is.
+    fn depend_on(&mut self, origin: &[u8], key: &[u8], value: Option<&[u8]>) {
+        let origin = origin.strip_prefix(b"file:").map(path).filter(|path| path.is_absolute());
+        let included = match (key, &origin, value) {
+            (b"include.path", Some(origin), Some(value)) => include(origin, value),
+            (b"include.path", _, _) => None,
+            (key, _, _) if key.starts_with(b"includeif.") => None,
+            (_, Some(origin), _) => Some(origin.to_path_buf()),
+            (_, None, _) => None,
+        };
+        match (&mut self.files, origin, included) {
+            (Some(files), Some(origin), Some(included)) => files.extend([origin.to_path_buf(), included]),
+            (files, _, _) => *files = None,
+        }
+    }
+}
+
+/// The file that an include names: relative paths start at the file that names them.
+fn include(origin: &Path, value: &[u8]) -> Option<PathBuf> {
+    let is_plain = !value.starts_with(b"~") && !value.starts_with(b"%(");
+    is_plain.then(|| origin.parent().unwrap_or(origin).join(path(value)))
+}
+
+fn path(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
+}
+
+/// A boolean as git reads it: words, a number, an empty value for false, a bare key for true.
+fn boolean(key: &'static str, value: Option<&[u8]>) -> Result<bool, SettingError> {
+    let Some(value) = value else { return Ok(true) };
+    match value.to_ascii_lowercase().as_slice() {
+        b"true" | b"yes" | b"on" => Ok(true),
+        b"false" | b"no" | b"off" | b"" => Ok(false),
+        _ => parse_number(value)
+            .map(|number| number != 0)
+            .ok_or_else(|| SettingError::NotBoolean { key, value: shown(value) }),
+    }
+}
+
+fn number(key: &'static str, value: Option<&[u8]>) -> Result<i64, SettingError> {
+    let value = value.unwrap_or_default();
+    parse_number(value).ok_or_else(|| SettingError::NotNumber { key, value: shown(value) })
+}
+
+/// A decimal number with an optional `k`, `m` or `g`.
+fn parse_number(value: &[u8]) -> Option<i64> {
+    let text = str::from_utf8(value).ok()?.trim_start();
+    let (digits, unit) = match text.as_bytes().last()? {
+        b'k' | b'K' => (&text[..text.len() - 1], 1 << 10),
+        b'm' | b'M' => (&text[..text.len() - 1], 1 << 20),
+        b'g' | b'G' => (&text[..text.len() - 1], 1 << 30),
+        _ => (text, 1),
+    };
+    digits.parse::<i64>().ok()?.checked_mul(unit)
+}
+
+fn shown(value: &[u8]) -> String {
+    String::from_utf8_lossy(&value[..value.len().min(60)]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A list from `/srv/a/config`.
+    fn list(entries: &[(&str, Option<&str>)]) -> Vec<u8> {
+        let entry = |(key, value): &(&str, Option<&str>)| match value {
+            Some(value) => format!("file:/srv/a/config\0{key}\n{value}\0"),
+            None => format!("file:/srv/a/config\0{key}\0"),
+        };
+        entries.iter().map(entry).collect::<String>().into_bytes()
+    }
+
+    fn settings(entries: &[(&str, Option<&str>)]) -> RepositorySettings {
+        Listing::parse(&list(entries)).unwrap().settings
+    }
+
+    #[test]
+    fn without_settings_everybody_fetches_and_users_push() {
+        let settings = settings(&[]);
+        assert!(settings.serves(Service::UploadPack, false) && settings.serves(Service::UploadPack, true));
+        assert!(!settings.serves(Service::ReceivePack, false) && settings.serves(Service::ReceivePack, true));
+        assert!(settings.maintains());
+    }
+
+    #[test]
+    fn values_are_those_that_git_knows_and_the_last_one_counts() {
+        let push = |value| settings(&[("http.receivepack", value)]).serves(Service::ReceivePack, false);
+        for yes in [None, Some("true"), Some("YES"), Some("on"), Some("1"), Some("-1"), Some("1k")] {
+            assert!(push(yes), "{yes:?}");
+        }
+        for no in [Some(""), Some("false"), Some("No"), Some("off"), Some("0")] {
+            assert!(!push(no), "{no:?}");
+        }
+        let both = settings(&[("http.uploadpack", Some("false")), ("http.uploadpack", Some("true"))]);
+        assert!(both.serves(Service::UploadPack, false));
+        let off = settings(&[("http.receivepack", Some("false"))]);
+        assert!(!off.serves(Service::ReceivePack, true));
+    }
+
+    #[test]
+    fn a_value_that_git_would_refuse_is_refused() {
+        for value in ["maybe", "1x", "truth"] {
+            let error = Listing::parse(&list(&[("http.uploadpack", Some(value))])).unwrap_err();
+            assert!(matches!(error, SettingError::NotBoolean { key: "http.uploadpack", .. }), "{value}");
+        }
+        assert!(matches!(Listing::parse(&list(&[("gc.auto", None)])), Err(SettingError::NotNumber { .. })));
+        assert_eq!(Listing::parse(b"file:/srv/a/config\0"), Err(SettingError::Torn));
+    }
+
+    #[test]
+    fn any_of_three_settings_switches_maintenance_off() {
+        for (key, value) in
+            [("receive.autogc", "no"), ("maintenance.auto", "0"), ("gc.auto", "0"), ("gc.auto", "-1")]
+        {
+            assert!(!settings(&[(key, Some(value))]).maintains(), "{key}={value}");
+        }
+        assert!(settings(&[("gc.auto", Some("6700")), ("receive.autogc", Some("true"))]).maintains());
+    }
+
+    #[test]
+    fn a_listing_knows_the_files_that_it_depends_on() {
+        let files = |entries: &[(&str, Option<&str>)]| Listing::parse(&list(entries)).unwrap().files;
+        let set = |paths: &[&str]| Some(paths.iter().map(PathBuf::from).collect::<BTreeSet<_>>());
+        assert_eq!(files(&[("core.bare", Some("true"))]), set(&["/srv/a/config"]));
+        assert_eq!(files(&[("include.path", Some("more"))]), set(&["/srv/a/config", "/srv/a/more"]));
+        assert_eq!(files(&[("include.path", Some("/etc/more"))]), set(&["/srv/a/config", "/etc/more"]));
+        assert_eq!(files(&[("include.path", Some("~/more"))]), None);
+        assert_eq!(files(&[("includeif.onbranch:x.path", Some("more")), ("core.bare", None)]), None);
+        assert_eq!(Listing::parse(b"command line:\0core.bare\ntrue\0").unwrap().files, None);
+    }
+}

@@ -1,0 +1,272 @@
+//! Remembering the settings of hosted repositories for as long as their files stay as they were.
+//!
+//! A file is known by what `stat` says of it. Two changes within the resolution of a time stamp look alike, so a file that
+//! changed shortly before it was read is not trusted (git's index knows this as "racily clean"), and neither are settings
+//! that depend on more than files.
+
+use crate::git::ask::{AskError, Asker, list_settings};
+use crate::git::command::Git;
+use crate::git::layout::Repository;
+use crate::git::settings::{Listing, RepositorySettings};
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Repositories whose settings are remembered; an entry takes about a kilobyte.
+const ENTRIES_MAX: usize = 4096;
+
+/// How old a change must be at the time of reading: the coarsest time stamps of file systems are 2 s apart (FAT; NFS
+/// servers round to 1 s).
+const RACY: Duration = Duration::from_secs(2);
+
+/// Settings by git directory.
+#[derive(Debug, Default)]
+pub struct SettingsCache {
+    entries: Mutex<Entries>,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    by_place: HashMap<PathBuf, Entry>,
+    /// Counts uses; the entry with the smallest number is the one that goes.
+    clock: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    settings: RepositorySettings,
+    stamps: Stamps,
+    used: u64,
+}
+
+/// The files that settings depend on, as they were.
+type Stamps = BTreeMap<PathBuf, Stamp>;
+
+/// What `stat` says of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Stamp {
+    Absent,
+    Present { size: u64, device: u64, inode: u64, modified: Time, changed: Time },
+}
+
+/// Seconds and nanoseconds since 1970.
+type Time = (i64, i64);
+
+impl SettingsCache {
+    /// The settings of `repository`: remembered, or asked of git.
+    ///
+    /// # Errors
+    /// When git cannot read the configuration, or it holds a value that git would refuse.
+    pub fn of(
+        &self,
+        git: &Git,
+        repository: &Repository,
+        asker: &Asker<'_>,
+    ) -> Result<RepositorySettings, AskError> {
+        self.get(repository, SystemTime::now(), || list_settings(git, repository, asker))
+    }
+
+    fn get(
+        &self,
+        repository: &Repository,
+        now: SystemTime,
+        list: impl FnOnce() -> Result<Vec<u8>, AskError>,
+    ) -> Result<RepositorySettings, AskError> {
+        if let Some(settings) = self.remembered(&repository.git_dir) {
+            return Ok(settings);
+        }
+        let before = stamps(own_files(repository)).ok();
+        let unusable =
+            |why: String| AskError::Answer { what: format!("config {:?}", repository.git_dir), why };
+        let listing = Listing::parse(&list()?).map_err(|error| unusable(error.to_string()))?;
+        let after = listing.files.map(|files| stamps(own_files(repository).into_iter().chain(files)));
+        if let (Some(before), Some(Ok(after))) = (before, after)
+            && before.iter().all(|(path, stamp)| after.get(path) == Some(stamp))
+            && after.values().all(|stamp| stamp.is_settled(now))
+        {
+            self.remember(&repository.git_dir, listing.settings, after);
+        }
+        Ok(listing.settings)
+    }
+
+    /// What is known, if every file is as it was. The files are looked at outside of the lock.
+    fn remembered(&self, place: &Path) -> Option<RepositorySettings> {
+        let (settings, known) = {
+            let mut entries = self.lock();
+            entries.clock += 1;
+            let clock = entries.clock;
+            let entry = entries.by_place.get_mut(place)?;
+            entry.used = clock;
+            (entry.settings, entry.stamps.clone())
+        };
+        let is_same = stamps(known.keys().cloned()).is_ok_and(|present| present == known);
+        is_same.then_some(settings)
+    }
+
+    fn remember(&self, place: &Path, settings: RepositorySettings, stamps: Stamps) {
+        let mut entries = self.lock();
+        entries.clock += 1;
+        let used = entries.clock;
+        if entries.by_place.len() >= ENTRIES_MAX && !entries.by_place.contains_key(place) {
+            entries.forget_oldest();
+        }
+        entries.by_place.insert(place.to_path_buf(), Entry { settings, stamps, used });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entries {
+    fn forget_oldest(&mut self) {
+        let oldest = self.by_place.iter().min_by_key(|(_, entry)| entry.used).map(|(place, _)| place.clone());
+        oldest.map(|place| self.by_place.remove(&place));
+    }
+}
+
+/// The files that git reads for every repository, whether they are there or not.
+fn own_files(repository: &Repository) -> [PathBuf; 3] {
+    let Repository { git_dir, common_dir } = repository;
+    [common_dir.join("config"), git_dir.join("config.worktree"), git_dir.join("commondir")]
+}
+
+fn stamps(files: impl IntoIterator<Item = PathBuf>) -> io::Result<Stamps> {
+    files.into_iter().map(|path| Stamp::of(&path).map(|stamp| (path, stamp))).collect()
+}
+
+impl Stamp {
+    fn of(path: &Path) -> io::Result<Self> {
+        match fs::metadata(path) {
+            Ok(found) => Ok(Self::Present {
+                size: found.len(),
+                device: found.dev(),
+                inode: found.ino(),
+                modified: (found.mtime(), found.mtime_nsec()),
+                changed: (found.ctime(), found.ctime_nsec()),
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::Absent),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the last change lies so far before `now` that a later one cannot have the same time.
+    fn is_settled(&self, now: SystemTime) -> bool {
+        let limit = now.checked_sub(RACY).and_then(|limit| limit.duration_since(UNIX_EPOCH).ok());
+        let limit: Time = limit.map_or((0, 0), |limit| {
+            (limit.as_secs().try_into().unwrap_or(i64::MAX), limit.subsec_nanos().into())
+        });
+        match self {
+            Self::Absent => true,
+            Self::Present { modified, changed, .. } => *modified < limit && *changed < limit,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::service::Service;
+    use std::cell::Cell;
+    use tempfile::TempDir;
+
+    /// A repository that is nothing but its configuration, and how often git was asked for it.
+    struct Configured {
+        repository: Repository,
+        cache: SettingsCache,
+        asked: Cell<usize>,
+        _dir: TempDir,
+    }
+
+    impl Configured {
+        fn new() -> Self {
+            let dir = TempDir::new().unwrap();
+            let path = dir.path().to_path_buf();
+            fs::write(path.join("config"), "true").unwrap();
+            let repository = Repository { git_dir: path.clone(), common_dir: path };
+            Self { repository, cache: SettingsCache::default(), asked: Cell::new(0), _dir: dir }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.repository.git_dir.join(name)
+        }
+
+        /// Asks as a reader would at `now`; the file's content is the value of `http.receivepack`.
+        fn pushes_at(&self, now: SystemTime, extra: &str) -> bool {
+            let list = || {
+                self.asked.set(self.asked.get() + 1);
+                let (config, value) = (self.path("config"), fs::read_to_string(self.path("config")).unwrap());
+                Ok(format!("file:{}\0http.receivepack\n{value}\0{extra}", config.display()).into_bytes())
+            };
+            self.cache.get(&self.repository, now, list).unwrap().serves(Service::ReceivePack, false)
+        }
+
+        fn asked(&self) -> usize {
+            self.asked.replace(0)
+        }
+    }
+
+    /// So much later that nothing on the disk is fresh any more.
+    fn later() -> SystemTime {
+        SystemTime::now() + RACY + RACY
+    }
+
+    #[test]
+    fn unchanged_settings_are_asked_for_once() {
+        let configured = Configured::new();
+        assert!((0..5).all(|_| configured.pushes_at(later(), "")));
+        assert_eq!(configured.asked(), 1);
+    }
+
+    #[test]
+    fn a_change_of_any_file_is_seen() {
+        let configured = Configured::new();
+        let more = configured.path("more");
+        let include = format!("file:{}\0include.path\nmore\0", configured.path("config").display());
+        assert!(configured.pushes_at(later(), &include));
+        fs::write(configured.path("config"), "false").unwrap();
+        assert!(!configured.pushes_at(later(), &include));
+        assert_eq!(configured.asked(), 2);
+        for file in [more, configured.path("config.worktree")] {
+            fs::write(&file, "").unwrap();
+            configured.pushes_at(later(), &include);
+            assert_eq!(configured.asked(), 1, "{file:?}");
+            fs::remove_file(&file).unwrap();
+            configured.pushes_at(later(), &include);
+            assert_eq!(configured.asked(), 1, "{file:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_changed_just_now_is_not_trusted() {
+        let configured = Configured::new();
+        (0..3).for_each(|_| assert!(configured.pushes_at(SystemTime::now(), "")));
+        assert_eq!(configured.asked(), 3);
+    }
+
+    #[test]
+    fn settings_that_depend_on_more_than_files_are_asked_for_each_time() {
+        let configured = Configured::new();
+        let conditional =
+            format!("file:{}\0includeif.onbranch:x.path\nmore\0", configured.path("config").display());
+        (0..3).for_each(|_| assert!(configured.pushes_at(later(), &conditional)));
+        assert_eq!(configured.asked(), 3);
+    }
+
+    #[test]
+    fn the_longest_unused_entry_makes_room() {
+        let cache = SettingsCache::default();
+        let place = |number: usize| PathBuf::from(format!("/srv/{number}"));
+        for number in 0..ENTRIES_MAX {
+            cache.remember(&place(number), RepositorySettings::default(), Stamps::new());
+        }
+        assert!(cache.remembered(&place(0)).is_some());
+        cache.remember(&place(ENTRIES_MAX), RepositorySettings::default(), Stamps::new());
+        assert!(cache.remembered(&place(0)).is_some() && cache.remembered(&place(1)).is_none());
+        assert_eq!(cache.lock().by_place.len(), ENTRIES_MAX);
+    }
+}
