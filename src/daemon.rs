@@ -18,17 +18,19 @@
 use crate::cli::Exit;
 use crate::cli::demo::DemoError;
 use crate::config::{ConfigError, Environment, ListenAddr, Settings};
-use crate::git::command::{self, Git, Surroundings};
+use crate::git::ask::{self, AskError, Asker};
+use crate::git::command::{Git, Surroundings};
 use crate::git::layout::{LayoutError, Root};
 use crate::git::lease::Leases;
-use crate::git::pool::Kind;
 use crate::git::settings::SettingsCache;
+use crate::git::upkeep::Upkeep;
 use crate::http::app::{App, Current, Lanes};
 use crate::http::auth::Throttle;
 use crate::http::control::Control;
 use crate::http::front::{Front, FrontLimits};
 use crate::http::handler::Public;
 use crate::http::metrics::Metrics;
+use crate::http::smart::recovery;
 use crate::store::lock::{DataLock, LockError};
 use crate::store::{Store, StoreError};
 use crate::supervise::{Deadline, Mark, Reaper, end_survivors};
@@ -65,9 +67,6 @@ const KILL_CAP: Duration = Duration::from_secs(2);
 /// How long `git --version` may take on a machine under load.
 const VERSION_LIMIT: Duration = Duration::from_secs(10);
 
-/// More than any git answers to `--version`.
-const VERSION_BYTES_MAX: usize = 4096;
-
 /// How long the asking of our own port may take, within the watchdog's interval.
 const SELF_TEST_LIMIT: Duration = Duration::from_secs(5);
 
@@ -96,7 +95,7 @@ pub enum DaemonError {
     Root(#[from] LayoutError),
     /// No usable git.
     #[error("looking for git: {0}")]
-    Git(String),
+    Git(#[from] AskError),
     /// An address cannot be listened on.
     #[error("listening on {address}: {source}")]
     Listen {
@@ -176,8 +175,9 @@ impl Runtime {
         let (lanes, workers) = Lanes::start(&settings)?;
         let app = Arc::new(App {
             rules: Current::new(settings.rules.clone()),
-            repository_settings: SettingsCache::new(git.clone(), reaper.clone()),
+            repository_settings: SettingsCache::default(),
             leases: Leases::new(),
+            upkeep: Upkeep::default(),
             metrics: Metrics::default(),
             throttle: Throttle::default(),
             sweeps: Record::default(),
@@ -192,6 +192,7 @@ impl Runtime {
             stop,
             started,
         });
+        recovery::settle_earlier_writes(&app)?;
         let sweeper = sweeper::start(&app)?;
         let control = Control::start(Arc::clone(&app))?;
         let front = open_front(&app, listeners)?;
@@ -479,30 +480,15 @@ fn make_private(at: &Path) -> io::Result<()> {
     fs::DirBuilder::new().mode(0o700).create(at)
 }
 
-fn find_git(reaper: &Reaper, settings: &Settings, environment: &Environment) -> Result<Git, DaemonError> {
-    let failed = |error: &dyn std::fmt::Display| DaemonError::Git(error.to_string());
-    let program =
-        command::resolve(&settings.git.program, &environment.path).map_err(|error| failed(&error))?;
+fn find_git(reaper: &Reaper, settings: &Settings, environment: &Environment) -> Result<Git, AskError> {
     let surroundings = Surroundings {
         path: environment.path.clone(),
         home: settings.data_dir.join("home"),
         timezone: environment.timezone.clone(),
     };
-    let query = Git::version_query(&program, &surroundings);
     let deadline = Deadline::starting(Instant::now(), VERSION_LIMIT, "asking git for its version");
-    let spec = query.spec("git --version", Kind::Read.name(), deadline);
-    let child = reaper.spawn(spec).map_err(|error| failed(&error))?;
-    let (outcome, answer) = child.collect(VERSION_BYTES_MAX, None);
-    if !outcome.is_success() {
-        return Err(failed(&format_args!(
-            "{} --version: {}: {}",
-            program.display(),
-            outcome.exit,
-            outcome.stderr
-        )));
-    }
-    let git =
-        Git::new(program, &String::from_utf8_lossy(&answer), surroundings).map_err(|error| failed(&error))?;
+    let asker = Asker { reaper, deadline, grace: settings.git.kill_grace, client: None };
+    let git = ask::find_git(&settings.git.program, surroundings, &asker)?;
     for fix in git.version().missing_fixes() {
         log::warn!("git {} may lack a security fix: {fix}; `tidegate doctor` says more", git.version());
     }

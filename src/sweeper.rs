@@ -15,8 +15,9 @@ use std::time::Duration;
 type Row = (&'static str, fn(&SweeperSettings) -> Duration, fn(&Arc<App>) -> Result<(), String>);
 
 /// Every job.
-const JOBS: [Row; 3] = [
+const JOBS: [Row; 4] = [
     ("orphans", |every| every.orphans, end_orphans),
+    ("leftovers", |every| every.leftovers, clean_leftovers),
     ("tokens", |every| every.tokens, forget_expired_tokens),
     ("checkpoint", |every| every.checkpoint, checkpoint),
 ];
@@ -33,6 +34,12 @@ pub fn start(app: &Arc<App>) -> io::Result<JoinHandle<()>> {
 /// What left its group and outlived its job is told to go, and killed when it does not.
 fn end_orphans(app: &Arc<App>) -> Result<(), String> {
     app.reaper.sweep_orphans(app.settings.git.kill_grace);
+    Ok(())
+}
+
+/// What a killed git left and a foreign writer kept from being cleaned.
+fn clean_leftovers(app: &Arc<App>) -> Result<(), String> {
+    app.leases.tend();
     Ok(())
 }
 

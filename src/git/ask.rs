@@ -2,7 +2,7 @@
 
 use crate::git::command::{FindError, Git, Invocation, Surroundings, VersionError, resolve};
 use crate::git::layout::Repository;
-use crate::supervise::{Deadline, Input, Outcome, Reaper, SpawnError, Spec};
+use crate::supervise::{Deadline, Outcome, Reaper, SpawnError, Why};
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Duration;
@@ -63,8 +63,20 @@ impl AskError {
     /// The client that waited for the answer left.
     #[must_use]
     pub fn is_client_gone(&self) -> bool {
-        use crate::supervise::Why;
-        matches!(self, Self::Failed { outcome, .. } if outcome.ended == Some(Why::ClientGone))
+        self.ended() == Some(Why::ClientGone)
+    }
+
+    /// The answer did not come in time; the text names the deadline.
+    #[must_use]
+    pub fn is_deadline(&self) -> bool {
+        self.ended() == Some(Why::Deadline)
+    }
+
+    fn ended(&self) -> Option<Why> {
+        match self {
+            Self::Failed { outcome, .. } => outcome.ended,
+            Self::Find(_) | Self::Version(_) | Self::Spawn(_) | Self::Answer { .. } => None,
+        }
     }
 }
 
@@ -88,18 +100,8 @@ pub fn list_settings(git: &Git, repository: &Repository, asker: &Asker<'_>) -> R
 }
 
 fn ask(what: String, invocation: Invocation, asker: &Asker<'_>) -> Result<Vec<u8>, AskError> {
-    let spec = Spec {
-        what: what.clone(),
-        lane: "ask",
-        program: invocation.program,
-        args: invocation.args,
-        env: invocation.env,
-        cwd: None,
-        stdin: Input::Null,
-        deadline: asker.deadline,
-        grace: asker.grace,
-        memory: None,
-    };
+    let mut spec = invocation.spec(what.clone(), "ask", asker.deadline);
+    spec.grace = asker.grace;
     let (outcome, answer) = asker.reaper.spawn(spec)?.collect(ANSWER_MAX, asker.client);
     if outcome.is_success() { Ok(answer) } else { Err(AskError::Failed { what, outcome: Box::new(outcome) }) }
 }

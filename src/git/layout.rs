@@ -107,6 +107,14 @@ impl Root {
         }
     }
 
+    /// The repository whose git directory was found at `git_dir` before.
+    ///
+    /// # Errors
+    /// [`LayoutError::NotFound`] when there is none any more; see [`LayoutError`].
+    pub fn at(&self, git_dir: &Path) -> Result<Repository, LayoutError> {
+        self.look(git_dir)?.ok_or(LayoutError::NotFound)
+    }
+
     fn look(&self, place: &Path) -> Result<Option<Repository>, LayoutError> {
         let Some(found) = look_at(place)? else { return Ok(None) };
         let real = self.inside(place)?;

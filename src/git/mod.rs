@@ -19,4 +19,5 @@ pub mod settings;
 mod settings_cache;
 pub mod sideband;
 mod traces;
+pub mod upkeep;
 pub mod version;

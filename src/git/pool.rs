@@ -171,7 +171,7 @@ impl Lane {
         queue.waiting.push_back(Waiting { id, since: Instant::now(), task: slot.clone() });
         drop(queue);
         self.0.work.notify_one();
-        Ok(Ticket { lane: self.clone(), id, slot })
+        Ok(Ticket { is_detached: false, lane: self.clone(), id, slot })
     }
 
     /// Whether a job submitted now would be refused.
@@ -281,8 +281,9 @@ impl<T: Send> Task for Slot<T> {
     }
 }
 
-/// A submitted job. Dropping it cancels the job unless a worker has it already.
+/// A submitted job. Dropping it cancels the job unless a worker has it already, or [`Ticket::detach`] was called.
 pub struct Ticket<T> {
+    is_detached: bool,
     lane: Lane,
     id: u64,
     slot: Arc<Slot<T>>,
@@ -325,6 +326,11 @@ impl<T> Ticket<T> {
         if self.cancel() { Err(given_up) } else { self.join() }
     }
 
+    /// Lets the job run without anybody waiting for it.
+    pub fn detach(mut self) {
+        self.is_detached = true;
+    }
+
     /// Takes the job out of the queue; `false` when a worker has it or had it.
     fn cancel(&self) -> bool {
         let canceled = self.slot.leave_waiting(Phase::Canceled).is_some();
@@ -355,7 +361,9 @@ impl<T> Ticket<T> {
 
 impl<T> Drop for Ticket<T> {
     fn drop(&mut self) {
-        self.cancel();
+        if !self.is_detached {
+            self.cancel();
+        }
     }
 }
 
@@ -423,6 +431,22 @@ mod tests {
         assert_eq!(waiting.wait(None, Duration::from_millis(5), &stop), Err(NotRun::WaitedTooLong));
         drop(release);
         assert_eq!(running.wait(None, Duration::ZERO, &stop), Ok(()));
+    }
+
+    #[test]
+    fn a_detached_job_runs_and_a_dropped_one_does_not() {
+        let lane = lane(1, 4);
+        let (_running, release) = occupy(&lane);
+        let (done, ran) = bounded(2);
+        let job = |name: &'static str| {
+            let done = done.clone();
+            move || done.send(name).unwrap()
+        };
+        drop(lane.submit(job("dropped")).unwrap());
+        lane.submit(job("detached")).unwrap().detach();
+        drop(release);
+        assert_eq!(ran.recv_timeout(LONG), Ok("detached"));
+        assert_eq!(lane.load().waiting, 0);
     }
 
     #[test]

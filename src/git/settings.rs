@@ -52,14 +52,15 @@ pub enum SettingError {
 }
 
 impl RepositorySettings {
-    /// Whether a service may be used: fetching unless it is switched off, pushing if it is switched on or, when nothing is
-    /// said, by an authenticated user.
+    /// Whether a service may be used. The settings can only narrow what the rules allow: a service that is not mentioned
+    /// is offered, since whoever comes so far has been allowed by a rule.
     #[must_use]
-    pub fn serves(&self, service: Service, has_user: bool) -> bool {
+    pub fn serves(&self, service: Service) -> bool {
         match service {
-            Service::UploadPack => self.upload_pack.unwrap_or(true),
-            Service::ReceivePack => self.receive_pack.unwrap_or(has_user),
+            Service::UploadPack => self.upload_pack,
+            Service::ReceivePack => self.receive_pack,
         }
+        .unwrap_or(true)
     }
 
     /// Whether maintenance follows a push, as `git receive-pack` would start it.
@@ -192,16 +193,15 @@ mod tests {
     }
 
     #[test]
-    fn without_settings_everybody_fetches_and_users_push() {
+    fn without_settings_both_services_are_offered() {
         let settings = settings(&[]);
-        assert!(settings.serves(Service::UploadPack, false) && settings.serves(Service::UploadPack, true));
-        assert!(!settings.serves(Service::ReceivePack, false) && settings.serves(Service::ReceivePack, true));
+        assert!(Service::ALL.into_iter().all(|service| settings.serves(service)));
         assert!(settings.maintains());
     }
 
     #[test]
     fn values_are_those_that_git_knows_and_the_last_one_counts() {
-        let push = |value| settings(&[("http.receivepack", value)]).serves(Service::ReceivePack, false);
+        let push = |value| settings(&[("http.receivepack", value)]).serves(Service::ReceivePack);
         for yes in [None, Some("true"), Some("YES"), Some("on"), Some("1"), Some("-1"), Some("1k")] {
             assert!(push(yes), "{yes:?}");
         }
@@ -209,9 +209,9 @@ mod tests {
             assert!(!push(no), "{no:?}");
         }
         let both = settings(&[("http.uploadpack", Some("false")), ("http.uploadpack", Some("true"))]);
-        assert!(both.serves(Service::UploadPack, false));
+        assert!(both.serves(Service::UploadPack));
         let off = settings(&[("http.receivepack", Some("false"))]);
-        assert!(!off.serves(Service::ReceivePack, true));
+        assert!(!off.serves(Service::ReceivePack));
     }
 
     #[test]

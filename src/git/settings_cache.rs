@@ -202,7 +202,7 @@ mod tests {
                 let (config, value) = (self.path("config"), fs::read_to_string(self.path("config")).unwrap());
                 Ok(format!("file:{}\0http.receivepack\n{value}\0{extra}", config.display()).into_bytes())
             };
-            self.cache.get(&self.repository, now, list).unwrap().serves(Service::ReceivePack, false)
+            self.cache.get(&self.repository, now, list).unwrap().serves(Service::ReceivePack)
         }
 
         fn asked(&self) -> usize {

@@ -9,6 +9,7 @@ use crate::git::layout::Root;
 use crate::git::lease::Leases;
 use crate::git::pool::{Kind, Lane, Size};
 use crate::git::settings::SettingsCache;
+use crate::git::upkeep::Upkeep;
 use crate::model::access::Rules;
 use crate::store::Store;
 use crate::supervise::Reaper;
@@ -84,6 +85,8 @@ pub struct App {
     pub repository_settings: SettingsCache,
     /// Who pushes to which repository.
     pub leases: Leases,
+    /// Repositories whose maintenance is queued.
+    pub upkeep: Upkeep,
     /// The workers.
     pub lanes: Lanes,
     /// The end of it all.

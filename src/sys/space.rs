@@ -10,5 +10,5 @@ use std::path::Path;
 /// What statvfs(3) answers.
 pub fn available(path: &Path) -> io::Result<u64> {
     let volume = statvfs(path)?;
-    Ok(u64::from(volume.blocks_available()).saturating_mul(volume.fragment_size().into()))
+    Ok(volume.blocks_available().saturating_mul(volume.fragment_size()))
 }

@@ -6,6 +6,7 @@
 
 mod fetch;
 mod push;
+pub mod recovery;
 mod work;
 
 use super::app::App;

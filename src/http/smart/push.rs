@@ -48,7 +48,12 @@ pub(super) fn push(call: &Call<'_>, exchange: &mut Exchange) -> Result<Served, R
     if is_clean(&result) {
         lease.settle();
     }
-    result.map(|worked| worked.served)
+    let worked = result?;
+    if worked.settings.maintains() && worked.served.outcome == "ok" {
+        let app = call.app;
+        app.upkeep.request(&app.lanes.upkeep, &app.reaper, &app.git, &call.repository);
+    }
+    Ok(worked.served)
 }
 
 /// Whether nothing of git's can be left: it ended by itself, or was never started. Git removes its own traces on every
@@ -105,7 +110,7 @@ fn enter(call: &Call<'_>, exchange: &Exchange, request: &PushRequest) -> Result<
     let id = noted.map_err(|error| Refusal::internal("noting a push", &error))?;
     let socket = exchange.socket();
     let until = Instant::now() + call.app.settings.git.queue_wait;
-    let record = Box::new(Note { store, id });
+    let record = Box::new(Note::new(store, id));
     let entered = call.app.leases.enter(&call.repository, footprint, record, until, || socket.is_gone());
     entered.map_err(|error| match error {
         LeaseError::ClientGone => Refusal::ClientGone,
@@ -114,9 +119,16 @@ fn enter(call: &Call<'_>, exchange: &Exchange, request: &PushRequest) -> Result<
 }
 
 /// The durable note of a push; it goes when nothing of the push is left.
-struct Note {
+pub(super) struct Note {
     store: Store,
     id: WriteId,
+}
+
+impl Note {
+    /// The note that the store has under `id`.
+    pub(super) fn new(store: Store, id: WriteId) -> Self {
+        Self { store, id }
+    }
 }
 
 impl Drop for Note {

@@ -1,11 +1,13 @@
 //! What a lane's worker does with a complete request: one git, relayed to its client, and a last word when it fails.
 
 use super::{Call, headers};
+use crate::git::ask::Asker;
 use crate::git::command::{Identity, Protocol, Service, Serving};
 use crate::git::layout::Repository;
 use crate::git::pool::{Kind, Lane};
 use crate::git::push_request::PushRequest;
 use crate::git::report;
+use crate::git::settings::RepositorySettings;
 use crate::http::app::App;
 use crate::http::exchange::Exchange;
 use crate::http::handler::Served;
@@ -41,6 +43,8 @@ pub(super) struct Worked {
     pub(super) served: Served,
     /// How git ended.
     pub(super) outcome: Outcome,
+    /// The repository's own settings.
+    pub(super) settings: RepositorySettings,
 }
 
 /// Serves `GET info/refs`.
@@ -122,7 +126,8 @@ struct Work {
 
 impl Work {
     fn run(mut self) -> Result<Worked, Refusal> {
-        self.check_enabled()?;
+        let settings = self.settings()?;
+        self.check_enabled(settings)?;
         let body = self.body.take();
         let mut child = self.app.reaper.spawn(self.spec(body)).map_err(|error| refuse_spawn(&error))?;
         if let Some(guard) = self.guard.take() {
@@ -133,16 +138,12 @@ impl Work {
             Phase::Exchange => b"",
         };
         let relayed = relay::relay(child, banner, &mut self.writer, &self.client, &self.app.stop);
-        self.close(relayed)
+        self.close(relayed, settings)
     }
 
     /// The repository's own `http.uploadpack` and `http.receivepack` can narrow what the rules allow.
-    fn check_enabled(&self) -> Result<(), Refusal> {
-        let settings = self.app.repository_settings.of(&self.repository, self.deadline).map_err(|error| {
-            log::error!("{}: {error}", self.what);
-            Refusal::Internal
-        })?;
-        if settings.offers(self.service) {
+    fn check_enabled(&self, settings: RepositorySettings) -> Result<(), Refusal> {
+        if settings.serves(self.service) {
             return Ok(());
         }
         let key = match self.service {
@@ -150,6 +151,19 @@ impl Work {
             Service::ReceivePack => "http.receivepack",
         };
         Err(Refusal::Forbidden(format!("this repository is configured with {key} = false").into()))
+    }
+
+    fn settings(&self) -> Result<RepositorySettings, Refusal> {
+        let app = &self.app;
+        let grace = app.settings.git.kill_grace;
+        let asker =
+            Asker { reaper: &app.reaper, deadline: self.deadline, grace, client: Some(self.client.fd()) };
+        app.repository_settings.of(&app.git, &self.repository, &asker).map_err(|error| match &error {
+            error if error.is_client_gone() => Refusal::ClientGone,
+            error if error.is_busy() => Refusal::Exhausted,
+            error if error.is_deadline() => Refusal::Deadline(error.to_string().into()),
+            error => Refusal::internal(&self.what, error),
+        })
     }
 
     fn spec(&self, body: Option<File>) -> Spec {
@@ -172,7 +186,7 @@ impl Work {
 
     /// Completes the answer, or says what went wrong as far as the protocol has a place for it; a client that can be
     /// told nothing sees its connection end before the answer does.
-    fn close(self, relayed: Relayed) -> Result<Worked, Refusal> {
+    fn close(self, relayed: Relayed, settings: RepositorySettings) -> Result<Worked, Refusal> {
         let Relayed { outcome, tracker, bytes, client_listens } = relayed;
         let end = End::of(&outcome, client_listens, tracker.is_flushed());
         let detail =
@@ -204,7 +218,7 @@ impl Work {
                 }
             }
         }
-        Ok(Worked { served, outcome })
+        Ok(Worked { served, outcome, settings })
     }
 }
 

@@ -1,0 +1,38 @@
+//! After a kill: what the pushes of an earlier life left in hosted repositories is cleaned before anything is served.
+
+use super::push::Note;
+use crate::git::footprint::Footprint;
+use crate::git::leftovers::Window;
+use crate::http::app::App;
+use crate::store::StoreError;
+use crate::store::writes::OpenWrite;
+use std::time::SystemTime;
+
+/// Takes up every push that an earlier life noted and did not settle. Its processes have been ended before; what a
+/// foreign writer keeps from being cleaned now is left to the sweeper.
+///
+/// # Errors
+/// When the notes cannot be read.
+pub fn settle_earlier_writes(app: &App) -> Result<(), StoreError> {
+    for write in app.store.writes().open()? {
+        take_up(app, write);
+    }
+    let unclean = app.leases.tend();
+    if unclean > 0 {
+        log::warn!("{unclean} repositories hold leftovers of an earlier life that wait for a foreign writer");
+    }
+    Ok(())
+}
+
+fn take_up(app: &App, write: OpenWrite) {
+    let OpenWrite { id, repo, refs, started, boot: _ } = write;
+    let note = Box::new(Note::new(app.store.clone(), id));
+    let repository = match app.root.at(&repo) {
+        Ok(repository) => repository,
+        Err(error) => return log::info!("{} is not looked after any more: {error}", repo.display()),
+    };
+    let window = Window { from: SystemTime::from(started), until: SystemTime::now() };
+    if let Err(error) = app.leases.remember(&repository, window, Footprint::from_notes(&refs), note) {
+        log::warn!("{}: {error}", repo.display());
+    }
+}
