@@ -289,3 +289,41 @@ fn a_reader_that_has_gone_is_no_failure_and_a_full_disk_is() {
     assert_eq!(full.status.code(), Some(1));
     assert!(String::from_utf8(full.stderr).unwrap().contains("writing to standard output"));
 }
+
+#[test]
+fn the_doctor_finds_git_and_changes_nothing() {
+    let place = Place::new();
+    let answer = place.run_with(&["doctor"], "", &[("TIDEGATE__LIMITS__DISK_FLOOR", "1B")]);
+    let found = answer.done();
+    for look in ["ok       git ", "ok       reaping ", "ok       clock "] {
+        assert!(found.contains(look), "{found}");
+    }
+    assert!(!place.path("tidegate-data").exists());
+}
+
+#[test]
+fn the_doctor_names_what_is_wrong_and_fails() {
+    let place = Place::new();
+    fs::create_dir(place.path("data")).unwrap();
+    fs::set_permissions(place.path("data"), fs::Permissions::from_mode(0o755)).unwrap();
+    place.write("no-git", "#!/bin/sh\necho no git here\n");
+    fs::set_permissions(place.path("no-git"), fs::Permissions::from_mode(0o755)).unwrap();
+    let program = format!("program = {:?}\n", place.path("no-git"));
+    place.write(
+        "gate.toml",
+        &format!(
+            "root = \"repos\"\ndata_dir = \"data\"\n[limits]\ndisk_floor = \"9000TiB\"\n[git]\n{program}"
+        ),
+    );
+    let answer = place.run(&["doctor", "--config", "gate.toml"]);
+    assert_eq!(answer.code, 1, "{}", answer.out);
+    for finding in ["WRONG    git ", "WRONG    repositories ", "WRONG    disk ", "warning  data directory "] {
+        assert!(answer.out.contains(finding), "{finding} not in {}", answer.out);
+    }
+    assert!(answer.err.contains("of these would keep a gate from its work"), "{}", answer.err);
+    place.write("gate.toml", "[git]\nprogram = \"/nowhere/git\"\n");
+    assert!(place.run(&["doctor", "--config", "gate.toml"]).out.contains("no executable \"/nowhere/git\""));
+    place.write("gate.toml", "x = 1\n[limits]\ny = 2\n");
+    let answer = place.run(&["doctor", "--config", "gate.toml"]);
+    assert_eq!((answer.code, answer.out.matches("WRONG    configuration").count()), (1, 2), "{}", answer.out);
+}

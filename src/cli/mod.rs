@@ -5,6 +5,7 @@
 mod check_config;
 mod client;
 pub mod demo;
+mod doctor;
 pub mod output;
 mod status;
 mod user;
@@ -55,6 +56,9 @@ pub enum CliError {
     /// A time of expiry that has passed.
     #[error("--expires lies in the past")]
     Expired,
+    /// The doctor found something.
+    #[error("{0} of these would keep a gate from its work")]
+    Unwell(usize),
     /// The result.
     #[error("writing to standard output: {0}")]
     Output(#[from] io::Error),
@@ -65,7 +69,9 @@ impl CliError {
         match self {
             Self::Config(_) | Self::Expired => Exit::Misused,
             Self::Store(error) if error.is_misuse() => Exit::Misused,
-            Self::Store(_) | Self::Status(_) | Self::Input(_) | Self::Output(_) => Exit::Failed,
+            Self::Store(_) | Self::Status(_) | Self::Input(_) | Self::Unwell(_) | Self::Output(_) => {
+                Exit::Failed
+            }
         }
     }
 }
@@ -88,6 +94,12 @@ enum Command {
     CheckConfig {
         /// The file.
         file: PathBuf,
+    },
+    /// Look at git, processes, limits, disk and clock, and say what a gate would miss.
+    Doctor {
+        /// The configuration to look at.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
     /// Show what a running gate is doing: processes, queues, jobs.
     Status(status::Args),
@@ -136,6 +148,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, environment: &Environment) 
         Command::Demo => return Next::Demo,
         Command::Serve(args) => return Next::Serve(args.into()),
         Command::CheckConfig { file } => check_config::run(file, environment),
+        Command::Doctor { config } => doctor::run(config, environment),
         Command::Status(args) => status::run(&args, environment),
         Command::User(args) => user::run(args, environment),
     };

@@ -4,6 +4,7 @@
 
 pub mod limits;
 pub mod logging;
+pub mod machine;
 pub mod net;
 pub mod poll;
 pub mod probe;

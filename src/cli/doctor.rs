@@ -1,0 +1,276 @@
+//! `tidegate doctor`: looks at everything that a gate needs, and says what is missing and how to mend it.
+//!
+//! It changes nothing: no directory is made and no database opened, so it may run beside a gate and as often as one likes.
+
+use super::{CliError, output};
+use crate::config::{self, Environment, Flags, Settings};
+use crate::git::ask::{Asker, find_git};
+use crate::git::command::Surroundings;
+use crate::model::units::format_size;
+use crate::supervise::{Deadline, Mark, Reaper};
+use crate::sys::{machine, space};
+use jiff::{Timestamp, Unit};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Descriptors that one connection may need: its socket, a spooled body, a note of the repository's settings.
+const DESCRIPTORS_PER_CONNECTION: usize = 3;
+/// Descriptors that one git of ours may need: three pipes, its exit, the spooled body.
+const DESCRIPTORS_PER_GIT: usize = 8;
+/// Tasks that one git of ours may need: itself, what it starts, and their threads.
+const TASKS_PER_GIT: usize = 12;
+/// Descriptors and tasks that the gate needs for itself.
+const OWN: usize = 64;
+/// How long `git --version` may take: a cold disk takes a second, a program that is no git may take for ever.
+const GIT_LIMIT: Duration = Duration::from_secs(10);
+/// No clock was right before this program was written.
+const WRITTEN: &str = "2026-01-01T00:00:00Z";
+/// How far a file's time may be ahead of the clock before the clock is to blame, in seconds.
+const SLACK_SECONDS: i64 = 60;
+
+/// What one look found.
+enum Finding {
+    /// As it should be.
+    Good(String),
+    /// The gate would work, with a disadvantage.
+    Doubtful(String),
+    /// The gate would not start, or refuse its work.
+    Bad(String),
+}
+
+/// What is looked at.
+struct Patient<'a> {
+    environment: &'a Environment,
+    config: Option<PathBuf>,
+    settings: Settings,
+    /// Why the settings are the defaults instead of those that were asked for.
+    config_error: Option<String>,
+    /// What starts git, or why nothing can.
+    reaper: io::Result<Reaper>,
+}
+
+/// One look, which may find several things.
+type Look = fn(&Patient<'_>) -> Vec<Finding>;
+
+/// Every look, in its order.
+const LOOKS: &[(&str, Look)] = &[
+    ("configuration", look_at_configuration),
+    ("git", look_at_git),
+    ("reaping", look_at_reaping),
+    ("data directory", look_at_data_directory),
+    ("repositories", look_at_repositories),
+    ("disk", look_at_disk),
+    ("descriptors", look_at_descriptors),
+    ("tasks", look_at_tasks),
+    ("clock", look_at_clock),
+];
+
+pub(super) fn run(config: Option<PathBuf>, environment: &Environment) -> Result<(), CliError> {
+    let patient = Patient::admit(config, environment);
+    let mut rows = Vec::new();
+    let mut bad = 0;
+    for (name, look) in LOOKS {
+        for finding in look(&patient) {
+            bad += usize::from(matches!(finding, Finding::Bad(_)));
+            rows.push(row(name, finding));
+        }
+    }
+    output::print(&output::table(&rows))?;
+    if bad == 0 { Ok(()) } else { Err(CliError::Unwell(bad)) }
+}
+
+fn row(name: &str, finding: Finding) -> Vec<String> {
+    let (mark, text) = match finding {
+        Finding::Good(text) => ("ok", text),
+        Finding::Doubtful(text) => ("warning", text),
+        Finding::Bad(text) => ("WRONG", text),
+    };
+    vec![mark.to_owned(), name.to_owned(), text]
+}
+
+impl<'a> Patient<'a> {
+    fn admit(config: Option<PathBuf>, environment: &'a Environment) -> Self {
+        let flags = Flags { config: config.clone(), ..Flags::default() };
+        let (settings, config_error) = match config::load(&flags, environment) {
+            Ok(settings) => (settings, None),
+            Err(error) => {
+                (Settings::defaults(environment.state_directory.as_deref(), 1), Some(error.to_string()))
+            }
+        };
+        Self { environment, config, settings, config_error, reaper: nobodys_reaper() }
+    }
+
+    fn workers(&self) -> usize {
+        let git = &self.settings.git;
+        git.read_workers + git.write_workers + git.upstream_workers + git.upkeep_workers
+    }
+}
+
+fn look_at_configuration(patient: &Patient<'_>) -> Vec<Finding> {
+    match (&patient.config_error, &patient.config) {
+        (Some(error), _) => error.lines().map(|line| Finding::Bad(line.to_owned())).collect(),
+        (None, Some(file)) => vec![Finding::Good(format!("{} is in order", file.display()))],
+        (None, None) => vec![Finding::Good("no --config FILE: looking at the defaults".to_owned())],
+    }
+}
+
+fn look_at_git(patient: &Patient<'_>) -> Vec<Finding> {
+    let Ok(reaper) = &patient.reaper else {
+        return vec![Finding::Bad("nothing can be started, see reaping".to_owned())];
+    };
+    let surroundings = Surroundings {
+        path: patient.environment.path.clone(),
+        home: patient.settings.data_dir.join("home"),
+        timezone: None,
+    };
+    let settings = &patient.settings.git;
+    let deadline = Deadline::starting(Instant::now(), GIT_LIMIT, "asking git for its version");
+    let asker = Asker { reaper, deadline, grace: settings.kill_grace, client: None };
+    let git = match find_git(&settings.program, surroundings, &asker) {
+        Ok(git) => git,
+        Err(error) => return vec![Finding::Bad(error.to_string())],
+    };
+    let version = git.version();
+    let missing = version.missing_fixes().map(|fix| {
+        Finding::Doubtful(format!(
+            "{version} is older than the fix of {fix}: update it, unless your distribution has put the fix in"
+        ))
+    });
+    let here = Finding::Good(format!("{version} at {}", git.program().display()));
+    std::iter::once(here).chain(missing).collect()
+}
+
+/// A reaper whose children carry nobody's mark: no gate that starts meanwhile takes them for its own.
+fn nobodys_reaper() -> io::Result<Reaper> {
+    Reaper::start(Mark::of(&File::open("/dev/null")?)?)
+}
+
+fn look_at_reaping(patient: &Patient<'_>) -> Vec<Finding> {
+    let how = if std::process::id() == 1 { "as PID 1" } else { "as a child subreaper" };
+    vec![match &patient.reaper {
+        Ok(_) => Finding::Good(format!("orphans come to us {how}")),
+        Err(error) => Finding::Bad(format!("orphans would not come to us {how}: {error}")),
+    }]
+}
+
+fn look_at_data_directory(patient: &Patient<'_>) -> Vec<Finding> {
+    let path = &patient.settings.data_dir;
+    let shown = path.display();
+    vec![match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => look_at_parent(path),
+        Err(error) => Finding::Bad(format!("{shown}: {error}")),
+        Ok(found) if !found.is_dir() => Finding::Bad(format!("{shown} is not a directory")),
+        Ok(found) if found.uid() != machine::uid() => Finding::Bad(format!(
+            "{shown} belongs to uid {}, and this is uid {}: run the gate and its commands as its owner",
+            found.uid(),
+            machine::uid()
+        )),
+        Ok(found) if found.mode() & 0o077 != 0 => Finding::Doubtful(format!(
+            "{shown} is open to other users (mode {:o}): chmod go-rwx",
+            found.mode() & 0o7777
+        )),
+        Ok(_) => Finding::Good(format!("{shown} is ours alone")),
+    }]
+}
+
+fn look_at_parent(path: &Path) -> Finding {
+    let there = nearest_existing(path);
+    if machine::is_writable(there) {
+        return Finding::Good(format!("{} will be made at the first start", path.display()));
+    }
+    Finding::Bad(format!("{} is not there, and {} cannot be written to", path.display(), there.display()))
+}
+
+fn look_at_repositories(patient: &Patient<'_>) -> Vec<Finding> {
+    let Some(root) = &patient.settings.root else {
+        return vec![Finding::Good("no root is set: serve takes it as --root DIR".to_owned())];
+    };
+    let shown = root.display();
+    vec![match fs::read_dir(root) {
+        Err(error) => Finding::Bad(format!("{shown}: {error}")),
+        Ok(_) if patient.settings.data_dir.starts_with(root) => Finding::Doubtful(format!(
+            "{} lies inside of the root {shown}: give the gate's own data a place of its own",
+            patient.settings.data_dir.display()
+        )),
+        Ok(_) if !machine::is_writable(root) => {
+            Finding::Doubtful(format!("{shown} can be read but not written to: pushes may fail"))
+        }
+        Ok(_) => Finding::Good(format!("{shown} can be read and written to")),
+    }]
+}
+
+fn look_at_disk(patient: &Patient<'_>) -> Vec<Finding> {
+    let floor = patient.settings.limits.disk_floor;
+    let places = [Some(patient.settings.data_dir.as_path()), patient.settings.root.as_deref()];
+    let look = |path: &Path| {
+        let there = nearest_existing(path);
+        match space::available(there) {
+            Err(error) => Finding::Bad(format!("{}: {error}", there.display())),
+            Ok(free) if free < floor => Finding::Bad(format!(
+                "{} free at {}, and limits.disk_floor is {}: pushes would be refused",
+                in_mebibytes(free),
+                there.display(),
+                format_size(floor)
+            )),
+            Ok(free) => Finding::Good(format!("{} free at {}", in_mebibytes(free), there.display())),
+        }
+    };
+    places.into_iter().flatten().map(look).collect()
+}
+
+fn look_at_descriptors(patient: &Patient<'_>) -> Vec<Finding> {
+    let connections = patient.settings.limits.connections;
+    let need = connections * DESCRIPTORS_PER_CONNECTION + patient.workers() * DESCRIPTORS_PER_GIT + OWN;
+    vec![match machine::descriptors_max() {
+        Err(error) => Finding::Bad(error.to_string()),
+        Ok(most) if most < need as u64 => Finding::Doubtful(format!(
+            "{most} are allowed, and {connections} connections may need {need}: raise LimitNOFILE or ulimit -Hn, or \
+             lower limits.connections"
+        )),
+        Ok(most) => Finding::Good(format!("{most} are allowed, at most {need} are needed")),
+    }]
+}
+
+fn look_at_tasks(patient: &Patient<'_>) -> Vec<Finding> {
+    let connections = patient.settings.limits.connections;
+    let need = connections + patient.workers() * TASKS_PER_GIT + OWN;
+    vec![match machine::tasks_max() {
+        Err(error) => Finding::Bad(error.to_string()),
+        Ok(Some(most)) if most < need as u64 => Finding::Doubtful(format!(
+            "{most} are allowed, and {connections} connections with their gits may need {need}: raise TasksMax, \
+             --pids-limit or ulimit -u, or lower limits.connections"
+        )),
+        Ok(Some(most)) => Finding::Good(format!("{most} are allowed, at most {need} are needed")),
+        Ok(None) => Finding::Good(format!("no limit is set, at most {need} are needed")),
+    }]
+}
+
+fn look_at_clock(patient: &Patient<'_>) -> Vec<Finding> {
+    let now = Timestamp::now();
+    let shown = now.round(Unit::Second).unwrap_or(now);
+    let written: Timestamp = WRITTEN.parse().expect("the constant is a time");
+    let database = fs::metadata(patient.settings.data_dir.join("tidegate.db"));
+    let last_write = database.map_or(i64::MIN, |found| found.mtime());
+    vec![if now < written {
+        Finding::Bad(format!("it is not {shown}: set the clock, or tokens and TLS go wrong"))
+    } else if last_write > now.as_second().saturating_add(SLACK_SECONDS) {
+        Finding::Doubtful(format!(
+            "it says {shown}, but tidegate.db was written later: was the clock set back?"
+        ))
+    } else {
+        Finding::Good(format!("{shown}"))
+    }]
+}
+
+/// `path`, or what exists above it.
+fn nearest_existing(path: &Path) -> &Path {
+    path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"))
+}
+
+/// A size for people, who do not want every byte of it.
+fn in_mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes >> 20)
+}

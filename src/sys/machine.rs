@@ -1,0 +1,59 @@
+//! What the machine gives us: an identity, descriptors, processes.
+
+use nix::sys::resource::{Resource, getrlimit};
+use nix::unistd::{AccessFlags, access, geteuid};
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// Where cgroups are mounted.
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// The user that this process runs as.
+#[must_use]
+pub fn uid() -> u32 {
+    geteuid().as_raw()
+}
+
+/// Whether this process may make files in the directory `path`.
+#[must_use]
+pub fn is_writable(path: &Path) -> bool {
+    access(path, AccessFlags::W_OK | AccessFlags::X_OK).is_ok()
+}
+
+/// The most descriptors that this process may have open, once it has raised its soft limit.
+///
+/// # Errors
+/// What the system answers.
+pub fn descriptors_max() -> io::Result<u64> {
+    Ok(getrlimit(Resource::RLIMIT_NOFILE)?.1)
+}
+
+/// The most threads and processes that may live beside each other here: the smaller of the user's limit and that of our
+/// cgroup (`TasksMax` of systemd, `--pids-limit` of a container). `None`: no limit was found.
+///
+/// # Errors
+/// What the system answers about the user's limit.
+pub fn tasks_max() -> io::Result<Option<u64>> {
+    let user = getrlimit(Resource::RLIMIT_NPROC)?.0;
+    let user = Some(user).filter(|&limit| limit != nix::sys::resource::RLIM_INFINITY);
+    Ok([user, cgroup_tasks_max()].into_iter().flatten().min())
+}
+
+/// `max`, and a machine without the second version of cgroups, are no limit.
+fn cgroup_tasks_max() -> Option<u64> {
+    let membership = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = membership.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    fs::read_to_string(Path::new(CGROUPS).join(own).join("pids.max")).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_allows_descriptors_and_tasks() {
+        assert!(descriptors_max().unwrap() > 0);
+        assert_ne!(tasks_max().unwrap(), Some(0));
+    }
+}
