@@ -1,4 +1,5 @@
-//! The command line as a user meets it: the real binary, its exit codes, its words, and what it leaves on the disk.
+//! The command line as a user meets it: the real binary, its exit codes, its words, and what it leaves on the
+//! disk.
 
 #![expect(
     clippy::disallowed_methods,

@@ -1,6 +1,7 @@
 //! `tidegate doctor`: looks at everything that a gate needs, and says what is missing and how to mend it.
 //!
-//! It changes nothing: no directory is made and no database opened, so it may run beside a gate and as often as one likes.
+//! It changes nothing: no directory is made and no database opened, so it may run beside a gate and as often as
+//! one likes.
 
 use super::{CliError, output};
 use crate::config::{self, Environment, Flags, Settings};

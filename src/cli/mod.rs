@@ -1,6 +1,7 @@
 //! The operator's door: what the command line may say, and what becomes of it.
 //!
-//! A command ends in an [`Exit`]. What went wrong is written to standard error, and only results to standard output.
+//! A command ends in an [`Exit`]. What went wrong is written to standard error, and only results to standard
+//! output.
 
 mod check_config;
 mod client;
@@ -28,7 +29,8 @@ pub enum Exit {
     Done = 0,
     /// It was understood and could not be done; the reason is on standard error.
     Failed = 1,
-    /// It was not understood, or the configuration is wrong: nothing was begun, and the same again will fail again.
+    /// It was not understood, or the configuration is wrong: nothing was begun, and the same again will fail
+    /// again.
     Misused = 2,
 }
 

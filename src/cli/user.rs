@@ -1,6 +1,7 @@
 //! `tidegate user add|list|token|remove`: works on the database in the data directory, beside a running gate.
 //!
-//! A new token is the only thing on standard output, so that a script can take it; the sentence about it is a note.
+//! A new token is the only thing on standard output, so that a script can take it; the sentence about it is a
+//! note.
 
 use super::{CliError, output};
 use crate::config::{self, Environment, Flags};

@@ -105,7 +105,8 @@ fn first_directory(value: &OsStr) -> PathBuf {
     }
 }
 
-/// The dotted path of the key that the variable `name` overrides: `TIDEGATE__GIT__QUEUE_WAIT` is `git.queue_wait`.
+/// The dotted path of the key that the variable `name` overrides: `TIDEGATE__GIT__QUEUE_WAIT` is
+/// `git.queue_wait`.
 pub(super) fn overridden_key(name: &str) -> String {
     name.strip_prefix(OVERRIDE).unwrap_or(name).to_ascii_lowercase().replace("__", ".")
 }

@@ -71,8 +71,8 @@ pub(super) const KEYS: &[Key] = &[
     Key { path: "sweeper.checkpoint",       field: Field::Duration(|s| &mut s.sweeper.checkpoint) },
 ];
 
-/// Keys that the design has and this version does not, with what is missing. They are refused rather than ignored:
-/// whoever writes them relies on them.
+/// Keys that the design has and this version does not, with what is missing. They are refused rather than
+/// ignored: whoever writes them relies on them.
 pub(super) const LATER: &[(&str, &str)] = &[
     ("upstream", "mirror upstream repositories"),
     ("gate", "hold pushes for review"),

@@ -1,8 +1,8 @@
 //! File, environment and flags become checked settings.
 //!
-//! The only room that reads the environment, and it does so once. A flag wins over `TIDEGATE__SECTION__KEY`, that over the
-//! file, that over the default. An unknown key or value is refused by name; nothing is guessed. [`keys`] is the one table
-//! of what may be set: reading, overriding, printing and comparing all go through it.
+//! The only room that reads the environment, and it does so once. A flag wins over `TIDEGATE__SECTION__KEY`,
+//! that over the file, that over the default. An unknown key or value is refused by name; nothing is guessed.
+//! `keys` is the one table of what may be set: reading, overriding, printing and comparing all go through it.
 
 pub mod environment;
 mod file;
@@ -285,8 +285,8 @@ impl Settings {
         self.root.as_deref().ok_or(ConfigError::NothingToServe)
     }
 
-    /// Whether `listen` may be bound with these settings; asked for the configured addresses, and again for those that
-    /// systemd hands over.
+    /// Whether `listen` may be bound with these settings; asked for the configured addresses, and again for
+    /// those that systemd hands over.
     ///
     /// # Errors
     /// When somebody on the network could read tokens, or push without one.
@@ -368,8 +368,8 @@ impl Default for Limits {
 }
 
 impl GitSettings {
-    /// Serving is bound by git's own processor time, so the lanes follow the cores; a lane has a floor, so that one slow
-    /// client is not the whole of it on a small machine.
+    /// Serving is bound by git's own processor time, so the lanes follow the cores; a lane has a floor, so that
+    /// one slow client is not the whole of it on a small machine.
     fn for_cores(cores: usize) -> Self {
         Self {
             program: PathBuf::from("git"),

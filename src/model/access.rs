@@ -1,7 +1,7 @@
 //! Who may read and push what: rules over repository names, the first that matches decides.
 //!
-//! A verdict is made from the name alone, before the disk is looked at, so it is the same whether the repository exists or
-//! not.
+//! A verdict is made from the name alone, before the disk is looked at, so it is the same whether the
+//! repository exists or not.
 
 use crate::model::name::{NameError, RepoName, UserName, is_segment_byte};
 use crate::model::role::{Role, RoleError};
@@ -11,8 +11,8 @@ use thiserror::Error;
 
 /// The longest pattern, in bytes: as much as the longest repository name.
 const PATTERN_BYTES_MAX: usize = 1024;
-/// What a pattern may hold beside the characters of repository names. `!` and `^` are missing because a negated class
-/// would match a slash.
+/// What a pattern may hold beside the characters of repository names. `!` and `^` are missing because a negated
+/// class would match a slash.
 const PATTERN_MARKS: &[u8] = b"/*?[]{},";
 /// How a role is written where users are listed.
 const ROLE_PREFIX: &str = "role:";
@@ -99,7 +99,8 @@ pub enum Grantee {
     Role(Role),
 }
 
-/// A glob over canonical repository names: `*` and `?` stay within a segment, `**` crosses them, `{a,b}` chooses.
+/// A glob over canonical repository names: `*` and `?` stay within a segment, `**` crosses them, `{a,b}`
+/// chooses.
 #[derive(Clone, Debug)]
 pub struct Pattern {
     text: String,
@@ -301,8 +302,8 @@ impl fmt::Display for Grantee {
 impl Pattern {
     /// Reads a glob.
     ///
-    /// Names are matched in their canonical form, so a pattern that asks for `.git`, for a leading slash or for a
-    /// character that no name has would silently never match; it is refused instead.
+    /// Names are matched in their canonical form, so a pattern that asks for `.git`, for a leading slash or for
+    /// a character that no name has would silently never match; it is refused instead.
     ///
     /// # Errors
     /// When the glob is malformed or can match no name.

@@ -58,8 +58,8 @@ pub enum NameError {
 impl RepoName {
     /// Reads a name as it stands in a URL or a command, and drops one `.git` from its end.
     ///
-    /// What is left must not end in `.git` again, nor may a segment before it: `a.git.git` would be found on disk as
-    /// `a.git`, which is `a`, and `a.git/b` lies inside the repository `a`.
+    /// What is left must not end in `.git` again, nor may a segment before it: `a.git.git` would be found on
+    /// disk as `a.git`, which is `a`, and `a.git/b` lies inside the repository `a`.
     ///
     /// # Errors
     /// When the text is outside the grammar.
@@ -111,8 +111,8 @@ fn check_segment(segment: &str) -> Result<(), NameError> {
 impl UserName {
     /// Reads a user name; case is kept.
     ///
-    /// Not allowed are `:` (Basic ends the name there, RFC 7617), `<` and `>` (they end it in a reflog), quotes,
-    /// backslash and slash, a leading `-`, and whatever is not visible ASCII.
+    /// Not allowed are `:` (Basic ends the name there, RFC 7617), `<` and `>` (they end it in a reflog),
+    /// quotes, backslash and slash, a leading `-`, and whatever is not visible ASCII.
     ///
     /// # Errors
     /// When the text is outside the grammar.

@@ -57,8 +57,8 @@ impl IpNet {
         Ok(net)
     }
 
-    /// Whether `address` belongs to the network. An IPv4 address that a dual-stack socket shows as `::ffff:a.b.c.d`
-    /// is the IPv4 address.
+    /// Whether `address` belongs to the network. An IPv4 address that a dual-stack socket shows as
+    /// `::ffff:a.b.c.d` is the IPv4 address.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();

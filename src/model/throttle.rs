@@ -1,7 +1,7 @@
 //! The login throttle: who failed too often waits, and nobody else does.
 //!
-//! Failures are counted per address and user name together, so guessing at an account from one place locks nobody out
-//! elsewhere. The clock comes in as an argument.
+//! Failures are counted per address and user name together, so guessing at an account from one place locks
+//! nobody out elsewhere. The clock comes in as an argument.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};

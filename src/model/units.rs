@@ -1,7 +1,7 @@
 //! Durations and sizes as people write them: a whole number and a unit.
 //!
-//! Zero, negative numbers, fractions and what does not fit are refused: a limit of nothing is a mistake, and "no limit"
-//! does not exist here.
+//! Zero, negative numbers, fractions and what does not fit are refused: a limit of nothing is a mistake, and
+//! "no limit" does not exist here.
 
 use std::time::Duration;
 use thiserror::Error;
@@ -12,8 +12,8 @@ const TIMES: [(&str, u64); 5] =
 /// Units of size, in bytes, the largest first.
 const SIZES: [(&str, u64); 5] =
     [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
-/// The longest duration, in milliseconds: a year. Longer ones are typing errors, and a point in time this far away
-/// can always be computed.
+/// The longest duration, in milliseconds: a year. Longer ones are typing errors, and a point in time this far
+/// away can always be computed.
 const TIME_MAX: u64 = 366 * 24 * 60 * 60 * 1000;
 /// The largest size, in bytes: what a file offset can hold.
 const SIZE_MAX: u64 = i64::MAX.unsigned_abs();

@@ -1,7 +1,8 @@
 //! `DATA/secret.key`, and the keyed hashes that stand for tokens.
 //!
-//! Only HMAC-SHA256 of a token is stored. Without the key a copy of the database tells nothing, not even about short
-//! tokens; and since nobody outside can compute a hash, looking one up by index betrays nothing by its timing.
+//! Only HMAC-SHA256 of a token is stored. Without the key a copy of the database tells nothing, not even about
+//! short tokens; and since nobody outside can compute a hash, looking one up by index betrays nothing by its
+//! timing.
 
 use super::{StoreError, private};
 use crate::model::secret::Secret;

@@ -1,7 +1,7 @@
 //! The lock that makes a data directory belong to one running gate.
 //!
-//! It is an flock(2) on `DATA/lock`: the kernel lets go of it when the process ends, however it ends. Commands that work on
-//! the database beside the gate do not take it.
+//! It is an flock(2) on `DATA/lock`: the kernel lets go of it when the process ends, however it ends. Commands
+//! that work on the database beside the gate do not take it.
 
 use super::{StoreError, private};
 use nix::errno::Errno;

@@ -4,8 +4,8 @@ use super::StoreError;
 use rusqlite::{Connection, TransactionBehavior};
 use std::path::Path;
 
-/// Every step in its order; the number of the last one that was taken is SQLite's `user_version`. A step never changes
-/// once it has landed.
+/// Every step in its order; the number of the last one that was taken is SQLite's `user_version`. A step never
+/// changes once it has landed.
 const STEPS: &[&str] = &[include_str!("migrations/0001_users_and_writes.sql")];
 
 /// Takes the steps that the database has not taken, each in a transaction of its own.
@@ -21,7 +21,8 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), St
     Ok(())
 }
 
-/// Takes one step unless it has been taken; looks again under the lock, since another process may be taking it now.
+/// Takes one step unless it has been taken; looks again under the lock, since another process may be taking it
+/// now.
 fn take(connection: &mut Connection, number: i64, step: &str) -> rusqlite::Result<()> {
     if version(connection)? >= number {
         return Ok(());

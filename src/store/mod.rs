@@ -1,9 +1,9 @@
 //! SQLite: users, tokens, and the durable notes of writes under way. One file of queries per table.
 //!
-//! Owns `DATA/tidegate.db`, `DATA/secret.key`, `DATA/admin-token` and `DATA/lock`. A store has one connection that writes and
-//! one that reads, each behind a mutex: in WAL mode neither waits for the other, a read is one indexed look-up of
-//! microseconds, and no connection is held while anything else is waited for. Other processes (the `user` commands) may
-//! open the same database at any time.
+//! Owns `DATA/tidegate.db`, `DATA/secret.key`, `DATA/admin-token` and `DATA/lock`. A store has one connection
+//! that writes and one that reads, each behind a mutex: in WAL mode neither waits for the other, a read is one
+//! indexed look-up of microseconds, and no connection is held while anything else is waited for. Other
+//! processes (the `user` commands) may open the same database at any time.
 
 mod error;
 mod key;
@@ -27,8 +27,8 @@ use std::time::{Duration, Instant};
 
 /// The database's name in the data directory.
 const DATABASE: &str = "tidegate.db";
-/// How long to wait for another process that writes. Its transactions take milliseconds; a disk that is slower than this
-/// is better reported than waited for.
+/// How long to wait for another process that writes. Its transactions take milliseconds; a disk that is slower
+/// than this is better reported than waited for.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 
 /// How long to wait before another look whether somebody else has finished opening.
@@ -143,10 +143,12 @@ impl Store {
     }
 }
 
-/// Keeps other processes from opening the same database until it is dropped: an flock(2) on the directory itself.
+/// Keeps other processes from opening the same database until it is dropped: an flock(2) on the directory
+/// itself.
 ///
-/// SQLite answers "busy" at once, whatever its timeout, when two connections turn a new database to WAL mode together
-/// (measured: of 200 new databases that eight threads opened at a time, 15 were "locked" for one of them).
+/// SQLite answers "busy" at once, whatever its timeout, when two connections turn a new database to WAL mode
+/// together (measured: of 200 new databases that eight threads opened at a time, 15 were "locked" for one of
+/// them).
 fn take_turn(data_dir: &Path) -> Result<Flock<File>, StoreError> {
     let give_up = Instant::now() + BUSY_WAIT;
     let mut directory = File::open(data_dir).map_err(StoreError::io("opening", data_dir))?;
@@ -160,13 +162,14 @@ fn take_turn(data_dir: &Path) -> Result<Flock<File>, StoreError> {
     }
 }
 
-/// A transaction that has the right to write from its start: it waits there for other processes, and not in its middle.
+/// A transaction that has the right to write from its start: it waits there for other processes, and not in its
+/// middle.
 fn begin(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
     connection.transaction_with_behavior(TransactionBehavior::Immediate)
 }
 
-/// The path is taken as it is, also one that begins with `file:`; whoever holds a connection holds its mutex, so SQLite needs
-/// none of its own.
+/// The path is taken as it is, also one that begins with `file:`; whoever holds a connection holds its mutex,
+/// so SQLite needs none of its own.
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
@@ -184,8 +187,8 @@ fn connect_reader(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// The key and the incarnation of this database. Both are made once; a database that has its row never gets another key,
-/// for that would silently end every token.
+/// The key and the incarnation of this database. Both are made once; a database that has its row never gets
+/// another key, for that would silently end every token.
 fn identify(writer: &mut Connection, data_dir: &Path) -> Result<(Key, [u8; 16]), StoreError> {
     const DOING: &str = "reading the identity of tidegate.db";
     let transaction = begin(writer).map_err(StoreError::database(DOING))?;

@@ -13,8 +13,8 @@ const OTHERS: u32 = 0o077;
 
 /// Makes `path` and what is missing above it, or checks that it is ours.
 ///
-/// A directory that is there and open to others is closed when it is empty or holds our database already; otherwise it
-/// is refused, for a slip such as `--data-dir /tmp` must not lock others out of theirs.
+/// A directory that is there and open to others is closed when it is empty or holds our database already;
+/// otherwise it is refused, for a slip such as `--data-dir /tmp` must not lock others out of theirs.
 pub(super) fn directory(path: &Path) -> Result<(), StoreError> {
     DirBuilder::new()
         .recursive(true)
@@ -33,14 +33,15 @@ pub(super) fn directory(path: &Path) -> Result<(), StoreError> {
     fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(StoreError::io("closing", path))
 }
 
-/// Refuses what belongs to another user: our files in there would be his to replace, and his in ours not ours to write.
+/// Refuses what belongs to another user: our files in there would be his to replace, and his in ours not ours
+/// to write.
 pub(super) fn check_owner(path: &Path, owner: u32) -> Result<(), StoreError> {
     let us = geteuid().as_raw();
     if owner == us { Ok(()) } else { Err(StoreError::ForeignOwner { path: path.to_owned(), owner, us }) }
 }
 
-/// Makes an empty file of mode 0600 unless there is one; one that is there is closed to others, without opening it: to
-/// close a second descriptor of a database would drop SQLite's locks on it (fcntl(2)).
+/// Makes an empty file of mode 0600 unless there is one; one that is there is closed to others, without opening
+/// it: to close a second descriptor of a database would drop SQLite's locks on it (fcntl(2)).
 pub(super) fn touch(path: &Path) -> Result<(), StoreError> {
     match create(path) {
         Ok(_) => Ok(()),

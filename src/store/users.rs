@@ -202,8 +202,8 @@ impl Users<'_> {
         Ok(users)
     }
 
-    /// Makes the user `admin` when there is no user at all, and leaves his token in `DATA/admin-token`, mode 0600; answers
-    /// that path when it did.
+    /// Makes the user `admin` when there is no user at all, and leaves his token in `DATA/admin-token`, mode
+    /// 0600; answers that path when it did.
     ///
     /// # Errors
     /// When the file or the database cannot be written; then there is still no user.
@@ -217,8 +217,8 @@ impl Users<'_> {
             }
             let new = NewToken { label: "made at the first start".to_owned(), ..NewToken::default() };
             let issued = self.insert(db, &name, Role::Admin, &new, now)?;
-            // The file comes before the commit: a crash between them leaves a token that opens nothing and is written
-            // again at the next start, never a user whose token nobody has seen.
+            // The file comes before the commit: a crash between them leaves a token that opens nothing and is
+            // written again at the next start, never a user whose token nobody has seen.
             private::replace(&path, format!("{}\n", issued.token.reveal()).as_bytes())?;
             Ok(Some(path))
         })
@@ -274,8 +274,8 @@ impl Users<'_> {
         Ok(Issued { id: db.last_insert_rowid(), token })
     }
 
-    /// Notes that a token was used, when the last note is old. A login does not wait for a writer that is busy and does not
-    /// fail on a disk that is full: the next one notes it.
+    /// Notes that a token was used, when the last note is old. A login does not wait for a writer that is busy
+    /// and does not fail on a disk that is full: the next one notes it.
     fn note_use(&self, found: &Found, now: Timestamp) {
         let step = i64::try_from(LAST_USED_STEP.as_millis()).unwrap_or(i64::MAX);
         let now = now.as_millisecond();

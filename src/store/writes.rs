@@ -1,7 +1,8 @@
 //! Notes of the writes that are under way in hosted repositories.
 //!
-//! A note is on the disk before git is started and goes when its process group is gone and the repository is clean. What an
-//! earlier life of the gate left says exactly where to look for its locks and temporary files, and since when.
+//! A note is on the disk before git is started and goes when its process group is gone and the repository is
+//! clean. What an earlier life of the gate left says exactly where to look for its locks and temporary files,
+//! and since when.
 
 use super::{Store, StoreError};
 use jiff::Timestamp;

@@ -29,8 +29,8 @@ pub fn descriptors_max() -> io::Result<u64> {
     Ok(getrlimit(Resource::RLIMIT_NOFILE)?.1)
 }
 
-/// The most threads and processes that may live beside each other here: the smaller of the user's limit and that of our
-/// cgroup (`TasksMax` of systemd, `--pids-limit` of a container). `None`: no limit was found.
+/// The most threads and processes that may live beside each other here: the smaller of the user's limit and
+/// that of our cgroup (`TasksMax` of systemd, `--pids-limit` of a container). `None`: no limit was found.
 ///
 /// # Errors
 /// What the system answers about the user's limit.
