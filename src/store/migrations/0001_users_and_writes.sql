@@ -8,8 +8,9 @@ CREATE TABLE gate (
 
 -- People and machines that may log in.
 CREATE TABLE users (
-    id      INTEGER NOT NULL PRIMARY KEY,
+    id      INTEGER NOT NULL PRIMARY KEY,                       -- what tokens refer to
     name    TEXT    NOT NULL UNIQUE COLLATE NOCASE,             -- as written; no two differ in case alone
+    -- each with the rights of those before it
     role    TEXT    NOT NULL CHECK (role IN ('reader', 'pusher', 'reviewer', 'admin')),
     created INTEGER NOT NULL                                    -- milliseconds since 1970
 ) STRICT;
@@ -17,6 +18,7 @@ CREATE TABLE users (
 -- What they log in with. The token itself is nowhere.
 CREATE TABLE tokens (
     id        INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,       -- shown to people; never used twice
+    -- whose it is; it goes with him
     user_id   INTEGER NOT NULL REFERENCES users (id) ON DELETE CASCADE,
     hash      BLOB    NOT NULL UNIQUE CHECK (length(hash) = 32), -- HMAC-SHA256 of the token under secret.key
     label     TEXT    NOT NULL,                                 -- what its owner calls it; may be empty
