@@ -1,0 +1,179 @@
+//! The stock git client, and a bare socket where its own work would hide the server's.
+
+use crate::Result;
+use crate::repository::{NAME, ask, run};
+use crate::server::Server;
+use std::cell::Cell;
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// How long a bare socket waits for the next byte.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A user with an empty home.
+pub(crate) struct Client {
+    scratch: PathBuf,
+    clones: Cell<usize>,
+}
+
+impl Client {
+    pub(crate) fn new(scratch: &Path) -> Self {
+        Self { scratch: scratch.to_owned(), clones: Cell::new(0) }
+    }
+
+    /// Clones into a new directory, without a working tree: writing one is the client's own business.
+    pub(crate) fn clone(&self, server: &Server, args: &[&str]) -> Result<()> {
+        self.clones_at_once(server, 1, args)
+    }
+
+    /// Clones `count` times at once and waits for all.
+    pub(crate) fn clones_at_once(&self, server: &Server, count: usize, args: &[&str]) -> Result<()> {
+        let clones: Vec<_> = (0..count).map(|_| self.start_clone(server, args)).collect::<Result<_>>()?;
+        clones.into_iter().try_for_each(|(mut child, directory)| {
+            let status = child.wait()?;
+            if !status.success() {
+                return Err(format!("git clone: {status}").into());
+            }
+            Ok(std::fs::remove_dir_all(directory)?)
+        })
+    }
+
+    fn start_clone(&self, server: &Server, args: &[&str]) -> Result<(Child, PathBuf)> {
+        let number = self.clones.replace(self.clones.get() + 1);
+        let directory = self.scratch.join(format!("clone-{number}"));
+        let mut command = self.git();
+        command.args(["clone", "-q", "--bare"]).args(args).arg(server.url()).arg(&directory);
+        Ok((command.spawn()?, directory))
+    }
+
+    /// git with nothing of the user's or the machine's configuration.
+    fn git(&self) -> Command {
+        let mut command = Command::new("git");
+        command.env("HOME", &self.scratch).env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_TERMINAL_PROMPT", "0");
+        command.env_remove("XDG_CONFIG_HOME").stdin(Stdio::null());
+        command
+    }
+
+    /// Asks for the whole repository as a clone over protocol v2 does, and drops what comes.
+    pub(crate) fn fetch_raw(&self, server: &Server, wants: &[String]) -> Result<()> {
+        let mut body = packets(&["command=fetch", "object-format=sha1"]);
+        body.push_str("0001");
+        body.push_str(&packets(&["thin-pack", "no-progress", "include-tag", "ofs-delta"]));
+        wants.iter().for_each(|want| body.push_str(&packets(&[&format!("want {want}")])));
+        body.push_str(&packets(&["done"]));
+        body.push_str("0000");
+        expect(exchange(server.address, &post("git-upload-pack", &body))?, 10 << 20)
+    }
+
+    /// The advertisement of refs, by protocol version 0 or 2.
+    pub(crate) fn info_refs(&self, server: &Server, version: u8) -> Result<()> {
+        let head = format!(
+            "GET /{NAME}/info/refs?service=git-upload-pack HTTP/1.1\r\nHost: speed\r\nConnection: close\r\n\
+             Git-Protocol: version={version}\r\n\r\n"
+        );
+        expect(exchange(server.address, &head)?, 200)
+    }
+
+    /// The list of refs, by protocol version 2.
+    pub(crate) fn ls_refs(&self, server: &Server) -> Result<()> {
+        let mut body = packets(&["command=ls-refs", "object-format=sha1"]);
+        body.push_str("0001");
+        body.push_str(&packets(&[
+            "peel",
+            "symrefs",
+            "ref-prefix HEAD",
+            "ref-prefix refs/heads/",
+            "ref-prefix refs/tags/",
+        ]));
+        body.push_str("0000");
+        expect(exchange(server.address, &post("git-upload-pack", &body))?, 1000)
+    }
+}
+
+/// A clone that has one more commit at every push.
+pub(crate) struct Pusher<'a> {
+    client: &'a Client,
+    repository: PathBuf,
+    commits: Cell<usize>,
+}
+
+impl<'a> Pusher<'a> {
+    pub(crate) fn prepare(client: &'a Client, served: &Path) -> Result<Self> {
+        let repository = client.scratch.join("pusher");
+        run(client.git().args(["clone", "-q", "--bare"]).arg(served).arg(&repository))?;
+        ask(&repository, &["config", "gc.auto", "0"])?;
+        Ok(Self { client, repository, commits: Cell::new(0) })
+    }
+
+    /// Makes a commit and pushes it to a new branch. Making it is a few milliseconds, on both sides alike.
+    pub(crate) fn push(&self, server: &Server) -> Result<()> {
+        let number = self.commits.replace(self.commits.get() + 1);
+        let message = format!("Change number {number}");
+        let identity = ["-c", "user.name=Speed", "-c", "user.email=speed@example.com"];
+        let commit = ["commit-tree", "-p", "main", "-m", message.as_str(), "main^{tree}"];
+        let commit = ask(&self.repository, &[&identity[..], &commit[..]].concat())?;
+        let update = format!("{commit}:refs/heads/pushed/{number}");
+        run(self.client.git().arg("-C").arg(&self.repository).args(["push", "-q", &server.url(), &update]))
+    }
+}
+
+/// The status of a GET.
+pub(crate) fn status(address: SocketAddr, path: &str) -> Result<u16> {
+    let head = format!("GET {path} HTTP/1.1\r\nHost: speed\r\nConnection: close\r\n\r\n");
+    Ok(exchange(address, &head)?.status)
+}
+
+/// What came back: the status, and the bytes after the head as they stood on the wire.
+struct Answer {
+    status: u16,
+    length: usize,
+}
+
+/// Sends one request on a connection of its own and reads until the server closes it.
+fn exchange(address: SocketAddr, request: &str) -> Result<Answer> {
+    let mut socket = TcpStream::connect(address)?;
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.write_all(request.as_bytes())?;
+    let mut buffer = vec![0; 1 << 16];
+    let first = socket.read(&mut buffer)?;
+    let head = String::from_utf8_lossy(buffer.get(..first).unwrap_or_default()).into_owned();
+    let status =
+        head.split(' ').nth(1).and_then(|word| word.parse().ok()).ok_or("no status line came back")?;
+    let mut length = first;
+    loop {
+        match socket.read(&mut buffer)? {
+            0 => return Ok(Answer { status, length }),
+            more => length += more,
+        }
+    }
+}
+
+fn post(service: &str, body: &str) -> String {
+    format!(
+        "POST /{NAME}/{service} HTTP/1.1\r\nHost: speed\r\nConnection: close\r\nGit-Protocol: version=2\r\n\
+         Content-Type: application/x-{service}-request\r\nAccept: application/x-{service}-result\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// Each line as a pkt-line.
+fn packets(lines: &[&str]) -> String {
+    lines.iter().fold(String::new(), |mut text, line| {
+        let _ = writeln!(text, "{:04x}{line}", line.len() + 5);
+        text
+    })
+}
+
+/// An answer that is not 200, or is too short to be what was asked for, would make a fine but false time.
+fn expect(answer: Answer, at_least: usize) -> Result<()> {
+    if answer.status == 200 && answer.length >= at_least {
+        return Ok(());
+    }
+    Err(format!("status {} with {} bytes, at least {at_least} were due", answer.status, answer.length).into())
+}
