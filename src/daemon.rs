@@ -8,7 +8,7 @@
 //! | `front` | [`Front::start`] | the stop at [`Level::Draining`] |
 //! | `request-N` | `front`, one a connection | its client, its limits, or the stop |
 //! | `control`, and `tiny_http`'s own | [`Control::start`] | [`Control::close`] |
-//! | `sweeper` | [`sweeper::start`] | the stop at [`Level::Draining`] |
+//! | `sweeper` | [`Sweeper::start`] | the stop at [`Level::Draining`] |
 //!
 //! A thread of this table that ends before its time is fatal: the daemon stops in order and fails.
 //!
@@ -34,7 +34,7 @@ use crate::http::smart::recovery;
 use crate::store::lock::{DataLock, LockError};
 use crate::store::{Store, StoreError};
 use crate::supervise::{Deadline, Mark, Reaper, end_survivors};
-use crate::sweeper;
+use crate::sweeper::Sweeper;
 use crate::sys::net::{Address, Listener};
 use crate::sys::proxies::TrustedProxies;
 use crate::sys::signals::{Order, Signals};
@@ -193,7 +193,7 @@ impl Runtime {
             started,
         });
         recovery::settle_earlier_writes(&app)?;
-        let sweeper = sweeper::start(&app)?;
+        let sweeper = start_sweeper(&app)?;
         let control = Control::start(Arc::clone(&app))?;
         let front = open_front(&app, listeners)?;
         let watchdog = environment.systemd.watchdog.map(Watchdog::new);
@@ -424,6 +424,16 @@ fn listen(address: &ListenAddr) -> Result<Listener, DaemonError> {
         ListenAddr::Unix(path) => Listener::unix(path),
     };
     listener.map_err(|source| DaemonError::Listen { address: address.to_string(), source })
+}
+
+fn start_sweeper(app: &App) -> io::Result<JoinHandle<()>> {
+    let sweeper = Sweeper {
+        reaper: app.reaper.clone(),
+        kill_grace: app.settings.git.kill_grace,
+        leases: app.leases.clone(),
+        store: app.store.clone(),
+    };
+    sweeper.start(&app.settings.sweeper, app.stop.clone(), &app.sweeps)
 }
 
 fn open_front(app: &Arc<App>, listeners: Vec<Listener>) -> Result<Front, DaemonError> {

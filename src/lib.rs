@@ -5,7 +5,8 @@
 //!
 //! | floor | rooms |
 //! |---|---|
-//! | 6 | `main`, [`daemon`]: the composition root |
+//! | 7 | `main`: the program |
+//! | 6 | [`daemon`]: the composition root |
 //! | 5 | [`cli`], [`http`], [`sweeper`]: the doors |
 //! | 3 | [`git`], [`store`]: the tools |
 //! | 2 | [`supervise`]: the only room that starts, signals and waits for processes |

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
 
 fn serve(flags: Flags, environment: &Environment) -> Result<(), DaemonError> {
     signals::normalise()?;
-    logging::start(environment);
+    start_log(environment);
     let settings = config::load(&flags, environment)?;
     let reload: Reload = {
         let environment = environment.clone();
@@ -33,9 +33,13 @@ fn serve(flags: Flags, environment: &Environment) -> Result<(), DaemonError> {
     Runtime::start(settings, environment)?.run(&reload)
 }
 
+fn start_log(environment: &Environment) {
+    logging::start(environment.log.as_deref(), environment.systemd.notify_socket.is_some());
+}
+
 fn demo(environment: &Environment) -> Result<(), DaemonError> {
     signals::normalise()?;
-    logging::start(environment);
+    start_log(environment);
     let demo = Demo::make()?;
     let settings = demo.settings(environment)?;
     let reload: Reload = {

@@ -3,51 +3,73 @@
 //! A job is short, looks at facts only, and may be run at any time and twice.
 
 use crate::config::SweeperSettings;
-use crate::http::app::App;
-use crate::sys::timetable::{self, Job};
+use crate::git::lease::Leases;
+use crate::store::Store;
+use crate::supervise::Reaper;
+use crate::sys::stop::Stop;
+use crate::sys::timetable::{self, Job, Record};
 use jiff::Timestamp;
 use std::io;
-use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+/// What the jobs work on.
+#[derive(Debug)]
+pub struct Sweeper {
+    /// The one spawner and waiter.
+    pub reaper: Reaper,
+    /// How long an escaped process may take to go after SIGTERM.
+    pub kill_grace: Duration,
+    /// Who pushes to which repository, and what is unclean.
+    pub leases: Leases,
+    /// Users, tokens, writes under way.
+    pub store: Store,
+}
+
 /// A row: the name in `[sweeper]`, the interval's setting, one run.
-type Row = (&'static str, fn(&SweeperSettings) -> Duration, fn(&Arc<App>) -> Result<(), String>);
+type Row = (&'static str, fn(&SweeperSettings) -> Duration, fn(&Sweeper) -> Result<(), String>);
 
 /// Every job.
 const JOBS: [Row; 4] = [
-    ("orphans", |every| every.orphans, end_orphans),
-    ("leftovers", |every| every.leftovers, clean_leftovers),
-    ("tokens", |every| every.tokens, forget_expired_tokens),
-    ("checkpoint", |every| every.checkpoint, checkpoint),
+    ("orphans", |every| every.orphans, Sweeper::end_orphans),
+    ("leftovers", |every| every.leftovers, Sweeper::clean_leftovers),
+    ("tokens", |every| every.tokens, Sweeper::forget_expired_tokens),
+    ("checkpoint", |every| every.checkpoint, Sweeper::checkpoint),
 ];
 
-/// Starts the thread `sweeper`.
-///
-/// # Errors
-/// When it cannot be started.
-pub fn start(app: &Arc<App>) -> io::Result<JoinHandle<()>> {
-    let jobs = JOBS.map(|(name, every, run)| Job { name, every: every(&app.settings.sweeper), run });
-    timetable::start("sweeper", jobs.into(), Arc::clone(app), app.stop.clone(), &app.sweeps)
-}
+impl Sweeper {
+    /// Starts the thread `sweeper`, which runs until the stop begins to drain.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(
+        self,
+        intervals: &SweeperSettings,
+        stop: Stop,
+        record: &Record,
+    ) -> io::Result<JoinHandle<()>> {
+        let jobs = JOBS.map(|(name, every, run)| Job { name, every: every(intervals), run });
+        timetable::start("sweeper", jobs.into(), self, stop, record)
+    }
 
-/// What left its group and outlived its job is told to go, and killed when it does not.
-fn end_orphans(app: &Arc<App>) -> Result<(), String> {
-    app.reaper.sweep_orphans(app.settings.git.kill_grace);
-    Ok(())
-}
+    /// What left its group and outlived its job is told to go, and killed when it does not.
+    fn end_orphans(&self) -> Result<(), String> {
+        self.reaper.sweep_orphans(self.kill_grace);
+        Ok(())
+    }
 
-/// What a killed git left and a foreign writer kept from being cleaned.
-fn clean_leftovers(app: &Arc<App>) -> Result<(), String> {
-    app.leases.tend();
-    Ok(())
-}
+    /// What a killed git left and a foreign writer kept from being cleaned.
+    fn clean_leftovers(&self) -> Result<(), String> {
+        self.leases.tend();
+        Ok(())
+    }
 
-fn forget_expired_tokens(app: &Arc<App>) -> Result<(), String> {
-    app.store.users().forget_expired(Timestamp::now()).map(drop).map_err(|error| error.to_string())
-}
+    fn forget_expired_tokens(&self) -> Result<(), String> {
+        self.store.users().forget_expired(Timestamp::now()).map(drop).map_err(|error| error.to_string())
+    }
 
-/// Keeps the write-ahead log short.
-fn checkpoint(app: &Arc<App>) -> Result<(), String> {
-    app.store.checkpoint().map_err(|error| error.to_string())
+    /// Keeps the write-ahead log short.
+    fn checkpoint(&self) -> Result<(), String> {
+        self.store.checkpoint().map_err(|error| error.to_string())
+    }
 }

@@ -109,8 +109,10 @@ mod tests {
     #[test]
     fn an_inherited_descriptor_is_closed_on_exec() {
         let file = File::open("/dev/null").unwrap();
-        // SAFETY: dup(2) answers a new descriptor, which nobody else owns.
-        let leaked = unsafe { OwnedFd::from_raw_fd(libc::dup(file.as_raw_fd())) };
+        // SAFETY: dup(2) touches no memory.
+        let copy = unsafe { libc::dup(file.as_raw_fd()) };
+        // SAFETY: dup(2) answered a new descriptor, which nobody else owns.
+        let leaked = unsafe { OwnedFd::from_raw_fd(copy) };
         let flags = || nix::fcntl::fcntl(&leaked, nix::fcntl::FcntlArg::F_GETFD).unwrap();
         assert_eq!(flags() & libc::FD_CLOEXEC, 0);
         seal_descriptors().unwrap();

@@ -1,22 +1,17 @@
 //! The log: one line per event on standard error, for a terminal with its time, for the service manager with its level
 //! (sd-daemon(3)), which has its own clock.
 
-use crate::config::Environment;
 use env_logger::fmt::Formatter;
 use jiff::Timestamp;
 use log::{Level, LevelFilter, Record};
 use std::io::{self, Write};
 
-/// Starts the log. `TIDEGATE_LOG` or `RUST_LOG` filter it, in the syntax of `env_logger`; without them `info` and above
-/// are shown.
-pub fn start(environment: &Environment) {
+/// Starts the log. `filter` has the syntax of `env_logger`; without it `info` and above are shown. `is_managed` says
+/// that the service manager reads it.
+pub fn start(filter: Option<&str>, is_managed: bool) {
     let mut builder = env_logger::Builder::new();
-    builder.filter_level(LevelFilter::Info).parse_filters(environment.log.as_deref().unwrap_or_default());
-    if environment.systemd.notify_socket.is_some() {
-        builder.format(managed);
-    } else {
-        builder.format(plain);
-    }
+    builder.filter_level(LevelFilter::Info).parse_filters(filter.unwrap_or_default());
+    builder.format(if is_managed { managed } else { plain });
     builder.init();
 }
 

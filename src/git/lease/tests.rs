@@ -1,0 +1,180 @@
+//! Entering, leaving and cleaning, with a sweep that only counts.
+
+use super::*;
+use crate::sys::thread;
+use crossbeam::channel::{Receiver, Sender, unbounded};
+
+const LONG: Duration = Duration::from_secs(30);
+
+fn repository(name: &str) -> Repository {
+    let path = PathBuf::from(format!("/srv/{name}.git"));
+    Repository { git_dir: path.clone(), common_dir: path }
+}
+
+fn later() -> Instant {
+    Instant::now() + LONG
+}
+
+/// Leases whose cleanings are reported, and find a foreign writer as long as `is_occupied` says so.
+fn leases(is_occupied: &Arc<AtomicBool>) -> (Leases, Receiver<Footprint>) {
+    let (tell, told) = unbounded();
+    let is_occupied = is_occupied.clone();
+    let sweep = move |_: &Repository, _: Window, footprint: &Footprint| {
+        tell.send(footprint.clone()).unwrap();
+        let skipped = if is_occupied.load(Ordering::SeqCst) { vec!["x.lock".into()] } else { Vec::new() };
+        Ok(Swept { skipped, ..Swept::default() })
+    };
+    (Leases::cleaning_with(Box::new(sweep)), told)
+}
+
+fn quiet() -> (Leases, Receiver<Footprint>) {
+    leases(&Arc::new(AtomicBool::new(false)))
+}
+
+fn enter(leases: &Leases, name: &str) -> Lease {
+    leases.enter(&repository(name), Footprint::default(), Box::new(()), later(), || false).unwrap()
+}
+
+/// A record that reports its end.
+struct Note(Sender<()>);
+
+impl Drop for Note {
+    fn drop(&mut self) {
+        let _ = self.0.send(());
+    }
+}
+
+fn enter_with_note(leases: &Leases, name: &str) -> (Lease, Receiver<()>) {
+    let (tell, told) = unbounded();
+    let record = Box::new(Note(tell));
+    let lease =
+        leases.enter(&repository(name), Footprint::of_maintenance(), record, later(), || false).unwrap();
+    (lease, told)
+}
+
+#[test]
+fn pushes_enter_side_by_side_and_leave_no_entry() {
+    let (leases, cleanings) = quiet();
+    let both = [enter(&leases, "a"), enter(&leases, "a")];
+    let (other, note) = enter_with_note(&leases, "b");
+    assert_eq!(leases.lock().len(), 2);
+    both.into_iter().for_each(Lease::settle);
+    assert!(note.is_empty());
+    other.settle();
+    assert!(leases.lock().is_empty());
+    assert!(cleanings.is_empty() && note.try_recv().is_ok());
+}
+
+#[test]
+fn after_a_killed_push_nobody_enters_until_the_last_one_out_has_cleaned() {
+    let (leases, cleanings) = quiet();
+    let alive = enter(&leases, "a");
+    let (killed, note) = enter_with_note(&leases, "a");
+    drop(killed);
+    assert!(cleanings.is_empty() && note.is_empty());
+
+    let soon = Instant::now() + Duration::from_millis(20);
+    let refused = leases.enter(&repository("a"), Footprint::default(), Box::new(()), soon, || false);
+    assert_eq!(refused.unwrap_err(), LeaseError::Deadline);
+    let gone = leases.enter(&repository("a"), Footprint::default(), Box::new(()), later(), || true);
+    assert_eq!(gone.unwrap_err(), LeaseError::ClientGone);
+    let waiting = {
+        let leases = leases.clone();
+        thread::spawn("waiting", move || enter(&leases, "a").settle()).unwrap()
+    };
+    enter(&leases, "b").settle();
+    alive.settle();
+    waiting.join().unwrap();
+    assert_eq!(cleanings.try_iter().collect::<Vec<_>>(), [Footprint::of_maintenance()]);
+    assert!(note.try_recv().is_ok());
+    assert!(leases.lock().is_empty());
+}
+
+#[test]
+fn a_push_is_out_only_when_its_processes_are() {
+    let (leases, cleanings) = quiet();
+    let (killed, note) = enter_with_note(&leases, "a");
+    let hold = killed.hold();
+    drop(killed);
+    let soon = Instant::now() + Duration::from_millis(5);
+    let refused = leases.enter(&repository("a"), Footprint::default(), Box::new(()), soon, || false);
+    assert_eq!(refused.unwrap_err(), LeaseError::Deadline);
+    assert!(cleanings.is_empty());
+    drop(hold);
+    assert!(cleanings.is_empty(), "the thread that drops the hold may be the reaper");
+    assert_eq!(leases.tend(), 0);
+    assert_eq!(cleanings.len(), 1);
+    assert!(note.try_recv().is_ok());
+}
+
+#[test]
+fn whoever_enters_first_cleans_what_a_late_process_left() {
+    let (leases, cleanings) = quiet();
+    let (killed, _note) = enter_with_note(&leases, "a");
+    let hold = killed.hold();
+    drop(killed);
+    drop(hold);
+    enter(&leases, "a").settle();
+    assert_eq!(cleanings.len(), 1);
+    assert!(leases.lock().is_empty());
+}
+
+#[test]
+fn a_foreign_writer_postpones_the_cleaning_but_does_not_close_the_repository() {
+    let is_occupied = Arc::new(AtomicBool::new(true));
+    let (leases, cleanings) = leases(&is_occupied);
+    let (killed, note) = enter_with_note(&leases, "a");
+    drop(killed);
+    assert_eq!(cleanings.len(), 1);
+    enter(&leases, "a").settle();
+    assert_eq!((leases.tend(), cleanings.len()), (1, 1), "a postponed cleaning rests");
+
+    leases.lock().values_mut().for_each(|entry| entry.retry_at = Instant::now());
+    is_occupied.store(false, Ordering::SeqCst);
+    assert!(note.is_empty());
+    assert_eq!((leases.tend(), cleanings.len()), (0, 2));
+    assert!(note.try_recv().is_ok() && leases.lock().is_empty());
+}
+
+#[test]
+fn what_an_earlier_life_left_is_cleaned_before_the_first_push() {
+    let (leases, cleanings) = quiet();
+    let window = Window { from: SystemTime::UNIX_EPOCH, until: SystemTime::now() };
+    leases.remember(&repository("a"), window, Footprint::of_maintenance(), Box::new(())).unwrap();
+    enter(&leases, "a").settle();
+    assert_eq!(cleanings.len(), 1);
+}
+
+#[test]
+fn postponed_cleanings_are_bounded() {
+    let (leases, _cleanings) = leases(&Arc::new(AtomicBool::new(true)));
+    for _ in 0..POSTPONED_MAX + 3 {
+        drop(enter(&leases, "a"));
+    }
+    assert_eq!(leases.lock()[Path::new("/srv/a.git")].postponed.len(), POSTPONED_MAX);
+}
+
+#[test]
+fn many_threads_that_enter_leave_and_are_killed_end_clean() {
+    let (leases, _cleanings) = quiet();
+    let worker = |number: usize| {
+        let leases = leases.clone();
+        let body = move || {
+            for round in 0..50 {
+                let lease = enter(&leases, "a");
+                let hold = lease.hold();
+                if (number + round).is_multiple_of(3) {
+                    drop(lease)
+                } else {
+                    lease.settle()
+                }
+                drop(hold);
+            }
+        };
+        thread::spawn(format!("pusher-{number}"), body).unwrap()
+    };
+    let workers: Vec<_> = (0..4).map(worker).collect();
+    workers.into_iter().for_each(|worker| worker.join().unwrap());
+    assert_eq!(leases.tend(), 0);
+    assert!(leases.lock().is_empty());
+}
