@@ -142,6 +142,11 @@ impl Body {
         }
     }
 
+    /// Forgets that the client waits for `100 Continue`: an answer has begun, and nothing may come before it.
+    pub(super) fn answered(&mut self) {
+        self.expects_continue = false;
+    }
+
     /// Reads some bytes; 0 at the end of the body. The first read tells a waiting client to go on.
     pub(super) fn read(
         &mut self,

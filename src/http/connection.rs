@@ -77,7 +77,8 @@ fn next_request(wire: &mut Wire, patience: Patience) -> Next {
     loop {
         // A head is parsed when a line of it is complete, so that a dribbling client costs no work per byte.
         let unread = wire.inbox.unread();
-        if unread[scanned..].contains(&b'\n') || unread.len() >= wire.house.limits.head_bytes {
+        let full = unread.len() >= wire.house.limits.head_bytes;
+        if unread[scanned..].contains(&b'\n') || full || head::is_tls(unread) {
             match head::parse(unread, &wire.house.limits, &wire.house.proxies, wire.socket.peer().ip()) {
                 Ok(Some(parts)) => {
                     wire.inbox.consume(parts.bytes);

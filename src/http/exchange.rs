@@ -134,6 +134,7 @@ impl Exchange {
         let framing = Framing::of(&self.request, status, len);
         self.keep &=
             framing != Framing::UntilClose && self.body.is_drainable(DRAIN_MAX) && self.wire.house.may_keep();
+        self.body.answered();
         let afterwards = match (self.keep, self.request.version) {
             (false, _) => Afterwards::Close,
             (true, Version::Http10) => Afterwards::KeepAsked,

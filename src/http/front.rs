@@ -38,8 +38,8 @@ const DEPARTING_MAX: usize = 64;
 /// How long such a client's connection stays open at most.
 const DEPARTING_LIMIT: Duration = Duration::from_secs(1);
 
-/// How often the thread looks whether they have left.
-const DEPARTING_TICK: Duration = Duration::from_millis(100);
+/// How often the thread looks whether they have left, and for a new reserve when it has none.
+const TICK: Duration = Duration::from_millis(100);
 
 /// Warnings about the same trouble come this far apart.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
@@ -350,13 +350,19 @@ struct Departing {
     until: Instant,
 }
 
+/// Whatever ends the thread, a panic included: nobody can come in any more, and the daemon must hear of it.
+struct EndOfAccepting(Stop);
+
+impl Drop for EndOfAccepting {
+    fn drop(&mut self) {
+        self.0.raise(Level::Draining);
+    }
+}
+
 impl Acceptor {
     fn run(mut self, listeners: Vec<Listener>) -> io::Result<()> {
-        let result = self.accept_until_stopped(&listeners);
-        drop(listeners);
-        // Whatever ended this thread, nobody can come in any more: the daemon must hear of it.
-        self.house.stop.raise(Level::Draining);
-        result
+        let _end = EndOfAccepting(self.house.stop.clone());
+        self.accept_until_stopped(&listeners)
     }
 
     fn accept_until_stopped(&mut self, listeners: &[Listener]) -> io::Result<()> {
@@ -367,8 +373,13 @@ impl Acceptor {
         let mut ready = vec![false; watches.len()];
         while stop.is_running() {
             self.see_off();
-            let tick = (!self.departing.is_empty()).then_some(DEPARTING_TICK);
-            poll::wait_for_any(&watches, &mut ready, tick)?;
+            self.restore_reserve();
+            let busy = !self.departing.is_empty() || self.reserve.is_none();
+            let tick = busy.then_some(TICK);
+            if let Err(error) = poll::wait_for_any(&watches, &mut ready, tick) {
+                self.rest_or_give_up(error)?;
+                continue;
+            }
             for (listener, _) in listeners.iter().zip(&ready).filter(|(_, ready)| **ready) {
                 self.accept_batch(listener)?;
             }
@@ -388,15 +399,22 @@ impl Acceptor {
             match Trouble::of(&error) {
                 Trouble::Over => break,
                 Trouble::ThisClient => log::debug!("a client of {} left early: {error}", listener.address()),
-                Trouble::NoDescriptor => return self.turn_away_without_descriptor(listener),
-                Trouble::Shortage => {
-                    self.warn(&format!("cannot accept clients for a moment: {error}"));
-                    self.back_off();
+                Trouble::NoDescriptor => {
+                    self.turn_away_without_descriptor(listener);
                     break;
                 }
-                Trouble::Broken => return Err(error),
+                Trouble::Shortage | Trouble::Broken => return self.rest_or_give_up(error),
             }
         }
+        Ok(())
+    }
+
+    fn rest_or_give_up(&mut self, error: io::Error) -> io::Result<()> {
+        if Trouble::of(&error) == Trouble::Broken {
+            return Err(error);
+        }
+        self.warn(&format!("cannot accept clients for a moment: {error}"));
+        self.back_off();
         Ok(())
     }
 
@@ -444,21 +462,26 @@ impl Acceptor {
 
     /// Uses the reserve to tell one waiting client. Without it the client would stay in the backlog and poll would
     /// report it again at once, for ever.
-    fn turn_away_without_descriptor(&mut self, listener: &Listener) -> io::Result<()> {
+    fn turn_away_without_descriptor(&mut self, listener: &Listener) {
         self.departing.clear();
         self.warn("no descriptor is left for a client: raise LimitNOFILE or lower limits.connections");
-        if self.reserve.take().is_some()
-            && let Ok(socket) = listener.accept()
-        {
+        match self.reserve.take() {
+            Some(reserve) => drop(reserve),
+            None => return self.back_off(),
+        }
+        if let Ok(socket) = listener.accept() {
             self.house.counters.accepted.fetch_add(1, Ordering::Relaxed);
             self.house.counters.refused(Refusal::NoDescriptor);
             say_goodbye(&socket, &busy());
         }
-        self.reserve = File::open("/dev/null").ok();
+        self.restore_reserve();
+    }
+
+    /// Another thread may have been quicker to take the descriptor, so this is tried until it succeeds.
+    fn restore_reserve(&mut self) {
         if self.reserve.is_none() {
-            self.back_off();
+            self.reserve = File::open("/dev/null").ok();
         }
-        Ok(())
     }
 
     fn back_off(&self) {

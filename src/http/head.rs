@@ -66,6 +66,14 @@ pub(super) struct RequestParts {
     pub(super) bytes: usize,
 }
 
+/// The first byte of every TLS connection (a handshake record, RFC 8446 §5.1). No method begins with it.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// Whether a head can be judged although no line of it is complete: somebody tries TLS, and would wait for the limit.
+pub(super) fn is_tls(input: &[u8]) -> bool {
+    input.first() == Some(&TLS_HANDSHAKE)
+}
+
 /// Reads a head from the start of `input`; `None` when it is not complete.
 pub(super) fn parse(
     input: &[u8],
@@ -73,6 +81,9 @@ pub(super) fn parse(
     proxies: &TrustedProxies,
     socket: Option<IpAddr>,
 ) -> Result<Option<RequestParts>, Refused> {
+    if is_tls(input) {
+        return Err(Refused::new(400, "this is TLS, and plain HTTP is spoken here: use http:// in the URL"));
+    }
     let bounds = Limits::new()
         .with_max_start_line(limits.head_bytes / 2)
         .with_max_header_bytes(limits.head_bytes)

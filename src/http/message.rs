@@ -112,7 +112,7 @@ impl Headers {
         Self::default()
     }
 
-    /// Adds a field. One that cannot be sent (see [`Head::write`](Head)) is found when it is written, not here.
+    /// Adds a field. One that could split an answer is found when the answer is written, not here.
     pub fn push(&mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) {
         self.0.push((name.into(), value.into()));
     }

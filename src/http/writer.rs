@@ -1,7 +1,7 @@
 //! The sending half of an exchange: frames a body and pushes it to a client that may be slow, stuck or gone.
 //!
 //! A [`ResponseWriter`] is independent of the thread that began the answer: a git worker writes it while the request's
-//! thread waits. What it did is told to the connection through a [`Reply`]. Nothing is buffered: when a call returns,
+//! thread waits. What it did is told to the connection through a `Reply`. Nothing is buffered: when a call returns,
 //! the kernel has the bytes; a chunk, its framing and the head before it leave in one system call.
 
 use crate::http::front::FrontLimits;

@@ -26,7 +26,8 @@ const BACKLOG: i32 = 1024;
 const KEEPALIVE_TIME: Duration = Duration::from_secs(30);
 /// ... come this often ...
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// ... and this many unanswered ones end the connection: a machine that vanished is noticed within a minute.
+/// ... and this many unanswered ones end the connection, unless `TCP_USER_TIMEOUT` allows more: where it is set, Linux
+/// asks for its time instead of their number.
 const KEEPALIVE_PROBES: u32 = 3;
 
 /// A client that owes us an acknowledgement and has sent none for this long is gone: ten retransmissions or so.
@@ -390,6 +391,22 @@ mod tests {
         let limit = Some(Duration::from_secs(10));
         assert_eq!(poll::wait([Some((socket.fd(), Interest::HangUp))], limit).unwrap(), [true]);
         assert!(socket.is_gone(), "unread bytes must not hide the end");
+    }
+
+    #[test]
+    fn a_prepared_socket_has_its_options_and_no_child_inherits_it() {
+        let (_client, socket) = pair();
+        socket.prepare(Duration::from_secs(120)).unwrap();
+        let inner = &socket.inner;
+        assert!(inner.keepalive().unwrap() && inner.tcp_nodelay().unwrap() && inner.nonblocking().unwrap());
+        assert_eq!(inner.tcp_keepalive_time().unwrap(), KEEPALIVE_TIME);
+        assert_eq!(inner.tcp_keepalive_interval().unwrap(), KEEPALIVE_INTERVAL);
+        assert_eq!(inner.tcp_keepalive_retries().unwrap(), KEEPALIVE_PROBES);
+        assert_eq!(inner.tcp_user_timeout().unwrap(), Some(Duration::from_secs(120)));
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", inner.as_raw_fd())).unwrap();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+        let flags = i32::from_str_radix(flags.trim(), 8).unwrap();
+        assert_eq!(flags & libc::O_CLOEXEC, libc::O_CLOEXEC);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use crate::support::{Stage, get, pattern, post, post_chunks};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use std::io::Write;
 use std::net::Shutdown;
 
@@ -19,6 +21,38 @@ fn bodies_arrive_as_they_were_sent() {
         let chunks: Vec<&[u8]> = body.chunks(7777).collect();
         assert_eq!(stage.ask(post_chunks("/echo", &chunks)).body, body);
     }
+}
+
+#[test]
+fn chunks_mean_the_same_however_they_are_cut_and_sent() {
+    let stage = Stage::new();
+    let body = pattern(20_000);
+    let cuts =
+        (proptest::collection::vec(1_usize..3000, 1..20), proptest::collection::vec(1_usize..3000, 1..20));
+    let outcome = TestRunner::new(ProptestConfig::with_cases(50)).run(&cuts, |(chunks, sends)| {
+        let wire = post_chunks("/echo", &cut(&body, &chunks));
+        let mut client = stage.connect();
+        for piece in cut(&wire, &sends) {
+            client.send(piece);
+        }
+        prop_assert!(client.answer().body == body);
+        Ok(())
+    });
+    outcome.unwrap();
+}
+
+/// Cuts `bytes` into pieces of these sizes, again and again.
+fn cut<'a>(mut bytes: &'a [u8], sizes: &[usize]) -> Vec<&'a [u8]> {
+    let mut pieces = Vec::new();
+    for size in sizes.iter().cycle() {
+        if bytes.is_empty() {
+            break;
+        }
+        let (piece, rest) = bytes.split_at(bytes.len().min(*size));
+        pieces.push(piece);
+        bytes = rest;
+    }
+    pieces
 }
 
 #[test]

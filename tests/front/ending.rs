@@ -1,10 +1,13 @@
 //! The end: draining, killing, and what is left.
 
-use crate::support::{HANGING, Stage, eventually, get, pause};
+use crate::support::{HANGING, Stage, eventually, get, pause, raise};
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
+use tidegate::http::front::FrontLimits;
 use tidegate::http::writer::WriteError;
+use tidegate::sys::net::Listener;
 use tidegate::sys::stop::Level;
 
 #[test]
@@ -67,6 +70,31 @@ fn killing_cuts_whoever_waits_for_a_client() {
     eventually("nobody is left", || stage.front().view().connections() == 0);
     assert_eq!(stage.scene.writes(), [Err(WriteError::Stopped)]);
     assert!(stage.scene.errors()[0].contains("stopping"));
+}
+
+#[test]
+fn a_listener_that_breaks_ends_the_front_and_is_named() {
+    let listening = TcpListener::bind("127.0.0.1:0").unwrap();
+    let broken = Listener::inherited(listening.try_clone().unwrap().into()).unwrap();
+    let (_, stop, front) = raise(vec![broken], FrontLimits::default(), &[]);
+    nix::sys::socket::shutdown(listening.as_raw_fd(), nix::sys::socket::Shutdown::Both).unwrap();
+    eventually("the daemon is told to stop", || stop.level() == Level::Draining);
+    let ended = front.join(Instant::now());
+    assert_eq!(ended.fault.unwrap().kind(), std::io::ErrorKind::InvalidInput);
+}
+
+#[test]
+fn every_thread_of_the_front_has_a_name() {
+    let stage = Stage::new();
+    let _client = stage.connect();
+    let names = || -> Vec<String> {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap().map_while(Result::ok);
+        tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok()).collect()
+    };
+    eventually("both are seen", || {
+        let names = names();
+        names.iter().any(|name| name == "front\n") && names.iter().any(|name| name.starts_with("request-"))
+    });
 }
 
 #[test]

@@ -73,6 +73,7 @@ const ROWS: &[(&str, u16)] = &[
     ("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 501),
     ("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n", 501),
     ("POST / HTTP/1.1\r\nHost: a\r\nExpect: miracles\r\nContent-Length: 1\r\n\r\n", 417),
+    ("\x16\x03\x01\x02\x00\x01\x00\x01\x03\x03", 400),
     // What must be said once.
     ("GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Basic YQ==\r\nAuthorization: Basic Yg==\r\n\r\n", 400),
     ("GET / HTTP/1.1\r\nHost: a\r\nGit-Protocol: version=2\r\nGit-Protocol: version=1\r\n\r\n", 400),
