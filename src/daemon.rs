@@ -446,8 +446,7 @@ fn open_front(app: &Arc<App>, listeners: Vec<Listener>) -> Result<Front, DaemonE
         write_stall: limits.write_stall,
         ..FrontLimits::default()
     };
-    let networks: Vec<String> = app.settings.trusted_proxies.iter().map(ToString::to_string).collect();
-    let proxies = TrustedProxies::parse(networks.iter().map(String::as_str)).map_err(io::Error::other)?;
+    let proxies = TrustedProxies::new(app.settings.trusted_proxies.clone());
     let front =
         Front::start(listeners, limits, proxies, Arc::new(Public(Arc::clone(app))), app.stop.clone())?;
     app.front.get_or_init(|| front.view());

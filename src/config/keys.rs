@@ -1,7 +1,7 @@
 //! The table of all keys: name, kind, and the field that each one sets.
 
 use super::{ListenAddr, Settings};
-use crate::model::net::IpNet;
+use crate::model::net::Proxy;
 use crate::model::units;
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -30,7 +30,7 @@ enum Field {
     OptionalPath(fn(&mut Settings) -> &mut Option<PathBuf>),
     Url(fn(&mut Settings) -> &mut Option<String>),
     Listen(fn(&mut Settings) -> &mut Vec<ListenAddr>),
-    Networks(fn(&mut Settings) -> &mut Vec<IpNet>),
+    Proxies(fn(&mut Settings) -> &mut Vec<Proxy>),
 }
 
 /// Every key, in the order in which they are printed: those without a section first, then section by section.
@@ -41,7 +41,7 @@ pub(super) const KEYS: &[Key] = &[
     Key { path: "data_dir",                 field: Field::Path(|s| &mut s.data_dir) },
     Key { path: "root",                     field: Field::OptionalPath(|s| &mut s.root) },
     Key { path: "follow_symlinks",          field: Field::Flag(|s| &mut s.follow_symlinks) },
-    Key { path: "trusted_proxies",          field: Field::Networks(|s| &mut s.trusted_proxies) },
+    Key { path: "trusted_proxies",          field: Field::Proxies(|s| &mut s.trusted_proxies) },
     Key { path: "insecure_http",            field: Field::Flag(|s| &mut s.insecure_http) },
     Key { path: "anonymous_push",           field: Field::Flag(|s| &mut s.anonymous_push) },
     Key { path: "limits.connections",       field: Field::Count(COUNT_MAX, |s| &mut s.limits.connections) },
@@ -152,7 +152,7 @@ impl Key {
             Field::OptionalPath(field) => *field(settings) = Some(parsed(written, PATH_FORM, parse_path)?),
             Field::Url(field) => *field(settings) = Some(parsed(written, URL_FORM, parse_url)?),
             Field::Listen(field) => *field(settings) = parsed_list(written, LISTEN_FORM, ListenAddr::parse)?,
-            Field::Networks(field) => *field(settings) = networks(written)?,
+            Field::Proxies(field) => *field(settings) = proxies(written)?,
         }
         Ok(())
     }
@@ -171,7 +171,7 @@ impl Key {
             Field::OptionalPath(field) => quoted(field(settings).as_ref()?.display()),
             Field::Url(field) => quoted(field(settings).as_ref()?),
             Field::Listen(field) => quoted_list(field(settings)),
-            Field::Networks(field) => quoted_list(field(settings)),
+            Field::Proxies(field) => quoted_list(field(settings)),
         })
     }
 }
@@ -180,7 +180,7 @@ const PATH_FORM: &str = "a path";
 const URL_FORM: &str = "an address such as \"https://git.example.com\"";
 const LISTEN_FORM: &str =
     "an address to listen at such as \"127.0.0.1:8418\" or \"unix:/path\", or a list of them";
-const NETWORKS_FORM: &str = "a list of networks such as [\"10.0.0.0/8\"]";
+const PROXIES_FORM: &str = "a list such as [\"10.0.0.0/8\", \"unix\"]";
 
 fn parsed<T, E: Display>(
     written: &Written,
@@ -204,11 +204,11 @@ fn parsed_list<T, E: Display>(
 }
 
 /// No proxies is the default; of addresses to listen at, an empty list would be a gate without a door.
-fn networks(written: &Written) -> Result<Vec<IpNet>, String> {
+fn proxies(written: &Written) -> Result<Vec<Proxy>, String> {
     if written.list().is_some_and(<[_]>::is_empty) {
         return Ok(Vec::new());
     }
-    parsed_list(written, NETWORKS_FORM, IpNet::parse)
+    parsed_list(written, PROXIES_FORM, Proxy::parse)
 }
 
 fn count(written: &Written, most: usize) -> Result<usize, String> {

@@ -15,7 +15,7 @@ pub use environment::{Environment, Systemd};
 pub use listen::{ListenAddr, ListenError};
 
 use crate::model::access::{Pushers, Rule, Rules};
-use crate::model::net::IpNet;
+use crate::model::net::Proxy;
 use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
@@ -37,7 +37,7 @@ pub struct Settings {
     /// Whether symbolic links may lead out of `root`.
     pub follow_symlinks: bool,
     /// Whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Vec<IpNet>,
+    pub trusted_proxies: Vec<Proxy>,
     /// Whether tokens may cross a network in the clear.
     pub insecure_http: bool,
     /// Whether pushes need no credential where no rule matches; on loopback only.
@@ -330,7 +330,9 @@ impl Settings {
     fn exposed(&self, listen: &[ListenAddr]) -> Vec<Problem> {
         let public = listen.iter().filter(|address| !address.is_local());
         let problem = |key: &str, why: String| Problem { place: String::new(), key: key.into(), why };
-        let protected = self.insecure_http || !self.trusted_proxies.is_empty();
+        // A proxy before a unix socket ends no TLS for those who come over the network.
+        let has_net = self.trusted_proxies.iter().any(|proxy| matches!(proxy, Proxy::Net(_)));
+        let protected = self.insecure_http || has_net;
         public
             .flat_map(|address| {
                 let clear = (!protected).then(|| {

@@ -11,7 +11,7 @@ public_url = "https://git.example.com/"
 data_dir = "/var/lib/tidegate"
 root = "/srv/git \"quoted\"\\"
 follow_symlinks = true
-trusted_proxies = ["10.0.0.0/8", "fd00::/8", "192.0.2.1"]
+trusted_proxies = ["10.0.0.0/8", "fd00::/8", "192.0.2.1", "unix"]
 insecure_http = true
 anonymous_push = true
 
@@ -241,6 +241,7 @@ fn a_flag_wins_over_a_variable_and_a_variable_over_the_default() {
 fn a_public_listener_needs_a_proxy_or_a_plain_word() {
     let found = problems("listen = [\"0.0.0.0:80\", \"127.0.0.1:80\"]", &[]);
     assert!(found.len() == 1 && found[0].contains("0.0.0.0:80 is not a loopback address"), "{found:?}");
+    assert_eq!(problems("listen = \"0.0.0.0:80\"\ntrusted_proxies = [\"unix\"]", &[]).len(), 1);
     assert!(problems("listen = \"0.0.0.0:80\"\ninsecure_http = true", &[]).is_empty());
     assert!(problems("listen = \"0.0.0.0:80\"\ntrusted_proxies = [\"10.0.0.1\"]", &[]).is_empty());
 }

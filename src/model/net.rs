@@ -1,8 +1,11 @@
-//! Networks in CIDR notation, for the proxies that are believed.
+//! Networks in CIDR notation, and the proxies that are believed.
 
 use std::fmt;
 use std::net::IpAddr;
 use thiserror::Error;
+
+/// How a proxy before a unix socket is written.
+const UNIX: &str = "unix";
 
 /// A network: the addresses that share the first `prefix` bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -11,11 +14,22 @@ pub struct IpNet {
     prefix: u32,
 }
 
+/// Whose word about a client's address is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Proxy {
+    /// Whoever connects to a unix socket of ours.
+    Unix,
+    /// Whoever connects from this network.
+    Net(IpNet),
+}
+
 /// Why a text is no network.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum NetError {
     /// Neither an address nor an address with a prefix.
-    #[error("{0:?} is not a network: write it as 10.0.0.0/8, fd00::/8 or a single address")]
+    #[error(
+        "{0:?} is no network: write it as 10.0.0.0/8, fd00::/8 or a single address, or unix for a unix socket"
+    )]
     Malformed(String),
     /// Bits are set that the prefix does not cover, so the writer meant another network or one address.
     #[error("{text:?} has bits set behind its prefix: write {meant} or a single address")]
@@ -66,6 +80,26 @@ impl IpNet {
     }
 }
 
+impl Proxy {
+    /// Reads `unix`, or a network.
+    ///
+    /// # Errors
+    /// When the text is neither.
+    pub fn parse(text: &str) -> Result<Self, NetError> {
+        if text == UNIX { Ok(Self::Unix) } else { IpNet::parse(text).map(Self::Net) }
+    }
+
+    /// Whether a connection from `peer` (`None`: through a unix socket) comes from this proxy.
+    #[must_use]
+    pub fn is(&self, peer: Option<IpAddr>) -> bool {
+        match (self, peer) {
+            (Self::Unix, None) => true,
+            (Self::Net(net), Some(address)) => net.contains(address),
+            (Self::Unix, Some(_)) | (Self::Net(_), None) => false,
+        }
+    }
+}
+
 fn parse_prefix(text: &str) -> Option<u32> {
     let digits = (1..=3).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok()).flatten()
@@ -100,6 +134,15 @@ impl fmt::Display for IpNet {
     }
 }
 
+impl fmt::Display for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix => f.write_str(UNIX),
+            Self::Net(net) => net.fmt(f),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,6 +173,16 @@ mod tests {
         assert!(matches!(IpNet::parse("0.0.0.0/0"), Err(NetError::Everything(_))));
         let error = IpNet::parse("10.1.2.3/8").unwrap_err();
         assert!(error.to_string().contains("write 10.0.0.0/8"), "{error}");
+    }
+
+    #[test]
+    fn a_proxy_is_known_by_its_network_or_by_the_unix_socket() {
+        let (unix, net) = (Proxy::parse("unix").unwrap(), Proxy::parse("10.0.0.0/8").unwrap());
+        let inside = Some("10.1.2.3".parse().unwrap());
+        assert!(unix.is(None) && !unix.is(inside));
+        assert!(net.is(inside) && !net.is(None));
+        assert_eq!((unix.to_string().as_str(), net.to_string().as_str()), ("unix", "10.0.0.0/8"));
+        assert!(Proxy::parse("elsewhere").is_err());
     }
 
     proptest! {
