@@ -1,4 +1,12 @@
 //! Git as a tool: every argv and environment, the wire format, the places of repositories, the lanes of workers.
+//!
+//! | for | rooms |
+//! |---|---|
+//! | starting git | [`command`], [`service`], [`version`], [`ask`], [`upkeep`], [`pool`] |
+//! | the wire | [`pktline`], [`sideband`], [`oid`], [`push_request`], [`fetch_request`], [`report`] |
+//! | repositories on disk | [`layout`], [`settings`], [`lease`], [`footprint`], [`leftovers`] |
+//!
+//! Nothing here knows HTTP; only [`ask`] and [`upkeep`] start processes, through `supervise`.
 
 pub mod ask;
 pub mod command;
