@@ -4,7 +4,7 @@
 //! or the server stops; it never waits on one descriptor alone, so a silent git does not hide a dead client and a slow
 //! client does not hide a deadline.
 
-use super::writer::{ResponseWriter, WriteError};
+use super::writer::{PIECE, ResponseWriter, WriteError};
 use crate::git::sideband::Tracker;
 use crate::supervise::{Child, Outcome, Why};
 use crate::sys::net::Socket;
@@ -12,9 +12,6 @@ use crate::sys::poll::{self, Interest};
 use crate::sys::stop::{Level, Stop};
 use std::io;
 use std::time::{Duration, Instant};
-
-/// What is read from git at once: the size of a pipe's buffer.
-const BUFFER: usize = 64 * 1024;
 
 /// How often a silent connection is asked whether the peer's kernel still acknowledges.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -67,7 +64,7 @@ struct Relay<'a> {
 impl Relay<'_> {
     /// `Ok` when the leader has exited and its output is at its end, else the reason to end the group.
     fn run(&mut self) -> Result<(), Why> {
-        let mut buffer = vec![0; BUFFER];
+        let mut buffer = vec![0; PIECE];
         while !(self.exited && self.child.stdout_fd().is_none()) {
             let [gone, killing, output, words, exit] = self.wait()?;
             let is_heartbeat = ![gone, killing, output, words, exit].contains(&true);

@@ -4,21 +4,20 @@
 //! sure that it is cleaned before the next push enters.
 
 use super::Call;
+use super::note::Note;
 use super::work::{self, LastWords, Worked};
 use crate::git::footprint::Footprint;
-use crate::git::lease::{Lease, LeaseError};
+use crate::git::lease::{Lease, LeaseError, Record};
 use crate::git::push_request::{Bounds, PushError, PushRequest};
 use crate::git::report;
+use crate::git::upkeep::Tools;
 use crate::http::exchange::Exchange;
 use crate::http::handler::Served;
 use crate::http::message::Response;
 use crate::http::refusal::Refusal;
 use crate::http::spool::{SpoolError, Unspooled};
-use crate::store::Store;
-use crate::store::writes::WriteId;
 use crate::supervise::Exit;
 use crate::sys::space;
-use jiff::Timestamp;
 use std::fs::File;
 use std::io::{BufReader, Seek};
 use std::time::Instant;
@@ -50,10 +49,23 @@ pub(super) fn push(call: &Call<'_>, exchange: &mut Exchange) -> Result<Served, R
     }
     let worked = result?;
     if worked.settings.maintains() && worked.served.outcome == "ok" {
-        let app = call.app;
-        app.upkeep.request(&app.lanes.upkeep, &app.reaper, &app.git, &call.repository);
+        maintain(call);
     }
     Ok(worked.served)
+}
+
+fn maintain(call: &Call<'_>) {
+    let app = call.app;
+    let tools = Tools { reaper: app.reaper.clone(), git: app.git.clone(), leases: app.leases.clone() };
+    let (store, place) = (app.store.clone(), call.repository.git_dir.clone());
+    let note = move |footprint: &Footprint| match Note::make(store, &place, footprint) {
+        Ok(note) => Some(Box::new(note) as Record),
+        Err(error) => {
+            log::warn!("no maintenance of {place:?}: {error}");
+            None
+        }
+    };
+    app.upkeep.request(&app.lanes.upkeep, tools, &call.repository, note);
 }
 
 /// Whether nothing of git's can be left: it ended by itself, or was never started. Git removes its own traces on every
@@ -104,39 +116,15 @@ fn malformed(error: &PushError) -> Refusal {
 
 fn enter(call: &Call<'_>, exchange: &Exchange, request: &PushRequest) -> Result<Lease, Refusal> {
     let footprint = Footprint::of_push(request);
-    let store = call.app.store.clone();
-    let noted =
-        store.writes().begin(&call.repository.git_dir, store.boot(), &footprint.notes(), Timestamp::now());
-    let id = noted.map_err(|error| Refusal::internal("noting a push", &error))?;
+    let noted = Note::make(call.app.store.clone(), &call.repository.git_dir, &footprint);
+    let note = Box::new(noted.map_err(|error| Refusal::internal("noting a push", &error))?);
     let socket = exchange.socket();
     let until = Instant::now() + call.app.settings.git.queue_wait;
-    let record = Box::new(Note::new(store, id));
-    let entered = call.app.leases.enter(&call.repository, footprint, record, until, || socket.is_gone());
+    let entered = call.app.leases.enter(&call.repository, footprint, note, until, || socket.is_gone());
     entered.map_err(|error| match error {
         LeaseError::ClientGone => Refusal::ClientGone,
         LeaseError::Deadline | LeaseError::Full => Refusal::Busy { at_door: false },
     })
-}
-
-/// The durable note of a push; it goes when nothing of the push is left.
-pub(super) struct Note {
-    store: Store,
-    id: WriteId,
-}
-
-impl Note {
-    /// The note that the store has under `id`.
-    pub(super) fn new(store: Store, id: WriteId) -> Self {
-        Self { store, id }
-    }
-}
-
-impl Drop for Note {
-    fn drop(&mut self) {
-        if let Err(error) = self.store.writes().end(self.id) {
-            log::warn!("{error}; the next start looks after that push again");
-        }
-    }
 }
 
 /// A client that is still sending reads no status. So the rest of a push that is too large is taken and thrown away, up

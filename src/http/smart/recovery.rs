@@ -1,6 +1,6 @@
 //! After a kill: what the pushes of an earlier life left in hosted repositories is cleaned before anything is served.
 
-use super::push::Note;
+use super::note::Note;
 use crate::git::footprint::Footprint;
 use crate::git::leftovers::Window;
 use crate::http::app::App;
@@ -24,13 +24,20 @@ pub fn settle_earlier_writes(app: &App) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// A repository that cannot be looked at keeps its note for the next start; one that is gone needs none.
 fn take_up(app: &App, write: OpenWrite) {
     let OpenWrite { id, repo, refs, started, boot: _ } = write;
-    let note = Box::new(Note::new(app.store.clone(), id));
     let repository = match app.root.at(&repo) {
         Ok(repository) => repository,
-        Err(error) => return log::info!("{} is not looked after any more: {error}", repo.display()),
+        Err(error) if error.is_fault() => {
+            return log::error!("{} cannot be cleaned after an earlier life: {error}", repo.display());
+        }
+        Err(error) => {
+            log::info!("{} is not looked after any more: {error}", repo.display());
+            return drop(Note::of(app.store.clone(), id));
+        }
     };
+    let note = Box::new(Note::of(app.store.clone(), id));
     let window = Window { from: SystemTime::from(started), until: SystemTime::now() };
     if let Err(error) = app.leases.remember(&repository, window, Footprint::from_notes(&refs), note) {
         log::warn!("{}: {error}", repo.display());
