@@ -8,6 +8,7 @@ use super::tail::Tail;
 use crate::sys::poll::{self, Interest, Watch};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc::c_int;
 use nix::unistd::read;
 use std::any::Any;
 use std::fmt;
@@ -20,6 +21,10 @@ use std::time::{Duration, Instant};
 /// How long after SIGKILL a group may take to be gone. One in uninterruptible sleep takes for ever: its worker is freed,
 /// what it holds stays locked, and the gate says so.
 pub const KILL_CAP: Duration = Duration::from_secs(5);
+
+/// How much the pipe from stdout may hold, in bytes: four packets of the largest side band, so that git packs on while one
+/// is on its way into a socket. Measured on 1 GiB: 6 to 17 % less time than with the kernel's 64 KiB, and no more at 1 MiB.
+const STDOUT_PIPE: c_int = 256 * 1024;
 
 /// How much is read from a pipe at a time: all that an ordinary one holds, in bytes.
 const CHUNK: usize = 64 * 1024;
@@ -41,6 +46,8 @@ pub struct Child {
     tail: Tail,
     grace: Duration,
     held: Held,
+    /// Why the owner ended it, also when it had exited by then and could not be told any more.
+    verdict: Option<Why>,
     is_over: bool,
 }
 
@@ -61,6 +68,7 @@ impl Child {
             tail: Tail::default(),
             grace,
             held: Held::default(),
+            verdict: None,
             is_over: false,
         }
     }
@@ -69,6 +77,10 @@ impl Child {
     pub(super) fn prepare_pipes(&self) -> io::Result<()> {
         for pipe in [&self.stdin, &self.stdout, &self.stderr].into_iter().flatten() {
             fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        }
+        if let Some(stdout) = &self.stdout {
+            // A user with many pipes is refused more room (pipe-user-pages-soft), and gets along with less.
+            let _ = fcntl(stdout, FcntlArg::F_SETPIPE_SZ(STDOUT_PIPE));
         }
         Ok(())
     }
@@ -237,6 +249,7 @@ impl Child {
     fn end_group(&mut self, why: Why) -> bool {
         self.stdin = None;
         self.stdout = None;
+        self.verdict = Some(why);
         self.reaper.ask(&self.job, why);
         self.settle(self.grace, true)
     }
@@ -303,7 +316,7 @@ impl Child {
         let (exit, usage) = self.job.left().unwrap_or((Exit::Stuck, Usage::default()));
         Outcome {
             exit,
-            ended: self.job.ended(),
+            ended: self.job.ended().or(self.verdict),
             deadline: self.job.deadline,
             leaked: !is_gone,
             usage,

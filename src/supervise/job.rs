@@ -160,16 +160,31 @@ impl Job {
             }
             Phase::Asked | Phase::Gone => {}
         }
-        let (left, answer) = match wait::take(self.pid) {
-            Taken::Ended(exit, usage) => ((exit, usage), Reaped::Yes),
-            Taken::NotOurs => ((Exit::Lost, Usage::default()), Reaped::Lost),
-            Taken::Alive => return Reaped::No,
-        };
-        state.left = Some(left);
-        self.look(&mut state);
+        match wait::take(self.pid) {
+            Taken::Ended(exit, usage) => {
+                self.deliver(&mut state, exit, usage);
+                Reaped::Yes
+            }
+            Taken::NotOurs => {
+                self.deliver(&mut state, Exit::Lost, Usage::default());
+                Reaped::Lost
+            }
+            Taken::Alive => Reaped::No,
+        }
+    }
+
+    /// Somebody else has waited for the leader, so nobody may signal its number any more.
+    ///
+    /// Write section.
+    pub(super) fn lose(&self) {
+        self.deliver(&mut self.state(), Exit::Lost, Usage::default());
+    }
+
+    fn deliver(&self, state: &mut State, exit: Exit, usage: Usage) {
+        state.left = Some((exit, usage));
+        self.look(state);
         // A full counter is readable, which is all that is needed.
         let _ = self.exited.write(1);
-        answer
     }
 
     /// Whether the leader is reaped and the group is empty.

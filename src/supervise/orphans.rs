@@ -76,9 +76,14 @@ impl Ending {
 }
 
 impl Reaper {
-    /// One orphan pass: processes of jobs that are over get SIGTERM, and SIGKILL `grace` later. Frees what was held for
-    /// leaked jobs that have gone at last. The sweeper calls it every second.
+    /// One orphan pass, for the sweeper to call every second: processes of jobs that are over get SIGTERM, and SIGKILL
+    /// `grace` later.
+    ///
+    /// It also sees to what owners cannot: a deadline holds when the owner does not look at the clock, what was held for a
+    /// leaked job is freed when that has gone at last, and a leader whose status was stolen is found.
     pub fn sweep_orphans(&self, grace: Duration) {
+        self.0.find_lost();
+        self.enforce_deadlines(grace);
         self.free_leaked();
         let escapees = self.escapees();
         let mut told = lock(&self.0.orphans.told);
@@ -184,7 +189,14 @@ impl Reaper {
         if let Some(Err(errno)) = answer
             && errno != Errno::ESRCH
         {
-            log::warn!("cannot send {signal} to process {} of job {}: {errno}", escapee.pid, escapee.job);
+            // Said once and not every second: one of another user cannot be told, nor killed.
+            let level = if signal == Signal::SIGTERM { log::Level::Warn } else { log::Level::Debug };
+            log::log!(
+                level,
+                "cannot send {signal} to process {} of job {}: {errno}",
+                escapee.pid,
+                escapee.job
+            );
         }
     }
 
@@ -197,6 +209,17 @@ impl Reaper {
 
     fn unfinished(&self) -> Vec<Arc<Job>> {
         self.0.jobs().into_iter().filter(|job| !self.is_gone(job)).collect()
+    }
+
+    /// The owner is the one to end its child, and has its grace for it; this is for one that is blocked elsewhere.
+    fn enforce_deadlines(&self, grace: Duration) {
+        let now = Instant::now();
+        for job in self.0.jobs().iter().filter(|job| job.deadline.has_passed(now)) {
+            self.ask(job, Why::Deadline);
+            if now >= job.deadline.at + 2 * grace {
+                self.kill(job);
+            }
+        }
     }
 
     /// Outside of every lock, since dropping a guard runs its owner's code.

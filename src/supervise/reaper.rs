@@ -22,7 +22,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long the reaper rests when there are no children: orphans of a foreign `exec` into a container arrive without a
 /// start of ours that would wake it.
@@ -34,6 +34,10 @@ const BATCH: usize = 64;
 
 /// How long the reaper pauses after a failure of its own, so that one that repeats does not spin.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
+
+/// How long a zombie may wait for the reaper before the watchdog is told: a thousand times what it takes, and more than a
+/// start that the machine delays.
+const OVERDUE: Duration = Duration::from_secs(5);
 
 /// How often members of a dying group are looked for that no event of ours tells of: those whose parent is alive outside
 /// of the group, and those that change parents.
@@ -56,7 +60,7 @@ pub(super) struct Shared {
     counts: Counts,
     oom_score: Option<i32>,
     failed: AtomicBool,
-    last_check: Mutex<Check>,
+    overdue: Mutex<Option<Overdue>>,
 }
 
 /// What the gate guards besides the order of things.
@@ -74,11 +78,12 @@ struct Table {
     jobs: HashMap<u64, Arc<Job>>,
 }
 
-/// What [`Reaper::is_alive`] saw.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Check {
-    zombie: Option<Pid>,
+/// A zombie that [`Reaper::is_alive`] saw, after how many reaps, and when first.
+#[derive(Clone, Copy, Debug)]
+struct Overdue {
+    zombie: Pid,
     reaps: u64,
+    since: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -119,12 +124,13 @@ impl Reaper {
     /// Makes this process the one that orphans come to and starts the thread `reaper`, which lives as long as the
     /// process: whatever is still to be reaped at its end goes to init.
     ///
-    /// Nothing else in the process may wait for children, from here on.
+    /// Nothing else in the process may wait for children, from here on. Descriptors that we inherited are closed to them.
     ///
     /// # Errors
-    /// When the kernel has no subreapers (before Linux 3.4) or no thread can be started.
+    /// When the kernel has no subreapers (before Linux 3.4), `/proc` is not mounted, or no thread can be started.
     pub fn start(mark: Mark) -> io::Result<Self> {
         signals::keep_zombies();
+        limits::seal_descriptors()?;
         if Pid::this().as_raw() != 1 {
             prctl::set_child_subreaper(true)?;
         }
@@ -139,7 +145,7 @@ impl Reaper {
             counts: Counts::default(),
             oom_score: limits::oom_score_of_children(),
             failed: AtomicBool::new(false),
-            last_check: Mutex::default(),
+            overdue: Mutex::default(),
         }));
         let shared = Arc::clone(&reaper.0);
         thread::spawn("reaper", move || shared.reap_for_ever())?;
@@ -212,16 +218,19 @@ impl Reaper {
 
     /// Whether the reaper does its work: for the watchdog, which asks every few seconds. False once its thread has
     /// panicked or met an error that it does not know (it goes on reaping, so that the daemon can stop in order), and
-    /// when the zombie that was there at the last call is there still and nothing was reaped between.
+    /// when one zombie is seen for longer than [`OVERDUE`] while nothing is reaped.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        let zombie = match wait::look(false) {
-            Ok(Look::Zombie(pid)) => Some(pid),
-            Ok(Look::AllAlive | Look::NoChildren) | Err(_) => None,
+        let mut overdue = lock(&self.0.overdue);
+        let reaps = self.0.reaps.count();
+        *overdue = match (wait::look(false), *overdue) {
+            (Ok(Look::Zombie(zombie)), Some(known)) if (known.zombie, known.reaps) == (zombie, reaps) => {
+                Some(known)
+            }
+            (Ok(Look::Zombie(zombie)), _) => Some(Overdue { zombie, reaps, since: Instant::now() }),
+            (Ok(Look::AllAlive | Look::NoChildren) | Err(_), _) => None,
         };
-        let now = Check { zombie, reaps: self.0.reaps.count() };
-        let last = std::mem::replace(&mut *lock(&self.0.last_check), now);
-        let is_stuck = zombie.is_some() && now == last;
+        let is_stuck = overdue.is_some_and(|known| known.since.elapsed() > OVERDUE);
         !is_stuck && !self.0.failed.load(Ordering::Relaxed)
     }
 
@@ -300,6 +309,24 @@ impl Shared {
     /// The jobs that are not over.
     pub(super) fn jobs(&self) -> Vec<Arc<Job>> {
         self.table().jobs.values().cloned().collect()
+    }
+
+    /// Finds leaders that somebody else has waited for, against the rule of the room. Their owners would otherwise wait
+    /// until the deadline and then signal a number that is no longer theirs.
+    pub(super) fn find_lost(&self) {
+        let gate = self.write_gate();
+        let is_lost = |pid: &Pid, _: &mut Arc<Job>| wait::is_foreign(*pid);
+        let lost: Vec<_> = self.table().leaders.extract_if(is_lost).map(|(_, job)| job).collect();
+        lost.iter().for_each(|job| job.lose());
+        drop(gate);
+        for job in lost {
+            self.counts.lost.fetch_add(1, Ordering::Relaxed);
+            log::error!(
+                "somebody else has waited for {} (process {}): its status is lost",
+                job.what,
+                job.pid
+            );
+        }
     }
 
     /// The job whose unreaped leader is `pid`.

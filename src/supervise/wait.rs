@@ -64,6 +64,16 @@ pub(super) fn take(pid: Pid) -> Taken {
     }
 }
 
+/// Whether `pid` is no child of ours: it never was, or somebody has waited for it.
+pub(super) fn is_foreign(pid: Pid) -> bool {
+    let Ok(id) = libc::id_t::try_from(pid.as_raw()) else { return true };
+    // SAFETY: all zeroes is a valid `siginfo_t`.
+    let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
+    let flags = libc::WEXITED | libc::WNOWAIT | libc::WNOHANG;
+    // SAFETY: `info` is valid for writes.
+    Errno::result(unsafe { libc::waitid(libc::P_PID, id, &raw mut info, flags) }) == Err(Errno::ECHILD)
+}
+
 /// A wait without `WUNTRACED` answers exits and fatal signals only.
 fn exit(status: c_int) -> Exit {
     if libc::WIFSIGNALED(status) {

@@ -147,7 +147,8 @@ fn is_inherited(number: c_int) -> bool {
     asked == 0 && (present.sa_sigaction == libc::SIG_IGN || number == libc::SIGCHLD)
 }
 
-/// The default action, without flags. The numbers that the C library keeps for itself refuse, which is right.
+/// The default action, without flags. The two numbers that the C library keeps for itself (32 and 33) refuse; its
+/// `posix_spawn` ignores them in every child, whatever we do.
 fn reset(number: c_int) {
     // SAFETY: all zeroes is a valid `sigaction`: SIG_DFL, no flags, an empty mask.
     let default: libc::sigaction = unsafe { std::mem::zeroed() };
