@@ -9,8 +9,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The longest source file, in lines: a room one can hold in mind.
-const LINES_MAX: usize = 600;
+/// The longest source file, in lines with its tests: about as much as one can hold in mind.
+const LINES_MAX: usize = 640;
 
 /// Runtimes and executors that must not be in the lock file, not even for a test.
 const ASYNC_RUNTIMES: &[&str] = &[
@@ -149,6 +149,8 @@ fn imports_up(path: &str, text: &str, floors: &BTreeMap<String, u32>) -> Vec<Str
     let Some(&own_floor) = floors.get(&own) else {
         return vec![format!("{path}: room `{own}` is missing from the table of floors")];
     };
+    // The binary stands above the library whose floors these are.
+    let own_floor = if own == "main" { own_floor + 1 } else { own_floor };
     let mut found = Vec::new();
     for (line, room) in rooms_named(&tokens(text), module.len()) {
         match floors.get(&room) {
