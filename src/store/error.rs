@@ -77,7 +77,7 @@ pub enum StoreError {
     Damaged(&'static str),
     /// The kernel gave no random bytes.
     #[error("asking the kernel for random bytes: {0}")]
-    Random(getrandom::Error),
+    Random(io::Error),
     /// The name is in use, perhaps in another case.
     #[error("there is a user {0} already: `tidegate user token {0}` gives another token")]
     NameTaken(UserName),

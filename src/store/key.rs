@@ -6,6 +6,7 @@
 
 use super::{StoreError, private};
 use crate::model::secret::Secret;
+use crate::sys::random;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use std::fs;
@@ -97,7 +98,7 @@ pub(super) fn check_given(token: &Secret) -> Result<(), StoreError> {
 /// Random bytes from the kernel.
 pub(super) fn random<const N: usize>() -> Result<[u8; N], StoreError> {
     let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(StoreError::Random)?;
+    random::fill(&mut bytes).map_err(StoreError::Random)?;
     Ok(bytes)
 }
 

@@ -10,6 +10,7 @@ pub mod poll;
 pub mod probe;
 pub mod procfs;
 pub mod proxies;
+pub mod random;
 pub mod signals;
 pub mod space;
 pub mod stop;

@@ -1,0 +1,40 @@
+//! Random bytes from the kernel, by getrandom(2) itself.
+//!
+//! The crate of that name looks the call up with dlsym(3), which a static binary does not have, and then opens
+//! `/dev/random`, which an empty root does not have.
+
+use nix::errno::Errno;
+use nix::libc;
+use std::io;
+
+/// Fills `buffer` with bytes that are fit for keys; waits, once after the machine's start, until the kernel has any.
+///
+/// # Errors
+/// What the kernel says when the call is forbidden or missing.
+pub fn fill(mut buffer: &mut [u8]) -> io::Result<()> {
+    while !buffer.is_empty() {
+        // SAFETY: the pointer and the length are those of one buffer, valid for writes.
+        let answer = unsafe { libc::getrandom(buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+        match Errno::result(answer).map(usize::try_from) {
+            // A request of more than 256 bytes may be cut short by a signal.
+            Ok(filled) => buffer = buffer.split_at_mut(filled.unwrap_or(0)).1,
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_whole_buffer_is_filled_differently_each_time() {
+        let (mut one, mut two) = ([0; 1000], [0; 1000]);
+        fill(&mut one).unwrap();
+        fill(&mut two).unwrap();
+        assert_ne!(one, two);
+        assert!(one[990..].iter().any(|byte| *byte != 0));
+    }
+}
