@@ -149,8 +149,6 @@ fn imports_up(path: &str, text: &str, floors: &BTreeMap<String, u32>) -> Vec<Str
     let Some(&own_floor) = floors.get(&own) else {
         return vec![format!("{path}: room `{own}` is missing from the table of floors")];
     };
-    // The binary stands above the library whose floors these are.
-    let own_floor = if own == "main" { own_floor + 1 } else { own_floor };
     let mut found = Vec::new();
     for (line, room) in rooms_named(&tokens(text), module.len()) {
         match floors.get(&room) {
