@@ -70,6 +70,25 @@ fn the_front_page_has_every_key_with_its_default() {
 }
 
 #[test]
+fn the_front_page_names_every_metric() {
+    let readme = readme();
+    let mut sources = Vec::new();
+    read_sources(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src"), &mut sources);
+    let calls = [".family(", ".single(", ".histogram("];
+    let names: Vec<&str> = sources
+        .iter()
+        .flat_map(|text| calls.iter().flat_map(|call| text.split(call).skip(1)))
+        .filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next())
+        .collect();
+    assert!(names.len() > 10, "the metrics were not found: {names:?}");
+    let missing: Vec<_> = names
+        .iter()
+        .filter(|name| !readme.contains(&format!("`{name}`")) && !readme.contains(&format!("`{name}{{")))
+        .collect();
+    assert!(missing.is_empty(), "README.md does not name the metrics {missing:?}");
+}
+
+#[test]
 fn the_example_configuration_of_the_front_page_is_accepted() {
     let readme = readme();
     let example = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
@@ -143,6 +162,17 @@ fn tidegate() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command
+}
+
+/// The text of every Rust file below `directory`.
+fn read_sources(directory: &Path, texts: &mut Vec<String>) {
+    for path in std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+        if path.is_dir() {
+            read_sources(&path, texts);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            texts.push(std::fs::read_to_string(path).unwrap());
+        }
+    }
 }
 
 fn readme() -> String {
