@@ -45,7 +45,7 @@ impl Key {
     pub(super) fn read_or_make(data_dir: &Path) -> Result<Self, StoreError> {
         let path = path(data_dir);
         if !path.exists() {
-            private::write_new(&path, &random::<32>()?)?;
+            private::write_new(&path, &random::bytes::<32>().map_err(StoreError::Random)?)?;
         }
         Self::read(data_dir)
     }
@@ -82,7 +82,8 @@ impl Key {
 
 /// A token that nobody has: 256 random bits in hexadecimal behind a prefix.
 pub(super) fn random_token() -> Result<Secret, StoreError> {
-    Ok(Secret::new(PREFIX.to_owned() + &hex(&random::<32>()?)))
+    let secret = random::bytes::<32>().map_err(StoreError::Random)?;
+    Ok(Secret::new(PREFIX.to_owned() + &hex(&secret)))
 }
 
 /// Refuses a chosen token that is too short, or that no header can carry.
@@ -93,13 +94,6 @@ pub(super) fn check_given(token: &Secret) -> Result<(), StoreError> {
         return Ok(());
     }
     Err(StoreError::BadToken { least: GIVEN_LEAST, most: GIVEN_MOST })
-}
-
-/// Random bytes from the kernel.
-pub(super) fn random<const N: usize>() -> Result<[u8; N], StoreError> {
-    let mut bytes = [0; N];
-    random::fill(&mut bytes).map_err(StoreError::Random)?;
-    Ok(bytes)
 }
 
 /// Bytes in hexadecimal.

@@ -15,8 +15,9 @@ pub mod writes;
 
 pub use error::StoreError;
 
+use crate::sys::random;
 use jiff::Timestamp;
-use key::{Key, TokenHash, hex, random};
+use key::{Key, TokenHash, hex};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
@@ -69,7 +70,7 @@ impl Store {
             reader: Mutex::new(reader),
             key,
             incarnation,
-            boot: hex(&random::<16>()?),
+            boot: hex(&random::bytes::<16>().map_err(StoreError::Random)?),
         })))
     }
 
@@ -199,7 +200,8 @@ fn identify(writer: &mut Connection, data_dir: &Path) -> Result<(Key, [u8; 16]),
     let (key, incarnation) = match row {
         Some((incarnation, check)) => (matching_key(data_dir, check)?, incarnation),
         None => {
-            let (key, incarnation) = (Key::read_or_make(data_dir)?, random::<16>()?);
+            let key = Key::read_or_make(data_dir)?;
+            let incarnation = random::bytes::<16>().map_err(StoreError::Random)?;
             let insert = "INSERT INTO gate (id, incarnation, key_check, created) VALUES (1, ?1, ?2, ?3)";
             let created = Timestamp::now().as_millisecond();
             transaction

@@ -1,7 +1,7 @@
 //! Directories and files that only the gate's own user may see.
 
 use super::StoreError;
-use super::key::random;
+use crate::sys::random;
 use nix::unistd::geteuid;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
@@ -79,8 +79,9 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), StoreError> {
 }
 
 fn write_draft(path: &Path, content: &[u8]) -> Result<PathBuf, StoreError> {
+    let mark = random::bytes().map(u64::from_ne_bytes).map_err(StoreError::Random)?;
     let mut name = path.as_os_str().to_owned();
-    name.push(format!(".new-{:016x}", u64::from_ne_bytes(random()?)));
+    name.push(format!(".new-{mark:016x}"));
     let draft = PathBuf::from(name);
     let write = || {
         let mut file = create(&draft)?;

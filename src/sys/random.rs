@@ -7,11 +7,17 @@ use nix::errno::Errno;
 use nix::libc;
 use std::io;
 
-/// Fills `buffer` with bytes that are fit for keys; waits, once after the machine's start, until the kernel has any.
+/// Bytes that are fit for keys; waits, once after the machine's start, until the kernel has any.
 ///
 /// # Errors
 /// What the kernel says when the call is forbidden or missing.
-pub fn fill(mut buffer: &mut [u8]) -> io::Result<()> {
+pub fn bytes<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    fill(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn fill(mut buffer: &mut [u8]) -> io::Result<()> {
     while !buffer.is_empty() {
         // SAFETY: the pointer and the length are those of one buffer, valid for writes.
         let answer = unsafe { libc::getrandom(buffer.as_mut_ptr().cast(), buffer.len(), 0) };
@@ -30,10 +36,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_whole_buffer_is_filled_differently_each_time() {
-        let (mut one, mut two) = ([0; 1000], [0; 1000]);
-        fill(&mut one).unwrap();
-        fill(&mut two).unwrap();
+    fn every_byte_is_random_and_differs_each_time() {
+        let (one, two) = (bytes::<1000>().unwrap(), bytes::<1000>().unwrap());
         assert_ne!(one, two);
         assert!(one[990..].iter().any(|byte| *byte != 0));
     }
