@@ -7,6 +7,7 @@ use super::message::{Response, escaped};
 use super::metrics::Finished;
 use super::refusal::Refusal;
 use super::route::{self, GitTarget, Needs, Page, Target};
+use super::served::Served;
 use super::smart;
 use crate::git::command::Service;
 use crate::model::access::{Caller, Right, Verdict};
@@ -20,32 +21,6 @@ const LOGGED_PATH_MAX: usize = 200;
 /// The public front's handler.
 #[derive(Debug)]
 pub struct Public(pub Arc<App>);
-
-/// What a request came to.
-#[derive(Debug)]
-pub struct Served {
-    /// The status that was sent.
-    pub status: u16,
-    /// How it ended, one of our own words.
-    pub outcome: &'static str,
-    /// Bytes of the answer's body.
-    pub bytes_out: u64,
-    /// What else the log line says: how git ended.
-    pub detail: String,
-}
-
-impl Served {
-    /// An answer out of memory.
-    #[must_use]
-    pub fn response(outcome: &'static str, response: &Response) -> Self {
-        Self {
-            status: response.status,
-            outcome,
-            bytes_out: response.body.len() as u64,
-            detail: String::new(),
-        }
-    }
-}
 
 /// What is known of a request so far, for its log line.
 #[derive(Debug, Default)]

@@ -23,6 +23,7 @@ mod pace;
 pub mod refusal;
 pub mod relay;
 pub mod route;
+pub mod served;
 pub mod smart;
 pub mod spool;
 pub mod status;

@@ -4,8 +4,8 @@ use super::Call;
 use super::work::{self, LastWords};
 use crate::git::fetch_request::{self, FetchError};
 use crate::http::exchange::Exchange;
-use crate::http::handler::Served;
 use crate::http::refusal::Refusal;
+use crate::http::served::Served;
 use std::io::{BufReader, Seek};
 
 /// Serves `POST git-upload-pack`.

@@ -12,10 +12,10 @@ mod work;
 
 use super::app::App;
 use super::exchange::Exchange;
-use super::handler::Served;
 use super::message::{Headers, Request};
 use super::refusal::Refusal;
 use super::route::{GitTarget, Phase};
+use super::served::Served;
 use super::spool::{self, Spooled, Unspooled};
 use crate::git::command::{Identity, Protocol, Service};
 use crate::git::layout::{LayoutError, Repository};
