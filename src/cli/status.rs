@@ -3,7 +3,7 @@
 use super::client::{Client, ClientError};
 use super::{CliError, output};
 use crate::config::{self, Environment, Flags};
-use serde::Deserialize;
+use crate::model::status::{ChildRow, LaneRow, Status};
 use serde_json::Value;
 use std::fmt::{self, Display, Write};
 use std::path::PathBuf;
@@ -11,46 +11,6 @@ use std::time::Duration;
 
 /// Where the API has it.
 const PATH: &str = "/-/api/v1/status";
-
-/// What is shown of the API's answer; fields that are not shown are not read.
-#[derive(Debug, Deserialize)]
-struct Status {
-    version: String,
-    git: String,
-    pid: u32,
-    ready: bool,
-    uptime_seconds: u64,
-    connections: usize,
-    connections_max: usize,
-    lanes: Vec<Lane>,
-    children: Vec<Child>,
-    jobs: Vec<Job>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Lane {
-    name: String,
-    workers: usize,
-    busy: usize,
-    waiting: usize,
-}
-
-#[derive(Debug, Deserialize)]
-struct Child {
-    pid: i32,
-    lane: String,
-    what: String,
-    age_ms: u64,
-    deadline_ms: u64,
-}
-
-#[derive(Debug, Deserialize)]
-struct Job {
-    name: String,
-    every_seconds: f64,
-    failed: u64,
-    last_error: Option<String>,
-}
 
 /// Why the status cannot be shown.
 #[derive(Debug, thiserror::Error)]
@@ -100,33 +60,30 @@ fn report(client: &Client, json: bool) -> Result<String, StatusError> {
     }
     let status: Status = serde_json::from_value(answer)?;
     let mut text = String::new();
-    status.show(&mut text).expect("a String takes everything");
+    show(&status, &mut text).expect("a String takes everything");
     Ok(text)
 }
 
-impl Status {
-    fn show(&self, out: &mut String) -> fmt::Result {
-        let state = if self.ready { "ready" } else { "not ready" };
-        let up = Span(Duration::from_secs(self.uptime_seconds));
-        writeln!(out, "tidegate {} (git {}), pid {}, {state}, up {up}", self.version, self.git, self.pid)?;
-        writeln!(out, "connections {} of {}", self.connections, self.connections_max)?;
-        for Lane { name, workers, busy, waiting } in &self.lanes {
-            writeln!(out, "lane {name:<9} {busy} of {workers} busy, {waiting} waiting")?;
-        }
-        for child in &self.children {
-            let (age, left) = (millis(child.age_ms), millis(child.deadline_ms));
-            let Child { pid, lane, what, .. } = child;
-            writeln!(out, "process {pid} in {lane}: {what}, for {age}, {left} before its deadline")?;
-        }
-        for job in &self.jobs {
-            let every = Span(Duration::from_secs_f64(job.every_seconds));
-            let failed =
-                if job.failed == 0 { String::new() } else { format!(", failed {} times", job.failed) };
-            let error = job.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
-            writeln!(out, "job {} every {every}{failed}{error}", job.name)?;
-        }
-        Ok(())
+fn show(status: &Status, out: &mut String) -> fmt::Result {
+    let state = if status.ready { "ready" } else { "not ready" };
+    let up = Span(Duration::from_secs(status.uptime_seconds));
+    writeln!(out, "tidegate {} (git {}), pid {}, {state}, up {up}", status.version, status.git, status.pid)?;
+    writeln!(out, "connections {} of {}", status.connections, status.connections_max)?;
+    for LaneRow { name, workers, busy, waiting } in &status.lanes {
+        writeln!(out, "lane {name:<9} {busy} of {workers} busy, {waiting} waiting")?;
     }
+    for child in &status.children {
+        let (age, left) = (millis(child.age_ms), millis(child.deadline_ms));
+        let ChildRow { pid, lane, what, .. } = child;
+        writeln!(out, "process {pid} in {lane}: {what}, for {age}, {left} before its deadline")?;
+    }
+    for job in &status.jobs {
+        let every = Span(Duration::from_secs_f64(job.every_seconds));
+        let failed = if job.failed == 0 { String::new() } else { format!(", failed {} times", job.failed) };
+        let error = job.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
+        writeln!(out, "job {} every {every}{failed}{error}", job.name)?;
+    }
+    Ok(())
 }
 
 fn millis(millis: u64) -> Span {

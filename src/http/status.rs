@@ -5,6 +5,7 @@ use super::front::{Refusal, View};
 use super::message::Response;
 use super::metrics::Page;
 use crate::git::pool::Lane;
+use crate::model::status::{ChildRow, JobRow, LaneRow, Status};
 use crate::supervise::Running;
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ pub fn readyz(app: &App) -> Response {
 /// `/-/api/v1/status`: everything that `tidegate status` shows.
 pub fn status(app: &App) -> Response {
     json(&Status {
-        version: env!("CARGO_PKG_VERSION"),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
         git: app.git.version().to_string(),
         pid: std::process::id(),
         ready: app.is_ready(),
@@ -111,58 +112,17 @@ fn sweeper(app: &App, page: &mut Page) {
     }
 }
 
-#[derive(Serialize)]
-struct Status {
-    version: &'static str,
-    git: String,
-    pid: u32,
-    ready: bool,
-    uptime_seconds: u64,
-    connections: usize,
-    connections_max: usize,
-    lanes: Vec<LaneRow>,
-    children: Vec<ChildRow>,
-    jobs: Vec<JobRow>,
-}
-
-#[derive(Serialize)]
-struct LaneRow {
-    name: &'static str,
-    workers: usize,
-    busy: usize,
-    waiting: usize,
-}
-
-#[derive(Serialize)]
-struct ChildRow {
-    pid: i32,
-    lane: &'static str,
-    what: String,
-    age_ms: u64,
-    /// Until the group is ended; 0 when that is under way.
-    deadline_ms: u64,
-}
-
-#[derive(Serialize)]
-struct JobRow {
-    name: &'static str,
-    every_seconds: f64,
-    succeeded: u64,
-    failed: u64,
-    last_seconds_ago: Option<u64>,
-    last_error: Option<String>,
-}
-
 fn lane_row(lane: &Lane) -> LaneRow {
     let load = lane.load();
-    LaneRow { name: lane.kind().name(), workers: load.workers, busy: load.busy, waiting: load.waiting }
+    let name = lane.kind().name().to_owned();
+    LaneRow { name, workers: load.workers, busy: load.busy, waiting: load.waiting }
 }
 
 fn child_rows(app: &App) -> Vec<ChildRow> {
     let now = Instant::now();
     let row = |child: Running| ChildRow {
         pid: child.pid.as_raw(),
-        lane: child.lane,
+        lane: child.lane.to_owned(),
         what: child.what,
         age_ms: millis(now.saturating_duration_since(child.started)),
         deadline_ms: millis(child.deadline.at.saturating_duration_since(now)),
@@ -173,7 +133,7 @@ fn child_rows(app: &App) -> Vec<ChildRow> {
 fn job_rows(app: &App) -> Vec<JobRow> {
     let jobs = app.sweeps.jobs().into_iter();
     jobs.map(|(name, runs)| JobRow {
-        name,
+        name: name.to_owned(),
         every_seconds: runs.every.as_secs_f64(),
         succeeded: runs.succeeded,
         failed: runs.failed,

@@ -6,5 +6,6 @@ pub mod name;
 pub mod net;
 pub mod role;
 pub mod secret;
+pub mod status;
 pub mod throttle;
 pub mod units;
