@@ -17,6 +17,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -34,7 +35,8 @@ const REPOSITORIES_MAX: usize = 10_000;
 /// Postponed cleanings of one repository. Beyond it the oldest is given up, and git's own two weeks apply.
 const POSTPONED_MAX: usize = 32;
 
-/// Something that lives until a push has left nothing behind, such as the durable note of it.
+/// Something that lives until a push has left nothing behind, such as the durable note of it: dropped then, and never
+/// when the gate ends before.
 pub type Record = Box<dyn Any + Send>;
 
 type Sweep = dyn Fn(&Repository, Window, &Footprint) -> io::Result<Swept> + Send + Sync;
@@ -47,6 +49,16 @@ struct Shared {
     entries: Mutex<HashMap<PathBuf, Entry>>,
     changed: Condvar,
     sweep: Box<Sweep>,
+}
+
+impl Drop for Shared {
+    /// The gate ends, and what is unclean stays so. Its records are left undropped, or a durable note would vanish and the
+    /// next life would not know what to clean.
+    fn drop(&mut self) {
+        let entries = self.entries.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let unclean = entries.drain().flat_map(|(_, entry)| entry.stains.into_iter().chain(entry.postponed));
+        unclean.for_each(mem::forget);
+    }
 }
 
 /// One repository that somebody is in, waits for, or has left unclean.
@@ -239,7 +251,7 @@ impl Leases {
     /// ones, forgets the entry when nothing is left of it.
     fn tidy(&self, place: &Path) {
         let (finished, work) = match self.lock().get_mut(place) {
-            Some(entry) => (std::mem::take(&mut entry.finished), entry.begin_cleaning()),
+            Some(entry) => (mem::take(&mut entry.finished), entry.begin_cleaning()),
             None => return,
         };
         drop(finished);
@@ -364,7 +376,7 @@ impl Entry {
             return None;
         }
         self.is_being_cleaned = true;
-        let mut stains = std::mem::take(&mut self.postponed);
+        let mut stains = mem::take(&mut self.postponed);
         stains.append(&mut self.stains);
         Some((self.repository.clone(), stains))
     }

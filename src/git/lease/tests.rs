@@ -137,6 +137,21 @@ fn a_foreign_writer_postpones_the_cleaning_but_does_not_close_the_repository() {
 }
 
 #[test]
+fn what_is_unclean_at_the_end_of_the_gate_keeps_its_note() {
+    let (leases, _cleanings) = leases(&Arc::new(AtomicBool::new(true)));
+    let (killed, postponed) = enter_with_note(&leases, "a");
+    drop(killed);
+    let (settled, finished) = enter_with_note(&leases, "b");
+    settled.settle();
+    let (tell, told) = unbounded();
+    let window = Window { from: SystemTime::now(), until: SystemTime::now() };
+    leases.remember(&repository("c"), window, Footprint::of_maintenance(), Box::new(Note(tell))).unwrap();
+    drop(leases);
+    assert!(finished.try_recv().is_ok(), "a job that left nothing needs no note");
+    assert!(postponed.try_recv().is_err() && told.try_recv().is_err());
+}
+
+#[test]
 fn what_an_earlier_life_left_is_cleaned_before_the_first_push() {
     let (leases, cleanings) = quiet();
     let window = Window { from: SystemTime::UNIX_EPOCH, until: SystemTime::now() };
