@@ -1,7 +1,7 @@
 //! A request's body as it comes off the wire, at the pace that a client must keep.
 
-use crate::http::front::FrontLimits;
-use crate::http::head::{BODY_MAX, Length, RequestParts};
+use crate::http::head::{Length, RequestParts};
+use crate::http::limits::{BODY_MAX, FrontLimits};
 use crate::http::pace::{Pace, Slow};
 use crate::http::wire::{Silence, Wire};
 use http_net::{ChunkStep, ChunkedDecoder, HttpError, Limits};

@@ -6,6 +6,7 @@
 
 use crate::http::connection::{say_goodbye, serve};
 use crate::http::exchange::Handler;
+use crate::http::limits::FrontLimits;
 use crate::http::message::Response;
 use crate::sys::net::{Listener, Socket};
 use crate::sys::poll::{self, Interest, Watch};
@@ -43,42 +44,6 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Warnings about the same trouble come this far apart.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
-
-/// What the front allows each client and all of them together.
-#[derive(Clone, Debug)]
-pub struct FrontLimits {
-    /// Connections at a time; one more is answered 503. At three quarters, answers stop to offer keep-alive.
-    pub connections: usize,
-    /// From a request's first byte (on a new connection: from its opening) to the end of its head.
-    pub head: Duration,
-    /// Silence between requests, and between bytes of a body.
-    pub idle: Duration,
-    /// Bytes a second that a client must send or take while it is waited for.
-    pub min_rate: u64,
-    /// Over how much waiting the rate is judged, so that short delays are forgiven.
-    pub min_rate_after: Duration,
-    /// How long a client may take none of an answer that waits for it.
-    pub write_stall: Duration,
-    /// Bytes of a head.
-    pub head_bytes: usize,
-    /// Header fields of a head.
-    pub headers: usize,
-}
-
-impl Default for FrontLimits {
-    fn default() -> Self {
-        Self {
-            connections: 1024,
-            head: Duration::from_secs(10),
-            idle: Duration::from_secs(60),
-            min_rate: 1024,
-            min_rate_after: Duration::from_secs(30),
-            write_stall: Duration::from_secs(120),
-            head_bytes: 32 << 10,
-            headers: 100,
-        }
-    }
-}
 
 /// Why a client was turned away by the front itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,18 +5,12 @@
 //! fields of which a reader could pick the wrong one. A refused head ends its connection, because nobody can tell
 //! where the next request begins.
 
-use crate::http::front::FrontLimits;
-use crate::http::message::{Headers, Method, Request, Version};
+use crate::http::limits::{BODY_MAX, FrontLimits};
+use crate::http::message::{Headers, Method, Peer, Request, Version};
 use crate::sys::proxies::TrustedProxies;
 use http_net::{BodyFraming, FieldSpan, HttpError, Limits, Parsed, RequestHead, parse_request_head};
 use std::net::IpAddr;
 use thiserror::Error;
-
-use super::message::Peer;
-
-/// The largest body that a head may announce, in bytes. Every handler has a smaller limit of its own; this one keeps
-/// sums of sizes far from overflow.
-pub(super) const BODY_MAX: u64 = 1 << 40;
 
 /// Fields that may come once: what they say decides about rights, framing or the protocol.
 const SINGLE_FIELDS: [&str; 6] =

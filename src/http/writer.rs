@@ -4,7 +4,7 @@
 //! thread waits. What it did is told to the connection through a `Reply`. Nothing is buffered: when a call returns,
 //! the kernel has the bytes; a chunk, its framing and the head before it leave in one system call.
 
-use crate::http::front::FrontLimits;
+use crate::http::limits::FrontLimits;
 use crate::http::message::Framing;
 use crate::http::pace::Pace;
 use crate::sys::net::{Ready, Socket};

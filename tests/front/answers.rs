@@ -4,7 +4,7 @@ use crate::support::{Client, HANGING, Stage, get, pattern, raise};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
-use tidegate::http::front::FrontLimits;
+use tidegate::http::limits::FrontLimits;
 use tidegate::http::writer::{PIECE, WriteError};
 use tidegate::sys::net::{Address, Listener};
 use tidegate::sys::stop::Level;

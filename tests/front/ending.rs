@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
-use tidegate::http::front::FrontLimits;
+use tidegate::http::limits::FrontLimits;
 use tidegate::http::writer::WriteError;
 use tidegate::sys::net::Listener;
 use tidegate::sys::stop::Level;
