@@ -1,7 +1,7 @@
 //! The life of one connection: a request at a time until someone wants to end it.
 
 use crate::http::exchange::{Ending, Exchange};
-use crate::http::front::{House, Refusal};
+use crate::http::front::{House, TurnedAway};
 use crate::http::head::{self, Refused, RequestParts};
 use crate::http::message::{Afterwards, Framing, Head, Response};
 use crate::http::wire::{Inbox, Silence, Wire};
@@ -97,7 +97,7 @@ fn next_request(wire: &mut Wire, patience: Patience) -> Next {
             (Ok(1..), _) => {}
             (Ok(0), 1..) => return Next::Refused(Refused::new(400, "the request's head is cut short")),
             (Err(Silence::TimedOut), 1..) => {
-                wire.house.counters.refused(Refusal::SlowHead);
+                wire.house.counters.turn_away(TurnedAway::SlowHead);
                 return Next::Refused(Refused::new(
                     408,
                     "the request's head did not come in time (limits.head)",
@@ -135,7 +135,7 @@ fn message_of(panic: &(dyn Any + Send)) -> &str {
 
 /// Tells a client why its request is not understood, and ends the connection.
 fn refuse(wire: &Wire, refused: &Refused) {
-    wire.house.counters.refused(Refusal::BadHead);
+    wire.house.counters.turn_away(TurnedAway::BadHead);
     log::debug!("refused a request from {}: {} {refused}", wire.socket.peer(), refused.status);
     say_goodbye(&wire.socket, &Response::text(refused.status, &refused.why));
     linger(&wire.socket, &wire.house);

@@ -47,7 +47,7 @@ const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Why a client was turned away by the front itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum TurnedAway {
     /// All connections are taken.
     Full,
     /// The process had no descriptor left.
@@ -56,11 +56,11 @@ pub enum Refusal {
     NoThread,
     /// The request's head was refused, for whatever reason.
     BadHead,
-    /// Its head did not come in time; counted besides [`Refusal::BadHead`].
+    /// Its head did not come in time; counted besides [`TurnedAway::BadHead`].
     SlowHead,
 }
 
-impl Refusal {
+impl TurnedAway {
     /// All of them, in the order of their declaration.
     pub const ALL: [Self; 5] =
         [Self::Full, Self::NoDescriptor, Self::NoThread, Self::BadHead, Self::SlowHead];
@@ -83,7 +83,7 @@ impl Refusal {
 pub struct Counters {
     accepted: AtomicU64,
     requests: AtomicU64,
-    refused: [AtomicU64; Refusal::ALL.len()],
+    turned_away: [AtomicU64; TurnedAway::ALL.len()],
 }
 
 impl Counters {
@@ -101,16 +101,16 @@ impl Counters {
 
     /// Clients turned away.
     #[must_use]
-    pub fn refusals(&self, why: Refusal) -> u64 {
-        self.refused[why as usize].load(Ordering::Relaxed)
+    pub fn turned_away(&self, why: TurnedAway) -> u64 {
+        self.turned_away[why as usize].load(Ordering::Relaxed)
     }
 
     pub(super) fn request(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn refused(&self, why: Refusal) {
-        self.refused[why as usize].fetch_add(1, Ordering::Relaxed);
+    pub(super) fn turn_away(&self, why: TurnedAway) {
+        self.turned_away[why as usize].fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -387,7 +387,7 @@ impl Acceptor {
         let house = &self.house;
         house.counters.accepted.fetch_add(1, Ordering::Relaxed);
         if !house.crowd.enter(house.limits.connections) {
-            self.turn_away(socket, Refusal::Full);
+            self.turn_away(socket, TurnedAway::Full);
             self.warn("all connections are taken, new ones are turned away: raise limits.connections");
             return;
         }
@@ -396,15 +396,15 @@ impl Acceptor {
         let own = Arc::clone(&socket);
         let body = move || serve(own, &place.0);
         if let Err(error) = thread::spawn(format!("request-{}", self.serial), body) {
-            self.turn_away(socket, Refusal::NoThread);
+            self.turn_away(socket, TurnedAway::NoThread);
             self.warn(&format!("cannot start a thread for a client: {error}: raise the limit of tasks"));
         }
     }
 
     /// Answers 503 without waiting, and keeps the connection for a moment: closed with a request unread, it would be
     /// reset, and the answer lost with it.
-    fn turn_away(&mut self, socket: Arc<Socket>, why: Refusal) {
-        self.house.counters.refused(why);
+    fn turn_away(&mut self, socket: Arc<Socket>, why: TurnedAway) {
+        self.house.counters.turn_away(why);
         say_goodbye(&socket, &busy());
         if self.departing.len() == DEPARTING_MAX {
             self.departing.pop_front();
@@ -436,7 +436,7 @@ impl Acceptor {
         }
         if let Ok(socket) = listener.accept() {
             self.house.counters.accepted.fetch_add(1, Ordering::Relaxed);
-            self.house.counters.refused(Refusal::NoDescriptor);
+            self.house.counters.turn_away(TurnedAway::NoDescriptor);
             say_goodbye(&socket, &busy());
         }
         self.restore_reserve();
@@ -498,8 +498,8 @@ mod tests {
     }
 
     #[test]
-    fn labels_stand_where_their_refusals_are_counted() {
-        for (place, why) in Refusal::ALL.into_iter().enumerate() {
+    fn labels_stand_where_they_are_counted() {
+        for (place, why) in TurnedAway::ALL.into_iter().enumerate() {
             assert_eq!(why as usize, place, "{}", why.label());
         }
     }

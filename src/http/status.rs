@@ -1,7 +1,7 @@
 //! The pages that say how the gate is: alive, ready, measured, and what it is doing now.
 
 use super::app::App;
-use super::front::{Refusal, View};
+use super::front::{TurnedAway, View};
 use super::message::Response;
 use super::metrics::Page;
 use crate::git::pool::Lane;
@@ -59,8 +59,8 @@ pub fn metrics(app: &App) -> Response {
             "counter",
             "Clients turned away before a request was read, by reason.",
         );
-        for why in Refusal::ALL {
-            page.sample("front_refused_total", &[("why", why.label())], front.counters().refusals(why));
+        for why in TurnedAway::ALL {
+            page.sample("front_refused_total", &[("why", why.label())], front.counters().turned_away(why));
         }
     }
     page.single("connections", "gauge", "Open client connections.", connections(app));

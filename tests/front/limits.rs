@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
-use tidegate::http::front::Refusal;
+use tidegate::http::front::TurnedAway;
 use tidegate::http::limits::FrontLimits;
 use tidegate::http::writer::WriteError;
 use tidegate::sys::net::Listener;
@@ -40,7 +40,7 @@ fn a_head_that_dribbles_is_cut_at_its_deadline_however_steadily_it_comes() {
     assert!(time >= SHORT, "cut after {time:?}");
     assert_eq!(client.answer().status, 408);
     client.assert_ended();
-    assert_eq!(stage.front().view().counters().refusals(Refusal::SlowHead), 1);
+    assert_eq!(stage.front().view().counters().turned_away(TurnedAway::SlowHead), 1);
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn one_connection_too_many_is_told_so_at_once_and_the_next_one_served() {
         }
         let answer = client.answer();
         assert!(answer.status == 503 && answer.head.contains("Retry-After: "), "{answer:?}");
-        assert_eq!(stage.front().view().counters().refusals(Refusal::Full), turned_away);
+        assert_eq!(stage.front().view().counters().turned_away(TurnedAway::Full), turned_away);
         client.assert_ended();
     }
     stage.scene.open();
