@@ -1,8 +1,8 @@
 //! The life of one connection: a request at a time until someone wants to end it.
 
-use crate::http::exchange::{Ending, Exchange};
-use crate::http::front::{House, TurnedAway};
+use crate::http::exchange::{Ending, Exchange, Handler};
 use crate::http::head::{self, Refused, RequestParts};
+use crate::http::house::{House, TurnedAway};
 use crate::http::message::{Afterwards, Framing, Head, Response};
 use crate::http::wire::{Inbox, Silence, Wire};
 use crate::sys::net::{Ready, Socket};
@@ -21,21 +21,21 @@ const LINGER_LIMIT: Duration = Duration::from_secs(5);
 /// How long it may be silent meanwhile.
 const LINGER_PAUSE: Duration = Duration::from_secs(2);
 
-/// Serves `socket` until the connection ends.
-pub(super) fn serve(socket: Arc<Socket>, house: &Arc<House>) {
+/// Serves `socket` until the connection ends; `handler` answers its requests.
+pub(super) fn serve(socket: Arc<Socket>, house: &Arc<House>, handler: Arc<dyn Handler>) {
     if socket.prepare(house.limits.write_stall).is_err() {
         return;
     }
-    let mut wire = Wire { socket, inbox: Inbox::default(), house: Arc::clone(house) };
+    let mut wire = Wire { socket, inbox: Inbox::default(), stop: house.stop.clone() };
     let mut patience = Patience::first(house);
     loop {
-        wire = match next_request(&mut wire, patience) {
-            Next::Request(parts) => match answer(wire, *parts) {
+        wire = match next_request(&mut wire, house, patience) {
+            Next::Request(parts) => match answer(wire, *parts, house, &*handler) {
                 Ending::Keep(wire) => wire,
                 Ending::Close => return,
                 Ending::Linger(wire) => return linger(&wire.socket, house),
             },
-            Next::Refused(refused) => return refuse(&wire, &refused),
+            Next::Refused(refused) => return refuse(&wire, house, &refused),
             Next::Over => return,
         };
         patience = Patience::idle(house);
@@ -70,16 +70,16 @@ enum Next {
     Over,
 }
 
-fn next_request(wire: &mut Wire, patience: Patience) -> Next {
+fn next_request(wire: &mut Wire, house: &House, patience: Patience) -> Next {
     wire.inbox.release();
     let mut head_until = patience.head;
     let mut scanned = 0;
     loop {
         // A head is parsed when a line of it is complete, so that a dribbling client costs no work per byte.
         let unread = wire.inbox.unread();
-        let full = unread.len() >= wire.house.limits.head_bytes;
+        let full = unread.len() >= house.limits.head_bytes;
         if unread[scanned..].contains(&b'\n') || full || head::is_tls(unread) {
-            match head::parse(unread, &wire.house.limits, &wire.house.proxies, wire.socket.peer().ip()) {
+            match head::parse(unread, &house.limits, &house.proxies, wire.socket.peer().ip()) {
                 Ok(Some(parts)) => {
                     wire.inbox.consume(parts.bytes);
                     return Next::Request(Box::new(parts));
@@ -91,13 +91,13 @@ fn next_request(wire: &mut Wire, patience: Patience) -> Next {
         scanned = wire.inbox.unread().len();
         let (level, until) = match scanned {
             0 => (Level::Draining, patience.silence),
-            _ => (Level::Killing, *head_until.get_or_insert_with(|| Instant::now() + wire.house.limits.head)),
+            _ => (Level::Killing, *head_until.get_or_insert_with(|| Instant::now() + house.limits.head)),
         };
         match (wire.fill(level, until), scanned) {
             (Ok(1..), _) => {}
             (Ok(0), 1..) => return Next::Refused(Refused::new(400, "the request's head is cut short")),
             (Err(Silence::TimedOut), 1..) => {
-                wire.house.counters.turn_away(TurnedAway::SlowHead);
+                house.counters.turn_away(TurnedAway::SlowHead);
                 return Next::Refused(Refused::new(
                     408,
                     "the request's head did not come in time (limits.head)",
@@ -109,13 +109,12 @@ fn next_request(wire: &mut Wire, patience: Patience) -> Next {
     }
 }
 
-fn answer(wire: Wire, parts: RequestParts) -> Ending {
-    let house = Arc::clone(&wire.house);
-    let mut exchange = Exchange::new(wire, parts);
+fn answer(wire: Wire, parts: RequestParts, house: &Arc<House>, handler: &dyn Handler) -> Ending {
+    let mut exchange = Exchange::new(wire, parts, Arc::clone(house));
     house.counters.request();
     // What the handler shares with others is behind locks that recover from poisoning; the exchange itself is only
     // asked how far it came.
-    let outcome = panic::catch_unwind(AssertUnwindSafe(|| house.handler.handle(&mut exchange)));
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| handler.handle(&mut exchange)));
     if let Err(panic) = outcome {
         let request = exchange.request();
         log::error!(
@@ -134,11 +133,11 @@ fn message_of(panic: &(dyn Any + Send)) -> &str {
 }
 
 /// Tells a client why its request is not understood, and ends the connection.
-fn refuse(wire: &Wire, refused: &Refused) {
-    wire.house.counters.turn_away(TurnedAway::BadHead);
+fn refuse(wire: &Wire, house: &House, refused: &Refused) {
+    house.counters.turn_away(TurnedAway::BadHead);
     log::debug!("refused a request from {}: {} {refused}", wire.socket.peer(), refused.status);
     say_goodbye(&wire.socket, &Response::text(refused.status, &refused.why));
-    linger(&wire.socket, &wire.house);
+    linger(&wire.socket, house);
 }
 
 /// Sends a last answer without waiting for room: a client that has left no room for a few hundred bytes gets none.

@@ -2,6 +2,7 @@
 
 use crate::http::body::{Body, BodyError};
 use crate::http::head::RequestParts;
+use crate::http::house::House;
 use crate::http::message::{Afterwards, Framing, Head, Headers, Request, Response, Version};
 use crate::http::wire::Wire;
 use crate::http::writer::{Progress, Reply, ResponseWriter, WriteError};
@@ -38,6 +39,7 @@ pub struct Exchange {
     request: Request,
     body: Body,
     wire: Wire,
+    house: Arc<House>,
     reply: Arc<Reply>,
     keep: bool,
     arrived: Instant,
@@ -45,13 +47,14 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn new(wire: Wire, parts: RequestParts) -> Self {
+    pub(super) fn new(wire: Wire, parts: RequestParts, house: Arc<House>) -> Self {
         let arrived = Instant::now();
         Self {
-            body: Body::new(&parts, &wire.house.limits),
+            body: Body::new(&parts, &house.limits),
             keep: parts.keep_alive,
             request: parts.request,
             wire,
+            house,
             reply: Arc::new(Reply::new()),
             arrived,
             body_until: arrived + BODY_LIMIT,
@@ -133,7 +136,7 @@ impl Exchange {
         assert!(!self.is_started(), "a request is answered once");
         let framing = Framing::of(&self.request, status, len);
         self.keep &=
-            framing != Framing::UntilClose && self.body.is_drainable(DRAIN_MAX) && self.wire.house.may_keep();
+            framing != Framing::UntilClose && self.body.is_drainable(DRAIN_MAX) && self.house.may_keep();
         self.body.answered();
         let afterwards = match (self.keep, self.request.version) {
             (false, _) => Afterwards::Close,
@@ -141,11 +144,10 @@ impl Exchange {
             (true, Version::Http11) => Afterwards::Keep,
         };
         let head = Head { status, headers, framing, afterwards }.encode(SystemTime::now());
-        let house = &self.wire.house;
         ResponseWriter::new(
             self.socket(),
-            house.stop.clone(),
-            &house.limits,
+            self.house.stop.clone(),
+            &self.house.limits,
             head,
             framing,
             Arc::clone(&self.reply),

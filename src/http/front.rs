@@ -6,6 +6,7 @@
 
 use crate::http::connection::{say_goodbye, serve};
 use crate::http::exchange::Handler;
+use crate::http::house::{Counters, House, TurnedAway};
 use crate::http::limits::FrontLimits;
 use crate::http::message::Response;
 use crate::sys::net::{Listener, Socket};
@@ -15,12 +16,10 @@ use crate::sys::stop::{Level, Stop};
 use crate::sys::thread;
 use nix::libc;
 use std::collections::VecDeque;
-use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -44,146 +43,6 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Warnings about the same trouble come this far apart.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Why a client was turned away by the front itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TurnedAway {
-    /// All connections are taken.
-    Full,
-    /// The process had no descriptor left.
-    NoDescriptor,
-    /// The machine had no room for a thread.
-    NoThread,
-    /// The request's head was refused, for whatever reason.
-    BadHead,
-    /// Its head did not come in time; counted besides [`TurnedAway::BadHead`].
-    SlowHead,
-}
-
-impl TurnedAway {
-    /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 5] =
-        [Self::Full, Self::NoDescriptor, Self::NoThread, Self::BadHead, Self::SlowHead];
-
-    /// The name in metrics.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Full => "connections",
-            Self::NoDescriptor => "descriptors",
-            Self::NoThread => "threads",
-            Self::BadHead => "bad_request",
-            Self::SlowHead => "slow_head",
-        }
-    }
-}
-
-/// What the front has done since it started.
-#[derive(Debug, Default)]
-pub struct Counters {
-    accepted: AtomicU64,
-    requests: AtomicU64,
-    turned_away: [AtomicU64; TurnedAway::ALL.len()],
-}
-
-impl Counters {
-    /// Connections accepted, those included that were turned away.
-    #[must_use]
-    pub fn accepted(&self) -> u64 {
-        self.accepted.load(Ordering::Relaxed)
-    }
-
-    /// Requests handed to the handler.
-    #[must_use]
-    pub fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
-    }
-
-    /// Clients turned away.
-    #[must_use]
-    pub fn turned_away(&self, why: TurnedAway) -> u64 {
-        self.turned_away[why as usize].load(Ordering::Relaxed)
-    }
-
-    pub(super) fn request(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn turn_away(&self, why: TurnedAway) {
-        self.turned_away[why as usize].fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// What all connections share.
-pub(super) struct House {
-    pub(super) limits: FrontLimits,
-    pub(super) proxies: TrustedProxies,
-    pub(super) handler: Arc<dyn Handler>,
-    pub(super) stop: Stop,
-    pub(super) counters: Counters,
-    crowd: Crowd,
-}
-
-impl House {
-    /// Whether connections may be kept for another request.
-    pub(super) fn may_keep(&self) -> bool {
-        self.stop.is_running() && self.crowd.count() <= self.limits.connections - self.limits.connections / 4
-    }
-}
-
-impl fmt::Debug for House {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("House")
-            .field("limits", &self.limits)
-            .field("crowd", &self.crowd)
-            .finish_non_exhaustive()
-    }
-}
-
-/// How many connections there are, and a way to wait until there are none.
-#[derive(Debug, Default)]
-struct Crowd {
-    count: Mutex<usize>,
-    left: Condvar,
-}
-
-impl Crowd {
-    fn count(&self) -> usize {
-        *self.lock()
-    }
-
-    fn enter(&self, most: usize) -> bool {
-        let mut count = self.lock();
-        let room = *count < most;
-        *count += usize::from(room);
-        room
-    }
-
-    fn leave(&self) {
-        *self.lock() -= 1;
-        self.left.notify_all();
-    }
-
-    /// Waits until nobody is left or `until`; answers how many are.
-    fn wait(&self, until: Instant) -> usize {
-        let left = until.saturating_duration_since(Instant::now());
-        let waited = self.left.wait_timeout_while(self.lock(), left, |count| *count > 0);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
-    }
-
-    fn lock(&self) -> MutexGuard<'_, usize> {
-        self.count.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A connection's place in the crowd, given back when its thread ends however it ends.
-struct Place(Arc<House>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.crowd.leave();
-    }
-}
 
 /// How the front ended.
 #[derive(Debug)]
@@ -215,11 +74,10 @@ impl Front {
         handler: Arc<dyn Handler>,
         stop: Stop,
     ) -> io::Result<Self> {
-        let house =
-            House { limits, proxies, handler, stop, counters: Counters::default(), crowd: Crowd::default() };
-        let house = Arc::new(house);
+        let house = House::new(limits, proxies, stop);
         let acceptor = Acceptor {
             house: Arc::clone(&house),
+            handler,
             reserve: Some(File::open("/dev/null")?),
             departing: VecDeque::new(),
             serial: 0,
@@ -249,7 +107,7 @@ impl Front {
             Ok(result) => result.err(),
             Err(_) => Some(io::Error::other("the thread front panicked")),
         };
-        Ended { left: self.house.crowd.wait(deadline), fault }
+        Ended { left: self.house.wait_until_empty(deadline), fault }
     }
 }
 
@@ -261,7 +119,7 @@ impl View {
     /// Connections at the moment.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.0.crowd.count()
+        self.0.connections()
     }
 
     /// What the front has done since it started.
@@ -302,6 +160,7 @@ impl Trouble {
 /// The thread `front`.
 struct Acceptor {
     house: Arc<House>,
+    handler: Arc<dyn Handler>,
     /// Given up for a moment when no other descriptor is left, to tell the client that waits.
     reserve: Option<File>,
     departing: VecDeque<Departing>,
@@ -384,17 +243,15 @@ impl Acceptor {
     }
 
     fn admit(&mut self, socket: Arc<Socket>) {
-        let house = &self.house;
-        house.counters.accepted.fetch_add(1, Ordering::Relaxed);
-        if !house.crowd.enter(house.limits.connections) {
+        let Some(place) = self.house.admit() else {
             self.turn_away(socket, TurnedAway::Full);
             self.warn("all connections are taken, new ones are turned away: raise limits.connections");
             return;
-        }
+        };
         self.serial += 1;
-        let place = Place(Arc::clone(house));
-        let own = Arc::clone(&socket);
-        let body = move || serve(own, &place.0);
+        let (own, handler) = (Arc::clone(&socket), Arc::clone(&self.handler));
+        // The handler goes before the place: once the crowd is gone, nobody uses it any more.
+        let body = move || serve(own, place.house(), handler);
         if let Err(error) = thread::spawn(format!("request-{}", self.serial), body) {
             self.turn_away(socket, TurnedAway::NoThread);
             self.warn(&format!("cannot start a thread for a client: {error}: raise the limit of tasks"));
@@ -435,7 +292,7 @@ impl Acceptor {
             None => return self.back_off(),
         }
         if let Ok(socket) = listener.accept() {
-            self.house.counters.accepted.fetch_add(1, Ordering::Relaxed);
+            self.house.counters.accept();
             self.house.counters.turn_away(TurnedAway::NoDescriptor);
             say_goodbye(&socket, &busy());
         }
@@ -485,22 +342,5 @@ mod tests {
         assert_eq!(trouble(libc::EMFILE), Trouble::NoDescriptor);
         assert_eq!(trouble(libc::ENFILE), Trouble::Shortage);
         assert_eq!(trouble(libc::EAGAIN), Trouble::Over);
-    }
-
-    #[test]
-    fn a_crowd_has_a_limit_and_can_be_waited_for() {
-        let crowd = Crowd::default();
-        assert!(crowd.enter(2) && crowd.enter(2) && !crowd.enter(2));
-        crowd.leave();
-        assert_eq!(crowd.wait(Instant::now()), 1);
-        crowd.leave();
-        assert_eq!(crowd.wait(Instant::now() + Duration::from_secs(60)), 0);
-    }
-
-    #[test]
-    fn labels_stand_where_they_are_counted() {
-        for (place, why) in TurnedAway::ALL.into_iter().enumerate() {
-            assert_eq!(why as usize, place, "{}", why.label());
-        }
     }
 }

@@ -17,6 +17,7 @@ pub mod exchange;
 pub mod front;
 pub mod handler;
 mod head;
+pub mod house;
 pub mod limits;
 pub mod message;
 pub mod metrics;

@@ -1,7 +1,8 @@
 //! The pages that say how the gate is: alive, ready, measured, and what it is doing now.
 
 use super::app::App;
-use super::front::{TurnedAway, View};
+use super::front::View;
+use super::house::TurnedAway;
 use super::message::Response;
 use super::metrics::Page;
 use crate::git::pool::Lane;

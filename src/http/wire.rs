@@ -1,10 +1,9 @@
 //! A connection's socket together with the bytes that have arrived on it and were not used yet.
 
-use crate::http::front::House;
 use crate::http::pace::{Pace, Slow};
 use crate::sys::net::{Ready, Socket};
 use crate::sys::poll::Interest;
-use crate::sys::stop::Level;
+use crate::sys::stop::{Level, Stop};
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Instant;
@@ -33,7 +32,7 @@ pub(super) enum Silence {
 pub(super) struct Wire {
     pub(super) socket: Arc<Socket>,
     pub(super) inbox: Inbox,
-    pub(super) house: Arc<House>,
+    pub(super) stop: Stop,
 }
 
 impl Wire {
@@ -60,8 +59,8 @@ impl Wire {
     /// As [`Wire::fill`], at the pace that a client must keep within a body.
     pub(super) fn fill_paced(&mut self, pace: &mut Pace, until: Instant) -> Result<usize, Silence> {
         self.inbox.reserve(INBOX_CHUNKS);
-        let Self { socket, inbox, house } = self;
-        let count = receive_paced(socket, house, inbox.spare(), pace, until)?;
+        let Self { socket, inbox, stop } = self;
+        let count = receive_paced(socket, stop, inbox.spare(), pace, until)?;
         inbox.commit(count);
         Ok(count)
     }
@@ -74,19 +73,19 @@ impl Wire {
         until: Instant,
     ) -> Result<usize, Silence> {
         match self.inbox.take(buffer) {
-            0 => receive_paced(&self.socket, &self.house, buffer, pace, until),
+            0 => receive_paced(&self.socket, &self.stop, buffer, pace, until),
             count => Ok(count),
         }
     }
 
     fn wait(&self, level: Level, until: Instant) -> io::Result<Ready> {
-        self.socket.wait(Interest::Read, &self.house.stop, level, until)
+        self.socket.wait(Interest::Read, &self.stop, level, until)
     }
 }
 
 fn receive_paced(
     socket: &Socket,
-    house: &House,
+    stop: &Stop,
     buffer: &mut [u8],
     pace: &mut Pace,
     until: Instant,
@@ -105,7 +104,7 @@ fn receive_paced(
             return Err(Silence::TimedOut);
         }
         let patience = until.min(began + pace.patience());
-        match socket.wait(Interest::Read, &house.stop, Level::Killing, patience) {
+        match socket.wait(Interest::Read, stop, Level::Killing, patience) {
             Ok(Ready::Now | Ready::TimedOut) => pace.waited(began.elapsed()).map_err(Silence::Slow)?,
             Ok(Ready::Stopped) => return Err(Silence::Stopped),
             Ok(Ready::Gone) | Err(_) => return Err(Silence::Broken),

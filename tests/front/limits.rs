@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
-use tidegate::http::front::TurnedAway;
+use tidegate::http::house::TurnedAway;
 use tidegate::http::limits::FrontLimits;
 use tidegate::http::writer::WriteError;
 use tidegate::sys::net::Listener;
