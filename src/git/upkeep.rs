@@ -10,7 +10,7 @@ use crate::git::layout::Repository;
 use crate::git::lease::{Leases, Record};
 use crate::git::leftovers::Window;
 use crate::git::pool::{Kind, Lane};
-use crate::supervise::{Deadline, Exit, Outcome, Reaper};
+use crate::supervise::{Deadline, Exit, Outcome, Reaper, Why};
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -101,8 +101,8 @@ impl Run {
                 return None;
             }
         };
-        if outcome.is_success() {
-            log::debug!("{what}: done in {} ms", outcome.wall.as_millis());
+        if outcome.exit == Exit::Code(0) || outcome.ended == Some(Why::Stopping) {
+            log::debug!("{what}: {outcome} after {} ms", outcome.wall.as_millis());
         } else {
             log::warn!("{what}: {outcome}: {}", outcome.stderr);
         }

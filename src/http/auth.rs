@@ -57,7 +57,10 @@ pub enum LoginError {
     Credential(#[from] CredentialError),
     /// No such user, or not his token: the two are not told apart.
     #[error("user name or token is wrong")]
-    Wrong,
+    Wrong {
+        /// Who the client claims to be; Bearer claims nothing.
+        user: Option<String>,
+    },
     /// Too many wrong ones before; also a right one waits this long.
     #[error("too many failed logins: try again in {} seconds", seconds(*.0))]
     Throttled(Duration),
@@ -144,7 +147,7 @@ pub fn log_in(
         Some(account) => Ok(Caller::User { name: account.name, role: account.role }),
         None => {
             throttle.lock().note_failure(address, user, Instant::now());
-            Err(LoginError::Wrong)
+            Err(LoginError::Wrong { user: credential.user().map(str::to_owned) })
         }
     }
 }
@@ -203,11 +206,11 @@ mod tests {
         assert_eq!(log_in("alice:correct horse").unwrap(), alice);
         assert_eq!(log_in(":correct horse").unwrap(), alice);
         for _ in 0..10 {
-            assert!(matches!(log_in("alice:wrong"), Err(LoginError::Wrong)));
+            assert!(matches!(log_in("alice:wrong"), Err(LoginError::Wrong { .. })));
         }
         let error = log_in("alice:correct horse").unwrap_err();
         assert!(matches!(error, LoginError::Throttled(wait) if wait <= Duration::from_secs(60)), "{error}");
-        assert!(matches!(log_in("bob:correct horse"), Err(LoginError::Wrong)));
+        assert!(matches!(log_in("bob:correct horse"), Err(LoginError::Wrong { .. })));
         assert_eq!(super::log_in(&store, &throttle, None, None).unwrap(), Caller::Anonymous);
     }
 

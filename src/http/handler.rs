@@ -34,6 +34,7 @@ impl Handler for Public {
         let mut story = Story::default();
         let served = answer(&self.0, exchange, &mut story).unwrap_or_else(|refusal| {
             self.0.metrics.refused(refusal.label());
+            story.user = story.user.take().or_else(|| refusal.claimed_user().map(|user| format!("{user}?")));
             refuse(exchange, &refusal)
         });
         finish(&self.0, exchange, &story, &served);
@@ -140,7 +141,9 @@ fn finish(app: &App, exchange: &Exchange, story: &Story, served: &Served) {
     let user = escaped(story.user.as_deref().unwrap_or("-"), LOGGED_PATH_MAX);
     let method = escaped(request.method.as_str(), LOGGED_PATH_MAX);
     let path = escaped(&request.path, LOGGED_PATH_MAX);
-    let level = if service == "page" { log::Level::Debug } else { log::Level::Info };
+    // Health checks and scrapes that went well would drown the rest.
+    let is_routine = request.path.starts_with("/-/") && *status < 400;
+    let level = if is_routine { log::Level::Debug } else { log::Level::Info };
     log::log!(
         level,
         "{} {user} {method} {path} {service} {status} {outcome} in={bytes_in} out={bytes_out} ms={} {detail}",

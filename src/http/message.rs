@@ -169,6 +169,13 @@ fn is_printable(value: &[u8]) -> bool {
     value.iter().all(|&byte| byte == b'\t' || (b' '..=b'~').contains(&byte))
 }
 
+/// The fields that forbid caching, in the words of `git http-backend`.
+pub const UNCACHED: [(&str, &str); 3] = [
+    ("Expires", "Fri, 01 Jan 1980 00:00:00 GMT"),
+    ("Pragma", "no-cache"),
+    ("Cache-Control", "no-cache, max-age=0, must-revalidate"),
+];
+
 /// An answer that is whole in memory.
 #[derive(Clone, Debug)]
 pub struct Response {
@@ -195,6 +202,12 @@ impl Response {
             .with("Content-Type", "text/plain; charset=utf-8")
             .with("X-Content-Type-Options", "nosniff")
             .with_body(format!("{sentence}\n"))
+    }
+
+    /// Never to be cached: [`UNCACHED`].
+    #[must_use]
+    pub fn uncached(self) -> Self {
+        UNCACHED.into_iter().fold(self, |response, (name, value)| response.with(name, value))
     }
 
     /// With one more header field.

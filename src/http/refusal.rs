@@ -14,8 +14,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Why a request is not served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// A credential is needed, or the one given is not good: 401 with a challenge (RFC 9110 §11.6.1).
+    /// A credential is needed and none was given: 401 with a challenge (RFC 9110 §11.6.1).
     Credential,
+    /// The credential that was given is not good: 401 with a challenge. The user name is the client's claim.
+    BadLogin(Option<String>),
     /// Too many failed logins; the time after which the next one is looked at.
     Throttled(Duration),
     /// The caller may read but not do this.
@@ -62,7 +64,7 @@ impl From<LoginError> for Refusal {
     fn from(error: LoginError) -> Self {
         match error {
             LoginError::Credential(error) => Self::BadRequest(error.to_string().into()),
-            LoginError::Wrong => Self::Credential,
+            LoginError::Wrong { user } => Self::BadLogin(user),
             LoginError::Throttled(wait) => Self::Throttled(wait),
             LoginError::Store(error) => Self::internal("looking up a token", &error),
         }
@@ -113,7 +115,7 @@ impl Refusal {
     #[must_use]
     pub fn status(&self) -> u16 {
         match self {
-            Self::Credential => 401,
+            Self::Credential | Self::BadLogin(_) => 401,
             Self::Throttled(_) | Self::Busy { at_door: true } => 429,
             Self::Forbidden(_) => 403,
             Self::NotFound => 404,
@@ -132,11 +134,18 @@ impl Refusal {
         }
     }
 
+    /// Who claims to ask, where that is not known better.
+    #[must_use]
+    pub fn claimed_user(&self) -> Option<&str> {
+        if let Self::BadLogin(user) = self { user.as_deref() } else { None }
+    }
+
     /// The label value in metrics and logs.
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {
             Self::Credential => "credential",
+            Self::BadLogin(_) => "bad-login",
             Self::Throttled(_) => "throttled",
             Self::Forbidden(_) => "forbidden",
             Self::NotFound => "not-found",
@@ -163,6 +172,7 @@ impl Refusal {
     pub fn sentence(&self) -> Cow<'static, str> {
         match self {
             Self::Credential => "a user name and a token are needed here".into(),
+            Self::BadLogin(_) => "this user name and token do not fit".into(),
             Self::Throttled(wait) => {
                 format!("too many failed logins: try again in {} s", wait.as_secs().max(1)).into()
             }
@@ -195,9 +205,9 @@ impl Refusal {
     /// The answer: a line of text, which git prints after `remote:` when it meets it at `info/refs`.
     #[must_use]
     pub fn response(&self) -> Response {
-        let response = Response::text(self.status(), &self.sentence());
+        let response = Response::text(self.status(), &self.sentence()).uncached();
         match self {
-            Self::Credential => {
+            Self::Credential | Self::BadLogin(_) => {
                 response.with("WWW-Authenticate", "Basic realm=\"tidegate\", charset=\"UTF-8\"")
             }
             Self::Throttled(wait) => response.with("Retry-After", wait.as_secs().max(1).to_string()),
@@ -208,6 +218,7 @@ impl Refusal {
             Self::Lfs => {
                 let body = serde_json::json!({ "message": self.sentence() }).to_string();
                 Response::new(self.status())
+                    .uncached()
                     .with("Content-Type", "application/vnd.git-lfs+json")
                     .with_body(body)
             }

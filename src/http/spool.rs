@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 /// Bodies up to this many bytes stay in memory: negotiations and most pushes do.
-const MEMORY_MAX: u64 = 1 << 20;
+pub const MEMORY_MAX: u64 = 1 << 20;
 
 /// Bytes moved per step.
 const STEP: usize = 64 << 10;

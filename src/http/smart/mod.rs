@@ -12,7 +12,7 @@ mod work;
 
 use super::app::App;
 use super::exchange::Exchange;
-use super::message::{Headers, Request};
+use super::message::{Headers, Request, UNCACHED};
 use super::refusal::Refusal;
 use super::route::{GitTarget, Phase};
 use super::served::Served;
@@ -63,7 +63,7 @@ fn find(app: &App, target: &GitTarget) -> Result<Repository, Refusal> {
             log::error!("looking for {}: {error}", target.repo);
             return Refusal::Internal;
         }
-        log::debug!("looking for {}: {error}", target.repo);
+        log::info!("{} is not served: {error}", target.repo);
         Refusal::NotFound
     })
 }
@@ -76,14 +76,9 @@ fn protocol(request: &Request) -> Result<Protocol, Refusal> {
     }
 }
 
-/// The head of every answer of git's: its type, and never to be cached, in the words of `git http-backend`.
+/// The head of every answer of git's: its type, and never to be cached.
 fn headers(content_type: &'static str) -> Headers {
-    Headers::from_iter([
-        ("Content-Type", content_type),
-        ("Expires", "Fri, 01 Jan 1980 00:00:00 GMT"),
-        ("Pragma", "no-cache"),
-        ("Cache-Control", "no-cache, max-age=0, must-revalidate"),
-    ])
+    [("Content-Type", content_type)].into_iter().chain(UNCACHED).collect()
 }
 
 impl Call<'_> {

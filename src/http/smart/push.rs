@@ -15,7 +15,7 @@ use crate::http::exchange::Exchange;
 use crate::http::message::Response;
 use crate::http::refusal::Refusal;
 use crate::http::served::Served;
-use crate::http::spool::{SpoolError, Unspooled};
+use crate::http::spool::{self, Spooled, Unspooled};
 use crate::supervise::Exit;
 use crate::sys::space;
 use std::fs::File;
@@ -25,19 +25,23 @@ use std::time::Instant;
 /// Bytes of a command list: a thousand long ref names, push options and a certificate fit many times.
 const COMMAND_BYTES_MAX: u64 = 16 << 20;
 
+/// Bytes of a refused push that are taken and thrown away at least, however small pushes have to be.
+const THROWN_AWAY_MIN: u64 = 64 << 20;
+
 /// Bytes moved per step of throwing a body away.
 const STEP: usize = 64 << 10;
 
 /// Serves `POST git-receive-pack`.
 pub(super) fn push(call: &Call<'_>, exchange: &mut Exchange) -> Result<Served, Refusal> {
     call.check_type(exchange)?;
-    check_space(call)?;
-    let spooled = match call.spool(exchange, call.app.settings.limits.push_bytes_max) {
-        Ok(spooled) => spooled,
-        Err(unspooled) => return too_large(call, exchange, unspooled),
+    let body = match take_body(call, exchange)? {
+        Ok(body) => body,
+        Err(Turned { head, refusal }) => return refuse(call, exchange, &head, refusal),
     };
-    let body = spooled.file;
-    let request = read_request(call, &body)?;
+    let request = match read_request(&body, call.app.settings.limits.commands_max) {
+        Err(refusal @ Refusal::TooLarge(_)) => return refuse(call, exchange, &body, refusal),
+        request => request?,
+    };
     if request.is_probe() {
         return Ok(answer(call, exchange, "ok", Vec::new()));
     }
@@ -52,6 +56,46 @@ pub(super) fn push(call: &Call<'_>, exchange: &mut Exchange) -> Result<Served, R
         maintain(call);
     }
     Ok(worked.served)
+}
+
+/// A push that is refused after its start has come.
+struct Turned {
+    head: File,
+    refusal: Refusal,
+}
+
+/// Takes the whole body, or as much of it as it takes to refuse the push in the words that its client waits for.
+fn take_body(call: &Call<'_>, exchange: &mut Exchange) -> Result<Result<File, Turned>, Refusal> {
+    let limit = call.app.settings.limits.push_bytes_max;
+    let shortage = check_space(call).err();
+    let most = if shortage.is_some() { limit.min(spool::MEMORY_MAX) } else { limit };
+    match (call.spool(exchange, most), shortage) {
+        (Ok(Spooled { file, .. }), None) => Ok(Ok(file)),
+        (Ok(Spooled { file: head, .. }) | Err(Unspooled { head: Some(head), .. }), Some(refusal)) => {
+            Ok(Err(Turned { head, refusal }))
+        }
+        (Err(Unspooled { head: Some(head), .. }), None) => {
+            let why = format!("the push is larger than the {limit} bytes that push_bytes_max allows");
+            Ok(Err(Turned { head, refusal: Refusal::TooLarge(why.into()) }))
+        }
+        (Err(Unspooled { head: None, error }), shortage) => Err(shortage.unwrap_or_else(|| error.into())),
+    }
+}
+
+/// Refuses a push whose client is still sending and reads no status: the rest of it is taken and thrown away, up to as
+/// much as any push may have, and the refusal is the report that the client waits for. `head` is its start.
+fn refuse(
+    call: &Call<'_>,
+    exchange: &mut Exchange,
+    head: &File,
+    refusal: Refusal,
+) -> Result<Served, Refusal> {
+    let Ok(request) = read_request(head, usize::MAX) else { return Err(refusal) };
+    if !is_thrown_away(exchange, call.app.settings.limits.push_bytes_max.max(THROWN_AWAY_MIN)) {
+        return Err(refusal);
+    }
+    call.app.metrics.refused(refusal.label());
+    Ok(answer(call, exchange, refusal.label(), report::refusal(&request, &[], &refusal.sentence())))
 }
 
 fn maintain(call: &Call<'_>) {
@@ -96,10 +140,14 @@ fn check_space(call: &Call<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn read_request(call: &Call<'_>, mut body: &File) -> Result<PushRequest, Refusal> {
-    let bounds = Bounds { commands: call.app.settings.limits.commands_max, bytes: COMMAND_BYTES_MAX };
-    let request = PushRequest::read(BufReader::new(body), bounds).map_err(|error| malformed(&error))?;
-    body.rewind().map_err(|error| Refusal::internal("rewinding a push", &error))?;
+/// Reads the command list and goes back to the start of the body.
+fn read_request(mut body: &File, commands_max: usize) -> Result<PushRequest, Refusal> {
+    let rewind =
+        |mut body: &File| body.rewind().map_err(|error| Refusal::internal("rewinding a push", &error));
+    rewind(body)?;
+    let bounds = Bounds { commands: commands_max, bytes: COMMAND_BYTES_MAX };
+    let request = PushRequest::read(BufReader::new(&mut body), bounds).map_err(|error| malformed(&error))?;
+    rewind(body)?;
     Ok(request)
 }
 
@@ -125,27 +173,6 @@ fn enter(call: &Call<'_>, exchange: &Exchange, request: &PushRequest) -> Result<
         LeaseError::ClientGone => Refusal::ClientGone,
         LeaseError::Deadline | LeaseError::Full => Refusal::Busy { at_door: false },
     })
-}
-
-/// A client that is still sending reads no status. So the rest of a push that is too large is taken and thrown away, up
-/// to as much again, and the refusal is the report that the client waits for.
-fn too_large(call: &Call<'_>, exchange: &mut Exchange, unspooled: Unspooled) -> Result<Served, Refusal> {
-    let Unspooled {
-        error: error @ (SpoolError::WireTooLong { .. } | SpoolError::TooLong { .. }),
-        head: Some(head),
-    } = unspooled
-    else {
-        return Err(unspooled.error.into());
-    };
-    let Ok(request) = read_request(call, &head) else { return Err(error.into()) };
-    drop(head);
-    let limit = call.app.settings.limits.push_bytes_max;
-    if !is_thrown_away(exchange, limit) {
-        return Err(error.into());
-    }
-    let why = format!("the push is larger than the {limit} bytes that push_bytes_max allows");
-    call.app.metrics.refused("too-large");
-    Ok(answer(call, exchange, "too-large", report::refusal(&request, &[], &why)))
 }
 
 /// Whether the rest of the body came, within `most` bytes.
