@@ -1,9 +1,9 @@
 //! A running child: its pipes, its deadline, and the two ways to its end.
 
 use super::job::{Guard, Job, Phase};
-use super::orphans::Ending;
+use super::jobs::Jobs;
+use super::orphans::{Ending, Orphans, TICK};
 use super::outcome::{Deadline, Exit, Outcome, Usage, Why};
-use super::reaper::{Reaper, TICK};
 use super::tail::Tail;
 use crate::sys::poll::{self, Interest, Watch};
 use nix::errno::Errno;
@@ -38,7 +38,8 @@ const CHUNK: usize = 64 * 1024;
 /// on a full stderr.
 #[derive(Debug)]
 pub struct Child {
-    reaper: Reaper,
+    jobs: Arc<Jobs>,
+    orphans: Arc<Orphans>,
     job: Arc<Job>,
     stdin: Option<OwnedFd>,
     stdout: Option<OwnedFd>,
@@ -56,11 +57,18 @@ pub struct Child {
 struct Held(Vec<Guard>);
 
 impl Child {
-    pub(super) fn new(reaper: Reaper, job: Arc<Job>, process: process::Child, grace: Duration) -> Self {
+    pub(super) fn new(
+        jobs: Arc<Jobs>,
+        orphans: Arc<Orphans>,
+        job: Arc<Job>,
+        process: process::Child,
+        grace: Duration,
+    ) -> Self {
         // What is left of std's handle is dropped here: it neither waits nor kills.
         let process::Child { stdin, stdout, stderr, .. } = process;
         Self {
-            reaper,
+            jobs,
+            orphans,
             job,
             stdin: stdin.map(OwnedFd::from),
             stdout: stdout.map(OwnedFd::from),
@@ -250,7 +258,7 @@ impl Child {
         self.stdin = None;
         self.stdout = None;
         self.verdict = Some(why);
-        self.reaper.ask(&self.job, why);
+        self.jobs.ask(&self.job, why);
         self.settle(self.grace, true)
     }
 
@@ -259,19 +267,19 @@ impl Child {
     fn settle(&mut self, grace: Duration, hunts: bool) -> bool {
         let mut ending = Ending::new(Instant::now() + grace, KILL_CAP);
         loop {
-            let (reaps, now) = (self.reaper.0.reaps.count(), Instant::now());
-            let is_gone = self.reaper.is_gone(&self.job);
+            let (reaps, now) = (self.jobs.reaps.count(), Instant::now());
+            let is_gone = self.jobs.is_gone(&self.job);
             if is_gone && !hunts {
                 return true;
             }
-            let escapees = self.reaper.escapees_of(&self.job);
+            let escapees = self.orphans.of_job(&self.job);
             if is_gone && escapees.is_empty() {
                 return true;
             }
             if ending.is_killing(now) {
-                self.reaper.kill(&self.job);
+                self.jobs.kill(&self.job);
             }
-            ending.press(&self.reaper, &escapees, now);
+            ending.press(&self.orphans, &escapees, now);
             let Some(step) = ending.step(now) else { return false };
             self.pause(reaps, step);
         }
@@ -280,7 +288,7 @@ impl Child {
     /// Waits for news of the end, `step` at most: for the leader's exit, and after it for any reap.
     fn pause(&mut self, reaps: u64, step: Duration) {
         if self.job.has_exited() {
-            self.reaper.0.reaps.wait_after(reaps, step.min(TICK));
+            self.jobs.reaps.wait_after(reaps, step.min(TICK));
         }
         let until = Instant::now() + step;
         while !self.job.has_exited() && Instant::now() < until {
@@ -293,7 +301,7 @@ impl Child {
         let watches = [self.exit(), readable(&self.stdout), readable(&self.stderr)];
         if poll::wait(watches, Some(limit)).is_err() {
             // The kernel is out of memory for the moment: look again in a tick.
-            self.reaper.0.reaps.wait_after(self.reaper.0.reaps.count(), TICK.min(limit));
+            self.jobs.reaps.wait_after(self.jobs.reaps.count(), TICK.min(limit));
         }
         self.drain_stderr();
     }
@@ -308,10 +316,10 @@ impl Child {
         self.drain_stderr();
         let held = std::mem::take(&mut self.held.0);
         if is_gone {
-            self.reaper.forget(&self.job);
+            self.jobs.forget(&self.job);
             drop(held);
         } else {
-            self.reaper.leak(&self.job, held);
+            self.jobs.leak(&self.job, held);
         }
         let (exit, usage) = self.job.left().unwrap_or((Exit::Stuck, Usage::default()));
         Outcome {

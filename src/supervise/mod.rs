@@ -5,7 +5,8 @@
 //! [`Child::end`] when it must go. Both come back when the group is empty, with an [`Outcome`]; dropping a child ends it
 //! too. No child lives without a [`Deadline`].
 //!
-//! One thread, the reaper, owns every wait. One read-write lock, the *gate*, orders it against everybody else:
+//! One thread, the reaper, owns every wait. One read-write lock, the *gate*, orders it against everybody else; all its
+//! sections are in `jobs`:
 //!
 //! | side | section | why |
 //! |---|---|---|
@@ -22,20 +23,24 @@
 
 mod bell;
 mod child;
+mod counts;
 mod job;
+mod jobs;
 mod mark;
 mod orphans;
 mod outcome;
 mod reaper;
 mod spec;
 mod survivors;
+mod sweep;
 mod tail;
 mod wait;
 
 pub use child::{Child, KILL_CAP};
+pub use counts::Counters;
 pub use job::{Phase, Running};
 pub use mark::Mark;
 pub use outcome::{Deadline, Exit, Outcome, Usage, Why};
-pub use reaper::{Counters, Reaper};
+pub use reaper::Reaper;
 pub use spec::{Input, SpawnError, Spec};
 pub use survivors::{Survivors, end_survivors};

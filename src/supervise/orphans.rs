@@ -9,15 +9,19 @@
 //! whoever runs a shell there. The dead are reaped whoever they were.
 
 use super::job::Job;
-use super::outcome::Why;
-use super::reaper::{Reaper, TICK, lock};
+use super::jobs::{Jobs, lock};
 use crate::sys::procfs::{self, Stat, State};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpgrp};
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+/// How often members of a dying group are looked for that no event of ours tells of: those whose parent is alive outside
+/// of the group, and those that change parents.
+pub(super) const TICK: Duration = Duration::from_millis(20);
 
 /// An adopted process of one of our jobs. Number and start name it for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,14 +32,15 @@ pub(super) struct Escapee {
     pub(super) job: u64,
 }
 
-/// What is remembered of adopted processes from one look to the next.
-#[derive(Debug, Default)]
+/// The adopted processes, and what is remembered of them from one look to the next.
+#[derive(Debug)]
 pub(super) struct Orphans {
+    jobs: Arc<Jobs>,
     /// The job of each by number and start; `None` for a stranger. Read once, while that cannot block: it stays known
     /// when the process sleeps uninterruptibly later, or clears its environment by another exec.
-    jobs: Mutex<HashMap<(Pid, u64), Option<u64>>>,
+    known: Mutex<HashMap<(Pid, u64), Option<u64>>>,
     /// Whom the orphan pass has told to go, and when.
-    told: Mutex<HashMap<Escapee, Instant>>,
+    pub(super) told: Mutex<HashMap<Escapee, Instant>>,
 }
 
 /// One end of one job or of all: everybody is told once, and killed when the grace is over.
@@ -64,73 +69,26 @@ impl Ending {
     }
 
     /// Tells those who have not been told, or kills all, whichever it is time for.
-    pub(super) fn press(&mut self, reaper: &Reaper, escapees: &[Escapee], now: Instant) {
+    pub(super) fn press(&mut self, orphans: &Orphans, escapees: &[Escapee], now: Instant) {
         for escapee in escapees {
             if self.is_killing(now) {
-                reaper.signal(escapee, Signal::SIGKILL);
+                orphans.signal(escapee, Signal::SIGKILL);
             } else if self.told.insert(*escapee) {
-                reaper.tell(escapee);
+                orphans.tell(escapee);
             }
         }
     }
 }
 
-impl Reaper {
-    /// One orphan pass, for the sweeper to call every second: processes of jobs that are over get SIGTERM, and SIGKILL
-    /// `grace` later.
-    ///
-    /// It also sees to what owners cannot: a deadline holds when the owner does not look at the clock, what was held for a
-    /// leaked job is freed when that has gone at last, and a leader whose status was stolen is found.
-    pub fn sweep_orphans(&self, grace: Duration) {
-        self.0.find_lost();
-        self.enforce_deadlines(grace);
-        self.free_leaked();
-        let escapees = self.escapees();
-        let mut told = lock(&self.0.orphans.told);
-        told.retain(|escapee, _| escapees.contains(escapee));
-        if escapees.is_empty() {
-            return;
-        }
-        // After the look, not before: a process that was seen then belongs to a job that is registered now.
-        let jobs = self.0.settled_jobs();
-        let owned: HashSet<u64> = jobs.iter().filter(|job| !job.is_leaked()).map(|job| job.number).collect();
-        for escapee in escapees.into_iter().filter(|escapee| !owned.contains(&escapee.job)) {
-            match told.get(&escapee) {
-                Some(since) if since.elapsed() >= grace => self.signal(&escapee, Signal::SIGKILL),
-                Some(_) => {}
-                None => {
-                    told.insert(escapee, Instant::now());
-                    self.tell(&escapee);
-                }
-            }
-        }
-    }
-
-    /// Ends everything, for the stop: from now on nothing is started. Every group gets SIGTERM, after `grace` SIGKILL, and
-    /// `cap` later this gives up. Answers how many jobs and escaped processes are left; their owners hear of it too.
-    pub fn end_all(&self, grace: Duration, cap: Duration) -> usize {
-        self.0.close();
-        self.0.jobs().iter().for_each(|job| self.ask(job, Why::Stopping));
-        let mut ending = Ending::new(Instant::now() + grace, cap);
-        loop {
-            let (reaps, now) = (self.0.reaps.count(), Instant::now());
-            let jobs = self.unfinished();
-            let escapees = self.escapees();
-            if ending.is_killing(now) {
-                jobs.iter().for_each(|job| self.kill(job));
-            }
-            ending.press(self, &escapees, now);
-            let left = jobs.len() + escapees.len();
-            match ending.step(now) {
-                Some(step) if left > 0 => self.0.reaps.wait_after(reaps, step.min(TICK)),
-                Some(_) | None => return left,
-            }
-        }
+impl Orphans {
+    /// The orphans that come from `jobs`.
+    pub(super) fn of(jobs: Arc<Jobs>) -> Self {
+        Self { jobs, known: Mutex::default(), told: Mutex::default() }
     }
 
     /// What of `job` lives outside its group, and, once the leader is gone, inside.
-    pub(super) fn escapees_of(&self, job: &Job) -> Vec<Escapee> {
-        let mut escapees = self.escapees();
+    pub(super) fn of_job(&self, job: &Job) -> Vec<Escapee> {
+        let mut escapees = self.all();
         escapees.retain(|escapee| escapee.job == job.number);
         escapees
     }
@@ -139,12 +97,11 @@ impl Reaper {
     ///
     /// One that cannot be asked now is missing from the answer, and found by a later look: it sleeps uninterruptibly since
     /// before it came to us, or we are out of descriptors.
-    fn escapees(&self) -> Vec<Escapee> {
+    pub(super) fn all(&self) -> Vec<Escapee> {
         let children = procfs::children_of_main_thread().unwrap_or_default();
-        let adopted = children.into_iter().filter(|pid| self.0.leader(*pid).is_none());
+        let adopted = children.into_iter().filter(|pid| self.jobs.leader(*pid).is_none());
         let stats: Vec<Stat> = adopted.filter_map(|pid| Stat::of(pid).ok()).collect();
-        lock(&self.0.orphans.jobs)
-            .retain(|known, _| stats.iter().any(|stat| (stat.pid, stat.started) == *known));
+        lock(&self.known).retain(|known, _| stats.iter().any(|stat| (stat.pid, stat.started) == *known));
         let living = stats.iter().filter(|stat| stat.state != State::Zombie);
         living
             .filter_map(|stat| {
@@ -156,28 +113,28 @@ impl Reaper {
     /// The job that an adopted process belongs to; `None` for a stranger.
     fn job_of(&self, stat: &Stat) -> Option<u64> {
         let key = (stat.pid, stat.started);
-        if let Some(known) = lock(&self.0.orphans.jobs).get(&key) {
+        if let Some(known) = lock(&self.known).get(&key) {
             return *known;
         }
         if stat.state == State::Uninterruptible {
             return None;
         }
-        let job = self.0.mark.job_in(&procfs::environ(stat.pid).ok()?);
-        lock(&self.0.orphans.jobs).insert(key, job);
+        let job = self.jobs.mark.job_in(&procfs::environ(stat.pid).ok()?);
+        lock(&self.known).insert(key, job);
         job
     }
 
     /// SIGTERM, and SIGCONT for one that is stopped.
-    fn tell(&self, escapee: &Escapee) {
-        self.0.count_ended_orphan();
+    pub(super) fn tell(&self, escapee: &Escapee) {
+        self.jobs.counts.orphans_ended.fetch_add(1, Ordering::Relaxed);
         log::debug!("process {} of job {} left its group and is told to go", escapee.pid, escapee.job);
         self.signal(escapee, Signal::SIGTERM);
         self.signal(escapee, Signal::SIGCONT);
     }
 
     /// Signals the group that the escapee is in, or the escapee alone where that group has other members than its own.
-    fn signal(&self, escapee: &Escapee, signal: Signal) {
-        let answer = self.0.while_pinned(|| {
+    pub(super) fn signal(&self, escapee: &Escapee, signal: Signal) {
+        let answer = self.jobs.while_pinned(|| {
             let stat = Stat::of(escapee.pid).ok().filter(|stat| is_unreaped_child(stat, escapee))?;
             // As long as it is in the group, the number of the group is pinned with it.
             Some(if self.is_private(stat.group, escapee.job) {
@@ -203,33 +160,8 @@ impl Reaper {
     /// Whether a group is no other than that of an escapee or of its own job: not ours, not another job's, and not one of
     /// outside our PID namespace, which shows as 0 and would mean our own to `kill`.
     fn is_private(&self, group: Pid, job: u64) -> bool {
-        let is_foreign = self.0.leader(group).is_some_and(|leader| leader.number != job);
+        let is_foreign = self.jobs.leader(group).is_some_and(|leader| leader.number != job);
         group.as_raw() > 1 && group != getpgrp() && !is_foreign
-    }
-
-    fn unfinished(&self) -> Vec<Arc<Job>> {
-        self.0.jobs().into_iter().filter(|job| !self.is_gone(job)).collect()
-    }
-
-    /// The owner is the one to end its child, and has its grace for it; this is for one that is blocked elsewhere.
-    fn enforce_deadlines(&self, grace: Duration) {
-        let now = Instant::now();
-        for job in self.0.jobs().iter().filter(|job| job.deadline.has_passed(now)) {
-            self.ask(job, Why::Deadline);
-            if now >= job.deadline.at + 2 * grace {
-                self.kill(job);
-            }
-        }
-    }
-
-    /// Outside of every lock, since dropping a guard runs its owner's code.
-    fn free_leaked(&self) {
-        let leaked = self.0.jobs().into_iter().filter(|job| job.is_leaked());
-        for job in leaked.filter(|job| self.is_gone(job) && self.escapees_of(job).is_empty()) {
-            log::warn!("{} (group {}) has gone at last", job.what, job.pid);
-            self.forget(&job);
-            drop(job.release());
-        }
     }
 }
 
