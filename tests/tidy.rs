@@ -310,20 +310,16 @@ fn async_runtimes(lock: &str) -> Vec<String> {
     names.filter(is_runtime).map(|name| format!("Cargo.lock: `{name}` is an async runtime")).collect()
 }
 
-/// Findings for normal dependencies without a comment: one above it, or above the first of its unbroken group.
+/// Findings for dependencies without a comment right above them.
 fn unexplained_dependencies(manifest: &str) -> Vec<String> {
-    let section = manifest.split("[dependencies]").nth(1).unwrap_or_default();
-    let section = section.split("\n[").next().unwrap_or_default();
-    let mut explained = false;
-    let mut found = Vec::new();
-    for line in section.lines().map(str::trim) {
-        if line.is_empty() {
-            explained = false;
-        } else if line.starts_with('#') {
-            explained = true;
-        } else if !explained {
+    let (mut is_inside, mut above, mut found) = (false, "", Vec::new());
+    for line in manifest.lines().map(str::trim) {
+        if line.starts_with('[') {
+            is_inside = line.ends_with("dependencies]");
+        } else if is_inside && line.contains(" = ") && !line.starts_with('#') && !above.starts_with('#') {
             found.push(format!("Cargo.toml: no sentence says why `{line}`"));
         }
+        above = line;
     }
     found
 }
@@ -660,7 +656,8 @@ mod the_rules_can_fail {
     #[test]
     fn a_dependency_without_a_sentence_is_found() {
         assert_eq!(unexplained_dependencies("[dependencies]\na = \"1\"\n\n[x]\nb = 1\n").len(), 1);
-        assert_eq!(unexplained_dependencies("[dependencies]\n# Why.\na = \"1\"\n").len(), 0);
+        assert_eq!(unexplained_dependencies("[dependencies]\n# Why.\na = \"1\"\nb = \"1\"\n").len(), 1);
+        assert_eq!(unexplained_dependencies("[dependencies]\n# Why.\na = \"1\"\n[x]\nb = 1\n").len(), 0);
     }
 
     #[test]
