@@ -1,6 +1,7 @@
 //! The command line's client of a running gate: over the control socket of a data directory on this machine, or over
 //! HTTP to `TIDEGATE_URL` with `TIDEGATE_TOKEN`.
 
+use crate::config::CONTROL_SOCKET;
 use serde_json::Value;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -60,7 +61,7 @@ impl Client {
     /// A client of the gate that owns the data directory; the socket's mode is the credential.
     #[must_use]
     pub(super) fn local(data_dir: &Path) -> Self {
-        let socket = data_dir.join("control.sock");
+        let socket = data_dir.join(CONTROL_SOCKET);
         let at = socket.display().to_string();
         let agent = Agent::with_parts(settings(), UnixConnector { socket }, NoResolver);
         Self { agent, base: "http://localhost".into(), at, token: None }

@@ -3,14 +3,11 @@
 use super::client::{Client, ClientError};
 use super::{CliError, output};
 use crate::config::{self, Environment, Flags};
-use crate::model::status::{ChildRow, LaneRow, Status};
+use crate::model::status::{ChildRow, LaneRow, PATH, Status};
 use serde_json::Value;
 use std::fmt::{self, Display, Write};
 use std::path::PathBuf;
 use std::time::Duration;
-
-/// Where the API has it.
-const PATH: &str = "/-/api/v1/status";
 
 /// Why the status cannot be shown.
 #[derive(Debug, thiserror::Error)]

@@ -23,6 +23,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
 
+/// The name of the operator's socket in the data directory: where the gate answers and its own commands ask.
+pub const CONTROL_SOCKET: &str = "control.sock";
+
 /// Everything that can be set, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {

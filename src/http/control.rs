@@ -8,6 +8,7 @@ use super::app::App;
 use super::message::Response;
 use super::refusal::Refusal;
 use super::route::{self, Target};
+use crate::config::CONTROL_SOCKET;
 use crate::sys::stop::Level;
 use crate::sys::thread;
 use std::fs::{self, Permissions};
@@ -45,14 +46,14 @@ impl std::fmt::Debug for Control {
 }
 
 impl Control {
-    /// Opens the socket `control.sock` in the data directory and answers in the thread `control`.
+    /// Opens the socket in the data directory and answers in the thread `control`.
     ///
     /// The caller holds the lock of the data directory: a socket that is already there is a dead gate's.
     ///
     /// # Errors
     /// When the socket cannot be made or a thread cannot be started.
     pub fn start(app: Arc<App>) -> io::Result<Self> {
-        let socket = app.settings.data_dir.join("control.sock");
+        let socket = app.settings.data_dir.join(CONTROL_SOCKET);
         let server = Mutex::new(Some(open(&socket)?));
         let shared = Arc::new(Shared { app, socket, server, closing: AtomicBool::new(false) });
         let thread = {

@@ -10,6 +10,7 @@ use super::refusal::Refusal;
 use super::status;
 use crate::git::command::Service;
 use crate::model::name::RepoName;
+use crate::model::status::PATH as STATUS;
 
 /// Who may see a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,11 +35,11 @@ pub struct Page {
 }
 
 /// Every page, all of them for GET and HEAD.
-const PAGES: [Page; 6] = [
+static PAGES: [Page; 6] = [
     Page { path: "/-/healthz", needs: Needs::Nothing, answer: status::healthz },
     Page { path: "/-/readyz", needs: Needs::Nothing, answer: status::readyz },
     Page { path: "/-/metrics", needs: Needs::LoopbackOrUser, answer: status::metrics },
-    Page { path: "/-/api/v1/status", needs: Needs::Admin, answer: status::status },
+    Page { path: STATUS, needs: Needs::Admin, answer: status::status },
     Page { path: "/-/api/v1/children", needs: Needs::Admin, answer: status::children },
     Page { path: "/-/api/v1/jobs", needs: Needs::Admin, answer: status::jobs },
 ];
@@ -72,6 +73,7 @@ pub enum Target {
     Git(GitTarget),
 }
 
+/// What a client is told that asks for the files of a repository instead of a service.
 const DUMB: &str = "dumb HTTP is not served here: use git 1.6.6 or newer, without GIT_SMART_HTTP=0";
 
 /// Finds what `method` on `path` with `query` (without its `?`) means.
@@ -86,8 +88,7 @@ pub fn find(method: &str, path: &str, query: &str) -> Result<Target, Refusal> {
 }
 
 fn page(method: &str, path: &str) -> Result<&'static Page, Refusal> {
-    static TABLE: [Page; PAGES.len()] = PAGES;
-    let page = TABLE.iter().find(|page| page.path == path).ok_or(Refusal::NotFound)?;
+    let page = PAGES.iter().find(|page| page.path == path).ok_or(Refusal::NotFound)?;
     require(method, &["GET", "HEAD"], "GET, HEAD")?;
     Ok(page)
 }

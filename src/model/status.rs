@@ -5,7 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The answer of `/-/api/v1/status`.
+/// The address of the API at which a gate tells its [`Status`].
+pub const PATH: &str = "/-/api/v1/status";
+
+/// The answer at [`PATH`].
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Status {
     /// The gate's version.
