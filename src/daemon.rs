@@ -203,9 +203,7 @@ impl Runtime {
         runtime.announce();
         Ok(runtime)
     }
-}
 
-impl Runtime {
     /// What the handlers share, for whoever has something to prepare in a gate that serves already.
     #[must_use]
     pub fn app(&self) -> &App {
@@ -297,15 +295,9 @@ impl Runtime {
         if !watchdog.is_due() {
             return;
         }
+        let front = self.addresses.first().map_or(Ok(()), |at| probe::answers(at, SELF_TEST_LIMIT));
         let silent = [
-            (
-                "front",
-                self.addresses
-                    .first()
-                    .map_or(Ok(()), |at| probe::answers(at, SELF_TEST_LIMIT))
-                    .err()
-                    .map(|e| e.to_string()),
-            ),
+            ("front", front.err().map(|error| error.to_string())),
             ("reaper", (!self.app.reaper.is_alive()).then(|| "ended".to_owned())),
             ("sweeper", watchdog.has_stalled(self.app.sweeps.beats()).then(|| "made no round".to_owned())),
             ("store", self.app.store.ping().err().map(|error| error.to_string())),

@@ -78,14 +78,9 @@ pub(super) fn parse(
     if is_tls(input) {
         return Err(Refused::new(400, "this is TLS, and plain HTTP is spoken here: use http:// in the URL"));
     }
-    let bounds = Limits::new()
-        .with_max_start_line(limits.head_bytes / 2)
-        .with_max_header_bytes(limits.head_bytes)
-        .with_max_field_line(limits.head_bytes)
-        .with_max_headers(limits.headers)
-        .with_max_body(BODY_MAX);
     let mut fields = vec![FieldSpan::default(); limits.headers];
-    let Parsed::Complete { head, len: bytes } = parse_request_head(input, &bounds, &mut fields)? else {
+    let Parsed::Complete { head, len: bytes } = parse_request_head(input, &bounds(limits), &mut fields)?
+    else {
         return if input.len() < limits.head_bytes { Ok(None) } else { Err(too_long(limits)) };
     };
     if bytes > limits.head_bytes {
@@ -93,27 +88,44 @@ pub(super) fn parse(
     }
     let head = head.view();
     refuse_the_useless(&head)?;
+    Ok(Some(RequestParts {
+        request: request(&head, proxies, socket)?,
+        length: length(&head)?,
+        expects_continue: head.expects_continue(),
+        keep_alive: head.keep_alive(),
+        bytes,
+    }))
+}
+
+/// The library bounds the parts of a head; the whole is looked at afterwards.
+fn bounds(limits: &FrontLimits) -> Limits {
+    Limits::new()
+        .with_max_start_line(limits.head_bytes / 2)
+        .with_max_header_bytes(limits.head_bytes)
+        .with_max_field_line(limits.head_bytes)
+        .with_max_headers(limits.headers)
+        .with_max_body(BODY_MAX)
+}
+
+fn request(
+    head: &RequestHead<'_>,
+    proxies: &TrustedProxies,
+    socket: Option<IpAddr>,
+) -> Result<Request, Refused> {
     let headers: Headers = head.headers().collect();
     refuse_repeated(&headers)?;
     let peer = Peer {
         address: proxies.client(socket, headers.all("x-forwarded-for")),
         proxied: proxies.trust(socket),
     };
-    let request = Request {
+    Ok(Request {
         method: Method::from(head.method_str()),
         path: head.path().to_owned(),
         query: head.query().map(str::to_owned),
-        version: version(&head)?,
+        version: version(head)?,
         headers,
         peer,
-    };
-    Ok(Some(RequestParts {
-        request,
-        length: length(&head)?,
-        expects_continue: head.expects_continue(),
-        keep_alive: head.keep_alive(),
-        bytes,
-    }))
+    })
 }
 
 fn too_long(limits: &FrontLimits) -> Refused {
