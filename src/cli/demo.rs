@@ -32,10 +32,10 @@ const REPOSITORY: &str = "lighthouse";
 /// Commits in the demo's history.
 const COMMITS: usize = 40;
 
-/// More than enough for making forty commits on a slow machine.
+/// How long git may take for each step of making the repository: more than enough on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// More than git says while it makes a repository.
+/// Bytes that git may say while it makes a repository: more than it does.
 const OUTPUT_MAX: usize = 64 * 1024;
 
 /// Why the demo could not be made.
@@ -160,7 +160,7 @@ fn run(reaper: &Reaper, invocation: Invocation, stdin: Input) -> Result<(), Demo
     }
 }
 
-/// A stream for `git fast-import`: forty commits by three people, and a tag.
+/// A stream for `git fast-import`: [`COMMITS`] commits by three people, and a tag.
 fn history() -> String {
     let people = ["Ada <ada@example.com>", "Grace <grace@example.com>", "Linus <linus@example.com>"];
     let mut stream = String::from("feature done\n");

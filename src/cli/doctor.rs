@@ -69,6 +69,7 @@ const LOOKS: &[(&str, Look)] = &[
     ("clock", look_at_clock),
 ];
 
+/// Takes every look and prints the findings; one that would keep a gate from its work is a failure.
 pub(super) fn run(config: Option<PathBuf>, environment: &Environment) -> Result<(), CliError> {
     let patient = Patient::admit(config, environment);
     let mut rows = Vec::new();

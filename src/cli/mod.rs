@@ -1,5 +1,8 @@
 //! The operator's door: what the command line may say, and what becomes of it.
 //!
+//! `serve` and [`demo`] are the daemon's to run; every other command has a file of its own: `check_config`, `doctor`,
+//! `status`, which asks a running gate through `client`, and `user`. What any of them says goes through [`output`].
+//!
 //! A command ends in an [`Exit`]. What went wrong is written to standard error, and only results to standard
 //! output.
 

@@ -90,6 +90,7 @@ enum Expiry {
     At(Timestamp),
 }
 
+/// Does what the arguments say, to the database that a gate with the same settings would use.
 pub(super) fn run(args: Args, environment: &Environment) -> Result<(), CliError> {
     let flags = Flags { config: args.config, data_dir: args.data_dir, ..Flags::default() };
     let data_dir = config::load(&flags, environment)?.data_dir;

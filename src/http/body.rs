@@ -83,7 +83,7 @@ impl fmt::Debug for Rest {
     }
 }
 
-/// See the module.
+/// The body of one request, as far as it has been read.
 #[derive(Debug)]
 pub(super) struct Body {
     rest: Rest,

@@ -33,7 +33,7 @@ pub trait Handler: Send + Sync {
     fn handle(&self, exchange: &mut Exchange);
 }
 
-/// See the module.
+/// A request, the way to its body, and the place of its one answer.
 #[derive(Debug)]
 pub struct Exchange {
     request: Request,

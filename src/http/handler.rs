@@ -15,8 +15,8 @@ use crate::model::role::Role;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// The longest path that a log line shows, in characters.
-const LOGGED_PATH_MAX: usize = 200;
+/// How much a log line shows of a path, a method or a name that came from a client, in characters.
+const LOGGED_MAX: usize = 200;
 
 /// The public front's handler.
 #[derive(Debug)]
@@ -138,9 +138,9 @@ fn finish(app: &App, exchange: &Exchange, story: &Story, served: &Served) {
     let service = story.service.map_or("page", Service::command);
     let Served { status, outcome, bytes_out, detail } = served;
     app.metrics.finished(Finished { service, outcome, time, bytes_in, bytes_out: *bytes_out });
-    let user = escaped(story.user.as_deref().unwrap_or("-"), LOGGED_PATH_MAX);
-    let method = escaped(request.method.as_str(), LOGGED_PATH_MAX);
-    let path = escaped(&request.path, LOGGED_PATH_MAX);
+    let user = escaped(story.user.as_deref().unwrap_or("-"), LOGGED_MAX);
+    let method = escaped(request.method.as_str(), LOGGED_MAX);
+    let path = escaped(&request.path, LOGGED_MAX);
     // Health checks and scrapes that went well would drown the rest.
     let is_routine = request.path.starts_with("/-/") && *status < 400;
     let level = if is_routine { log::Level::Debug } else { log::Level::Info };

@@ -28,9 +28,9 @@ pub struct Finished {
     pub service: &'static str,
     /// How it ended, one of our own words.
     pub outcome: &'static str,
-    /// From the first byte of the request to the last of the answer.
+    /// From the end of the request's head to the end of its answer.
     pub time: Duration,
-    /// Bytes of the request's body on the wire.
+    /// Bytes of the request's body as they came, without the framing of chunks.
     pub bytes_in: u64,
     /// Bytes of the answer's body.
     pub bytes_out: u64,
@@ -58,7 +58,7 @@ impl Metrics {
         }
         page.histogram(
             "request_seconds",
-            "Time from the first byte of a request to the last of its answer.",
+            "Time from the end of a request's head to the end of its answer.",
             &self.seconds,
         );
         page.family("bytes_total", "counter", "Bytes of bodies, as git sent and received them.");

@@ -1,8 +1,14 @@
 //! The people's door: HTTP/1.1 over sockets, threads and deadlines of our own.
 //!
-//! [`front`] accepts and bounds connections; a [`connection`] reads one request after the other (`head`, [`body`])
-//! and hands each to the handler as an [`exchange`]; a [`writer`] sends the answer, from whichever thread has it;
-//! [`spool`] puts a request body into a file for git. [`message`] holds the nouns, `pace` what "too slow" means.
+//! From a socket to a request: [`front`] accepts and bounds connections; a `connection` reads one request after the other
+//! off its `wire` (`head`, [`body`]) and hands each to the handler as an [`exchange`]; a [`writer`] sends the answer, from
+//! whichever thread has it. [`house`] is what connections share, [`limits`] what they are held to, `pace` what "too slow"
+//! means; [`message`] holds the nouns.
+//!
+//! From a request to its answer: [`handler`] takes each from its head to its log line; [`auth`] says who asks, [`route`]
+//! what for. [`smart`] serves git: [`spool`] puts a request body into a file for it, [`relay`] passes on what it says.
+//! [`status`] makes the pages, [`metrics`] counts. Every reason not to serve is a [`refusal`], what a request came to is
+//! [`served`]; [`app`] is what all of them may use. [`control`] answers the same pages on the operator's own socket.
 //!
 //! Parsing and the decoding of chunks are `http-net`'s. What goes beyond the standard's strictness, and every limit
 //! in bytes and in time, is here. Only HTTP/1.0 and 1.1 are spoken: no TLS, no upgrade, no compression of answers;
@@ -11,7 +17,7 @@
 pub mod app;
 pub mod auth;
 pub mod body;
-pub mod connection;
+mod connection;
 pub mod control;
 pub mod exchange;
 pub mod front;

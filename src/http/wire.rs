@@ -27,7 +27,7 @@ pub(super) enum Silence {
     Broken,
 }
 
-/// See the module.
+/// The reading side of a connection. What is written goes to the socket at once.
 #[derive(Debug)]
 pub(super) struct Wire {
     pub(super) socket: Arc<Socket>,
