@@ -71,7 +71,7 @@ pub enum PushError {
         at: u64,
     },
     /// More commands than allowed.
-    #[error("the push updates more than {limit} refs: push them in parts")]
+    #[error("the push updates more than the {limit} refs that commands_max allows: push them in parts")]
     TooMany {
         /// How many are allowed.
         limit: usize,

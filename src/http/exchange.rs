@@ -126,6 +126,11 @@ impl Exchange {
         writer.finish(until)
     }
 
+    /// Gives no answer, because the client has left: the connection ends.
+    pub fn abandon(&mut self) {
+        self.reply.set(Progress::Broken);
+    }
+
     /// Begins an answer with a body of `len` bytes, or of unknown length. Its head is sent with the first bytes that
     /// the writer is given.
     ///

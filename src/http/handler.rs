@@ -118,7 +118,9 @@ fn is_near(exchange: &Exchange) -> bool {
 fn refuse(exchange: &mut Exchange, refusal: &Refusal) -> Served {
     let is_api = exchange.request().path.starts_with("/-/api/");
     let response = if is_api { refusal.json() } else { refusal.response() };
-    if *refusal != Refusal::ClientGone {
+    if *refusal == Refusal::ClientGone {
+        exchange.abandon();
+    } else {
         send(exchange, &response);
     }
     Served::response(refusal.label(), &response)

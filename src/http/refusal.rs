@@ -40,6 +40,13 @@ pub enum Refusal {
         /// Whether this is the first request of an exchange, before the client has sent anything of worth.
         at_door: bool,
     },
+    /// No worker came free within this time, the setting `git.queue_wait`.
+    Waited {
+        /// As with [`Refusal::Busy`].
+        at_door: bool,
+        /// How long it waited.
+        limit: Duration,
+    },
     /// The machine has no room for one more process, descriptor or page.
     Exhausted,
     /// The volume of the data directory or the repository is full.
@@ -75,7 +82,6 @@ impl From<SpoolError> for Refusal {
     fn from(error: SpoolError) -> Self {
         let why = Cow::from(error.to_string());
         match error {
-            SpoolError::Body(BodyError::Truncated) => Self::ClientGone,
             SpoolError::Body(BodyError::Stopped) => Self::Stopping,
             SpoolError::Body(BodyError::Idle(_) | BodyError::TooSlow(_) | BodyError::Deadline) => {
                 Self::TooSlow(why)
@@ -83,9 +89,9 @@ impl From<SpoolError> for Refusal {
             SpoolError::Body(BodyError::TooLarge)
             | SpoolError::WireTooLong { .. }
             | SpoolError::TooLong { .. } => Self::TooLarge(why),
-            SpoolError::Body(BodyError::Malformed(_)) | SpoolError::Field(_) | SpoolError::Gzip(_) => {
-                Self::BadRequest(why)
-            }
+            SpoolError::Body(BodyError::Truncated | BodyError::Malformed(_))
+            | SpoolError::Field(_)
+            | SpoolError::Gzip(_) => Self::BadRequest(why),
             SpoolError::Encoding(_) => Self::MediaType(why),
             SpoolError::DiskFull(_) => Self::DiskFull,
             SpoolError::Storage { .. } => Self::internal("spooling a body", &error),
@@ -102,9 +108,10 @@ impl Refusal {
 
     /// What a lane's refusal means for the client.
     #[must_use]
-    pub fn from_lane(reason: NotRun, at_door: bool) -> Self {
+    pub fn from_lane(reason: NotRun, at_door: bool, queue_wait: Duration) -> Self {
         match reason {
-            NotRun::Full | NotRun::WaitedTooLong => Self::Busy { at_door },
+            NotRun::Full => Self::Busy { at_door },
+            NotRun::WaitedTooLong => Self::Waited { at_door, limit: queue_wait },
             NotRun::ClientGone => Self::ClientGone,
             NotRun::Stopping => Self::Stopping,
             NotRun::Panicked => Self::Internal,
@@ -116,7 +123,7 @@ impl Refusal {
     pub fn status(&self) -> u16 {
         match self {
             Self::Credential | Self::BadLogin(_) => 401,
-            Self::Throttled(_) | Self::Busy { at_door: true } => 429,
+            Self::Throttled(_) | Self::Busy { at_door: true } | Self::Waited { at_door: true, .. } => 429,
             Self::Forbidden(_) => 403,
             Self::NotFound => 404,
             Self::BadRequest(_) => 400,
@@ -124,7 +131,10 @@ impl Refusal {
             Self::MediaType(_) => 415,
             Self::TooSlow(_) => 408,
             Self::TooLarge(_) => 413,
-            Self::Busy { at_door: false } | Self::Exhausted | Self::Stopping => 503,
+            Self::Busy { at_door: false }
+            | Self::Waited { at_door: false, .. }
+            | Self::Exhausted
+            | Self::Stopping => 503,
             Self::DiskFull => 507,
             Self::Unsupported(_) | Self::Lfs => 501,
             Self::Deadline(_) => 504,
@@ -155,6 +165,7 @@ impl Refusal {
             Self::TooSlow(_) => "too-slow",
             Self::TooLarge(_) => "too-large",
             Self::Busy { .. } => "busy",
+            Self::Waited { .. } => "queue-wait",
             Self::Exhausted => "exhausted",
             Self::DiskFull => "disk-full",
             Self::Stopping => "stopping",
@@ -192,6 +203,9 @@ impl Refusal {
             Self::Busy { .. } => {
                 format!("the server is busy: try again in {} s", RETRY_AFTER.as_secs()).into()
             }
+            Self::Waited { limit, .. } => {
+                format!("the server is busy: no worker came free within its queue_wait of {limit:?}").into()
+            }
             Self::Exhausted => {
                 "the server is out of processes, memory or descriptors: try again in a few seconds".into()
             }
@@ -211,7 +225,7 @@ impl Refusal {
                 response.with("WWW-Authenticate", "Basic realm=\"tidegate\", charset=\"UTF-8\"")
             }
             Self::Throttled(wait) => response.with("Retry-After", wait.as_secs().max(1).to_string()),
-            Self::Busy { .. } | Self::Exhausted | Self::Stopping => {
+            Self::Busy { .. } | Self::Waited { .. } | Self::Exhausted | Self::Stopping => {
                 response.with("Retry-After", RETRY_AFTER.as_secs().to_string())
             }
             Self::Method(allow) => response.with("Allow", *allow),

@@ -95,11 +95,21 @@ pub struct Unspooled {
     pub head: Option<File>,
 }
 
+/// Refuses a body whose announced length exceeds `wire_max`, before the client has sent it.
+///
+/// # Errors
+/// [`SpoolError::WireTooLong`].
+pub fn check_announced(exchange: &Exchange, wire_max: u64) -> Result<(), SpoolError> {
+    match exchange.announced() {
+        Some(length) if length > wire_max => Err(SpoolError::WireTooLong { limit: wire_max }),
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// Reads the body of `exchange` to its end into a file, under `tmp` when it is not small.
 ///
 /// # Errors
-/// See [`SpoolError`]. A limit that the announced length already exceeds is told before the client sends the body;
-/// otherwise the bytes that came before the limit are handed back with the error, and the rest waits to be read.
+/// See [`SpoolError`]. The bytes that came before a limit are handed back with its error, and the rest waits to be read.
 pub fn spool(
     exchange: &mut Exchange,
     tmp: &Path,
@@ -109,9 +119,6 @@ pub fn spool(
     let bare = |error| Unspooled { error, head: None };
     let encoding = Encoding::of(&exchange.request().headers).map_err(bare)?;
     let announced = exchange.announced();
-    if announced.is_some_and(|len| len > wire_max) {
-        return Err(bare(SpoolError::WireTooLong { limit: wire_max }));
-    }
     let large = announced.is_some_and(|len| len > MEMORY_MAX);
     let mut store = Store::new(tmp, inflated_max, large).map_err(bare)?;
     let mut read = 0;

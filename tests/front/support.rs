@@ -11,7 +11,7 @@ use tidegate::http::exchange::{Exchange, Handler};
 use tidegate::http::front::Front;
 use tidegate::http::limits::FrontLimits;
 use tidegate::http::message::{Headers, Response};
-use tidegate::http::spool::{Unspooled, spool};
+use tidegate::http::spool::{Unspooled, check_announced, spool};
 use tidegate::http::writer::{PIECE, ResponseWriter, WriteError};
 use tidegate::sys::net::{Address, Listener};
 use tidegate::sys::poll::{self, Interest};
@@ -163,6 +163,9 @@ impl Actor {
     }
 
     fn spool(&self, exchange: &mut Exchange, limit: u64) {
+        if let Err(error) = check_announced(exchange, limit) {
+            return respond(exchange, Response::text(error.status(), &error.to_string()));
+        }
         match spool(exchange, self.tmp.path(), limit, limit) {
             Ok(spooled) => {
                 let text = format!("{} {}", spooled.wire_len, spooled.len);

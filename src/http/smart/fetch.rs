@@ -6,12 +6,14 @@ use crate::git::fetch_request::{self, FetchError};
 use crate::http::exchange::Exchange;
 use crate::http::refusal::Refusal;
 use crate::http::served::Served;
+use crate::http::spool;
 use std::io::{BufReader, Seek};
 
 /// Serves `POST git-upload-pack`.
 pub(super) fn fetch(call: &Call<'_>, exchange: &mut Exchange) -> Result<Served, Refusal> {
     call.check_type(exchange)?;
     let limit = call.app.settings.limits.request_bytes_max;
+    spool::check_announced(exchange, limit)?;
     let spooled = call.spool(exchange, limit).map_err(|unspooled| Refusal::from(unspooled.error))?;
     let mut body = spooled.file;
     fetch_request::check(BufReader::new(&body), call.protocol).map_err(malformed)?;

@@ -8,6 +8,7 @@ mod fetch;
 mod note;
 mod push;
 pub mod recovery;
+mod stay;
 mod work;
 
 use super::app::App;

@@ -5,9 +5,10 @@
 
 use super::Call;
 use super::note::Note;
-use super::work::{self, LastWords, Worked};
+use super::stay::Stay;
+use super::work::{self, LastWords};
 use crate::git::footprint::Footprint;
-use crate::git::lease::{Lease, LeaseError, Record};
+use crate::git::lease::{LeaseError, Record};
 use crate::git::push_request::{Bounds, PushError, PushRequest};
 use crate::git::report;
 use crate::git::upkeep::Tools;
@@ -16,7 +17,6 @@ use crate::http::message::Response;
 use crate::http::refusal::Refusal;
 use crate::http::served::Served;
 use crate::http::spool::{self, Spooled, Unspooled};
-use crate::supervise::Exit;
 use crate::sys::space;
 use std::fs::File;
 use std::io::{BufReader, Seek};
@@ -42,16 +42,9 @@ pub(super) fn push(call: &Call<'_>, exchange: &mut Exchange) -> Result<Served, R
         Err(refusal @ Refusal::TooLarge(_)) => return refuse(call, exchange, &body, refusal),
         request => request?,
     };
-    if request.is_probe() {
-        return Ok(answer(call, exchange, "ok", Vec::new()));
-    }
-    let lease = enter(call, exchange, &request)?;
-    let result =
-        work::run(call, exchange, Some(body), LastWords::Report(request), Some(Box::new(lease.hold())));
-    if is_clean(&result) {
-        lease.settle();
-    }
-    let worked = result?;
+    // The empty request by which a client tries its credential before it sends a large push changes nothing.
+    let stay = if request.is_probe() { None } else { Some(enter(call, exchange, &request)?) };
+    let worked = work::run(call, exchange, Some(body), LastWords::Report(request), stay)?;
     if worked.settings.maintains() && worked.served.outcome == "ok" {
         maintain(call);
     }
@@ -68,7 +61,9 @@ struct Turned {
 fn take_body(call: &Call<'_>, exchange: &mut Exchange) -> Result<Result<File, Turned>, Refusal> {
     let limit = call.app.settings.limits.push_bytes_max;
     let shortage = check_space(call).err();
-    let most = if shortage.is_some() { limit.min(spool::MEMORY_MAX) } else { limit };
+    let is_too_large = exchange.announced().is_some_and(|length| length > limit);
+    // Of a push that will be refused only the command list matters.
+    let most = if shortage.is_some() || is_too_large { limit.min(spool::MEMORY_MAX) } else { limit };
     match (call.spool(exchange, most), shortage) {
         (Ok(Spooled { file, .. }), None) => Ok(Ok(file)),
         (Ok(Spooled { file: head, .. }) | Err(Unspooled { head: Some(head), .. }), Some(refusal)) => {
@@ -112,17 +107,6 @@ fn maintain(call: &Call<'_>) {
     app.upkeep.request(&app.lanes.upkeep, tools, &call.repository, note);
 }
 
-/// Whether nothing of git's can be left: it ended by itself, or was never started. Git removes its own traces on every
-/// way out but a signal.
-fn is_clean(result: &Result<Worked, Refusal>) -> bool {
-    match result {
-        Ok(Worked { outcome, .. }) => {
-            outcome.ended.is_none() && !outcome.leaked && matches!(outcome.exit, Exit::Code(_))
-        }
-        Err(refusal) => *refusal != Refusal::Internal,
-    }
-}
-
 /// A push is refused while the disk still has room for what runs already.
 fn check_space(call: &Call<'_>) -> Result<(), Refusal> {
     let floor = call.app.settings.limits.disk_floor;
@@ -162,14 +146,14 @@ fn malformed(error: &PushError) -> Refusal {
     }
 }
 
-fn enter(call: &Call<'_>, exchange: &Exchange, request: &PushRequest) -> Result<Lease, Refusal> {
+fn enter(call: &Call<'_>, exchange: &Exchange, request: &PushRequest) -> Result<Stay, Refusal> {
     let footprint = Footprint::of_push(request);
     let noted = Note::make(call.app.store.clone(), &call.repository.git_dir, &footprint);
     let note = Box::new(noted.map_err(|error| Refusal::internal("noting a push", &error))?);
     let socket = exchange.socket();
     let until = Instant::now() + call.app.settings.git.queue_wait;
     let entered = call.app.leases.enter(&call.repository, footprint, note, until, || socket.is_gone());
-    entered.map_err(|error| match error {
+    entered.map(Stay::new).map_err(|error| match error {
         LeaseError::ClientGone => Refusal::ClientGone,
         LeaseError::Deadline | LeaseError::Full => Refusal::Busy { at_door: false },
     })
@@ -188,8 +172,7 @@ fn is_thrown_away(exchange: &mut Exchange, most: u64) -> bool {
     }
 }
 
-/// An answer without git: the report of a refusal, or the nothing that git says to the empty request by which a client
-/// tries its credential before it sends a large push.
+/// An answer without git: the report of a refusal.
 fn answer(call: &Call<'_>, exchange: &mut Exchange, outcome: &'static str, body: Vec<u8>) -> Served {
     let response = Response { status: 200, headers: super::headers(call.target.service.result_type()), body };
     if let Err(error) = exchange.respond(&response) {

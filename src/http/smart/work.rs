@@ -1,5 +1,6 @@
 //! What a lane's worker does with a complete request: one git, relayed to its client, and a last word when it fails.
 
+use super::stay::Stay;
 use super::{Call, headers};
 use crate::git::ask::Asker;
 use crate::git::command::{Identity, Protocol, Service, Serving};
@@ -17,7 +18,6 @@ use crate::http::served::Served;
 use crate::http::writer::ResponseWriter;
 use crate::supervise::{Deadline, Exit, Input, Outcome, SpawnError, Spec, Why};
 use crate::sys::net::Socket;
-use std::any::Any;
 use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,8 +41,6 @@ pub(super) enum LastWords {
 pub(super) struct Worked {
     /// What the client got.
     pub(super) served: Served,
-    /// How git ended.
-    pub(super) outcome: Outcome,
     /// The repository's own settings.
     pub(super) settings: RepositorySettings,
 }
@@ -52,13 +50,14 @@ pub(super) fn advertise(call: &Call<'_>, exchange: &mut Exchange) -> Result<Serv
     run(call, exchange, None, LastWords::Status, None).map(|worked| worked.served)
 }
 
-/// Runs git for `call` in its lane and waits for its end. `guard` is kept until the process group is known to be gone.
+/// Runs git for `call` in its lane and waits for its end. `stay` ends with it: a client that is told of a failure finds
+/// the repository clean.
 pub(super) fn run(
     call: &Call<'_>,
     exchange: &mut Exchange,
     body: Option<File>,
     last_words: LastWords,
-    guard: Option<Box<dyn Any + Send>>,
+    stay: Option<Stay>,
 ) -> Result<Worked, Refusal> {
     let content_type = match call.target.phase {
         Phase::Advertise => call.target.service.advertisement_type(),
@@ -77,16 +76,17 @@ pub(super) fn run(
         identity: call.identity.clone(),
         body,
         last_words,
-        guard,
+        stay,
         lane: lane.kind(),
         deadline: deadline(call),
         writer,
         client: Arc::clone(&socket),
     };
     let at_door = call.target.phase == Phase::Advertise;
-    let refused = |reason| Refusal::from_lane(reason, at_door);
+    let queue_wait = call.app.settings.git.queue_wait;
+    let refused = |reason| Refusal::from_lane(reason, at_door, queue_wait);
     let ticket = lane.submit(move || work.run()).map_err(refused)?;
-    ticket.wait(Some(socket.fd()), call.app.settings.git.queue_wait, &call.app.stop).map_err(refused)?
+    ticket.wait(Some(socket.fd()), queue_wait, &call.app.stop).map_err(refused)?
 }
 
 /// Pushes have a lane of their own, their advertisement included: a read lane full of slow clones delays none.
@@ -117,7 +117,7 @@ struct Work {
     identity: Identity,
     body: Option<File>,
     last_words: LastWords,
-    guard: Option<Box<dyn Any + Send>>,
+    stay: Option<Stay>,
     lane: Kind,
     deadline: Deadline,
     writer: ResponseWriter,
@@ -130,8 +130,8 @@ impl Work {
         self.check_enabled(settings)?;
         let body = self.body.take();
         let mut child = self.app.reaper.spawn(self.spec(body)).map_err(|error| refuse_spawn(&error))?;
-        if let Some(guard) = self.guard.take() {
-            child.hold(guard);
+        if let Some(hold) = self.stay.as_mut().and_then(Stay::start) {
+            child.hold(Box::new(hold));
         }
         let banner = match self.phase {
             Phase::Advertise => self.service.banner(self.protocol),
@@ -187,39 +187,46 @@ impl Work {
     /// Completes the answer, or says what went wrong as far as the protocol has a place for it; a client that can be
     /// told nothing sees its connection end before the answer does.
     fn close(self, relayed: Relayed, settings: RepositorySettings) -> Result<Worked, Refusal> {
-        let Relayed { outcome, tracker, bytes, client_listens } = relayed;
-        let end = End::of(&outcome, client_listens, tracker.is_flushed());
-        let detail =
-            format!("{} cpu={}ms", outcome.exit, (outcome.usage.user + outcome.usage.system).as_millis());
-        let served = Served { status: end.status(), outcome: end.name(), bytes_out: bytes, detail };
-        let mut writer = self.writer;
-        let until = Instant::now() + LAST_WORD_LIMIT;
-        match end {
-            End::Whole => {
-                // Who left in this moment has the whole answer or sees it cut short.
-                let _ = writer.finish(until);
-            }
-            End::ClientGone => {}
-            End::Deadline | End::Stopping | End::Failed => {
-                let why = end.sentence(self.service, &outcome);
-                log::warn!("{}: {why}: {}: {}", self.what, outcome.exit, outcome.stderr);
-                let words = match (bytes, &self.last_words) {
-                    (0, LastWords::Status) => return Err(end.refusal(why)),
-                    (0, LastWords::Report(request)) => Some(report::refusal(request, &[], &why)),
-                    (_, LastWords::Status | LastWords::Stream | LastWords::Report(_)) => {
-                        tracker.last_words(&why)
-                    }
-                };
-                // Without words the writer is dropped unfinished, and the client sees its answer cut short.
-                if let Some(words) = words
-                    && writer.write(&words, until).is_ok()
-                {
-                    let _ = writer.finish(until);
-                }
-            }
+        let Self { writer, stay, last_words, what, service, .. } = self;
+        let end = End::of(&relayed);
+        let Relayed { outcome, tracker, bytes, .. } = relayed;
+        let mut writer = Some(writer);
+        if end == End::Whole {
+            finish(writer.take());
         }
-        Ok(Worked { served, outcome, settings })
+        if let Some(stay) = stay {
+            stay.end(&outcome);
+        }
+        if end.is_failure() {
+            let why = end.sentence(service, &outcome);
+            log::warn!("{what}: {why}: {}: {}", outcome.exit, outcome.stderr);
+            let words = match (bytes, last_words) {
+                (0, LastWords::Status) => return Err(end.refusal(why)),
+                (0, LastWords::Report(request)) => Some(report::refusal(&request, &[], &why)),
+                (_, LastWords::Status | LastWords::Stream | LastWords::Report(_)) => tracker.last_words(&why),
+            };
+            say(writer, words);
+        }
+        let processor = outcome.usage.user + outcome.usage.system;
+        let detail = format!("{} cpu={}ms", outcome.exit, processor.as_millis());
+        let served = Served { status: end.status(), outcome: end.name(), bytes_out: bytes, detail };
+        Ok(Worked { served, settings })
     }
+}
+
+/// Completes an answer with its last words. Without any the writer is dropped unfinished, and the client sees its answer
+/// cut short.
+fn say(writer: Option<ResponseWriter>, words: Option<Vec<u8>>) {
+    if let (Some(mut writer), Some(words)) = (writer, words)
+        && writer.write(&words, Instant::now() + LAST_WORD_LIMIT).is_ok()
+    {
+        finish(Some(writer));
+    }
+}
+
+fn finish(writer: Option<ResponseWriter>) {
+    // Who left in this moment has the whole answer or sees it cut short.
+    let _ = writer.map(|writer| writer.finish(Instant::now() + LAST_WORD_LIMIT));
 }
 
 /// How a piece of work ended, as the client is to see it.
@@ -234,7 +241,8 @@ enum End {
 
 impl End {
     /// A git that failed after it had said everything, its last flush included, has served its client.
-    fn of(outcome: &Outcome, client_listens: bool, said_all: bool) -> Self {
+    fn of(relayed: &Relayed) -> Self {
+        let Relayed { outcome, tracker, client_listens, .. } = relayed;
         match (outcome.ended, outcome.exit) {
             (Some(Why::ClientGone), _) => Self::ClientGone,
             _ if !client_listens => Self::ClientGone,
@@ -242,8 +250,15 @@ impl End {
             (Some(Why::Stopping), _) => Self::Stopping,
             (Some(Why::Overflow | Why::Internal), _) => Self::Failed,
             (None, Exit::Code(0)) => Self::Whole,
-            (None, Exit::Code(_) | Exit::Signal(_)) if said_all => Self::Whole,
+            (None, Exit::Code(_) | Exit::Signal(_)) if tracker.is_flushed() => Self::Whole,
             (None, Exit::Code(_) | Exit::Signal(_) | Exit::Lost | Exit::Stuck) => Self::Failed,
+        }
+    }
+
+    fn is_failure(self) -> bool {
+        match self {
+            Self::Whole | Self::ClientGone => false,
+            Self::Deadline | Self::Stopping | Self::Failed => true,
         }
     }
 
