@@ -8,13 +8,13 @@ use crate::sys::stop::{Level, Stop};
 use nix::libc;
 use socket2::{Domain, SockAddr, TcpKeepalive, Type};
 use std::fmt;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind, IoSlice, Read};
 use std::mem;
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -32,6 +32,10 @@ const KEEPALIVE_PROBES: u32 = 3;
 
 /// A client that owes us an acknowledgement and has sent none for this long is gone: ten retransmissions or so.
 const ACK_SILENCE: Duration = Duration::from_secs(30);
+
+/// The mode of a unix socket of ours: anybody may connect, as to a port on the loopback. To connect is to write, and a
+/// proxy's workers run as another user; who must not come here is kept out by the mode of the directory.
+const SOCKET_MODE: u32 = 0o666;
 
 /// Where a socket listens, or where a client comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +95,8 @@ impl Listener {
         Self::listening(socket, None)
     }
 
-    /// Listens on a unix socket at `path`. A socket file that nobody listens on, left by a killed gate, is replaced.
+    /// Listens on a unix socket at `path`, to which every user of the machine may connect who reaches its directory.
+    /// A socket file that nobody listens on, left by a killed gate, is replaced.
     ///
     /// # Errors
     /// [`ErrorKind::AddrInUse`] when someone listens there or the path is not a socket; else as [`Listener::tcp`].
@@ -100,6 +105,8 @@ impl Listener {
         let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.bind(&SockAddr::unix(path)?)?;
         let file = SocketFile::at(path)?;
+        // Before it listens, so that nobody is turned away by the mode that the umask left.
+        fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE))?;
         socket.listen(BACKLOG)?;
         Self::listening(socket, Some(file))
     }
@@ -441,6 +448,7 @@ mod tests {
         let listener = Listener::unix(&path).unwrap();
         assert_eq!(Listener::unix(&path).unwrap_err().kind(), ErrorKind::AddrInUse);
         assert_eq!(listener.address().to_string(), format!("unix:{}", path.display()));
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, SOCKET_MODE, "whatever the umask is");
         drop(listener);
         assert!(!path.exists());
         fs::write(&path, "a file").unwrap();
