@@ -73,6 +73,11 @@ impl Place {
         }
     }
 
+    /// `tidegate user …` on a data directory that is named, as it must be before there is one.
+    fn user(&self, args: &[&str]) -> Answer {
+        self.run(&[&["user"], args, &["--data-dir", "tidegate-data"]].concat())
+    }
+
     fn write(&self, name: &str, text: &str) -> String {
         fs::write(self.path(name), text).unwrap();
         name.to_owned()
@@ -84,7 +89,7 @@ impl Place {
     }
 
     fn users(&self) -> Vec<Value> {
-        let list: Value = serde_json::from_str(&self.run(&["user", "list", "--json"]).done()).unwrap();
+        let list: Value = serde_json::from_str(&self.user(&["list", "--json"]).done()).unwrap();
         list["users"].as_array().unwrap().clone()
     }
 }
@@ -109,11 +114,10 @@ fn help_and_version_are_asked_for_and_everything_else_unknown_is_misuse() {
 #[test]
 fn a_new_user_has_a_random_token_that_is_shown_once_and_kept_nowhere() {
     let place = Place::new();
-    let token =
-        place.run(&["user", "add", "alice@example.com", "--role", "reviewer", "--label", "laptop"]).done();
+    let token = place.user(&["add", "alice@example.com", "--role", "reviewer", "--label", "laptop"]).done();
     let token = token.trim_end();
     assert!(token.starts_with("tg_") && token.len() == 67, "{token:?}");
-    let again = place.run(&["user", "add", "bob"]).done();
+    let again = place.user(&["add", "bob"]).done();
     assert_ne!(token, again.trim_end());
     let users = place.users();
     assert_eq!((&users[0]["name"], &users[0]["role"]), (&"alice@example.com".into(), &"reviewer".into()));
@@ -129,7 +133,7 @@ fn a_new_user_has_a_random_token_that_is_shown_once_and_kept_nowhere() {
 #[test]
 fn the_data_directory_is_for_its_owner_alone() {
     let place = Place::new();
-    place.run(&["user", "add", "alice"]).done();
+    place.user(&["add", "alice"]).done();
     let data = place.path("tidegate-data");
     assert_eq!(mode(&data), 0o700);
     for name in ["tidegate.db", "secret.key"] {
@@ -140,7 +144,9 @@ fn the_data_directory_is_for_its_owner_alone() {
 #[test]
 fn a_token_may_come_from_standard_input_and_is_not_repeated() {
     let place = Place::new();
-    let add = |name: &str, input: &str| place.run_with(&["user", "add", name, "--token-stdin"], input, &[]);
+    let add = |name: &str, input: &str| {
+        place.run_with(&["user", "add", name, "--token-stdin", "--data-dir", "tidegate-data"], input, &[])
+    };
     let answer = add("alice", "correct horse\nbattery staple\n");
     assert!(!answer.err.contains("horse"), "{}", answer.err);
     assert_eq!(answer.done(), "");
@@ -155,21 +161,21 @@ fn a_token_may_come_from_standard_input_and_is_not_repeated() {
 #[test]
 fn a_user_may_have_several_tokens_which_end_one_by_one_or_with_him() {
     let place = Place::new();
-    place.run(&["user", "add", "alice"]).done();
-    let made = place.run(&["user", "token", "alice", "--label", "ci", "--expires", "90d", "--json"]).done();
+    place.user(&["add", "alice"]).done();
+    let made = place.user(&["token", "alice", "--label", "ci", "--expires", "90d", "--json"]).done();
     let made: Value = serde_json::from_str(&made).unwrap();
     assert!(made["token"].as_str().unwrap().starts_with("tg_"));
     let tokens = place.users()[0]["tokens"].clone();
     assert_eq!(tokens.as_array().unwrap().len(), 2);
     assert_eq!(tokens[1]["id"], made["token_id"]);
     assert!(tokens[1]["expires"].is_string() && tokens[0]["expires"].is_null());
-    let shown = place.run(&["user", "list"]).done();
+    let shown = place.user(&["list"]).done();
     let lines: Vec<_> = shown.lines().collect();
     assert!(lines.len() == 3 && lines[0].starts_with("USER") && lines[2].contains(" ci "), "{shown}");
     let id = made["token_id"].to_string();
-    place.run(&["user", "token", "alice", "--remove", &id]).done();
-    place.run(&["user", "token", "alice", "--remove", &id]).refused(1, "has no token");
-    place.run(&["user", "remove", "alice"]).done();
+    place.user(&["token", "alice", "--remove", &id]).done();
+    place.user(&["token", "alice", "--remove", &id]).refused(1, "has no token");
+    place.user(&["remove", "alice"]).done();
     assert!(place.users().is_empty());
 }
 
@@ -177,23 +183,23 @@ fn a_user_may_have_several_tokens_which_end_one_by_one_or_with_him() {
 fn what_cannot_be_a_user_is_refused() {
     let place = Place::new();
     for name in ["a:b", "a b", "<a>", "a\u{202e}b", "", &"x".repeat(255)] {
-        place.run(&["user", "add", name]).refused(2, "a user name ");
+        place.user(&["add", name]).refused(2, "a user name ");
     }
-    assert_eq!(place.run(&["user", "add", "-x"]).code, 2);
-    place.run(&["user", "add", "alice", "--role", "god"]).refused(2, "reader, pusher, reviewer or admin");
-    place.run(&["user", "add", "alice", "--expires", "soon"]).refused(2, "write a time such as 90d");
-    place.run(&["user", "add", "alice", "--expires", "2001-01-01T00:00:00Z"]).refused(2, "in the past");
-    place.run(&["user", "add", "alice", "--label", "a\nb"]).refused(2, "a label has");
+    assert_eq!(place.user(&["add", "-x"]).code, 2);
+    place.user(&["add", "alice", "--role", "god"]).refused(2, "reader, pusher, reviewer or admin");
+    place.user(&["add", "alice", "--expires", "soon"]).refused(2, "write a time such as 90d");
+    place.user(&["add", "alice", "--expires", "2001-01-01T00:00:00Z"]).refused(2, "in the past");
+    place.user(&["add", "alice", "--label", "a\nb"]).refused(2, "a label has");
     assert!(place.users().is_empty());
 }
 
 #[test]
 fn a_name_is_taken_in_any_case() {
     let place = Place::new();
-    place.run(&["user", "add", "alice"]).done();
-    place.run(&["user", "add", "Alice"]).refused(1, "there is a user Alice already");
-    place.run(&["user", "remove", "bob"]).refused(1, "there is no user bob");
-    place.run(&["user", "token", "bob"]).refused(1, "there is no user bob");
+    place.user(&["add", "alice"]).done();
+    place.user(&["add", "Alice"]).refused(1, "there is a user Alice already");
+    place.user(&["remove", "bob"]).refused(1, "there is no user bob");
+    place.user(&["token", "bob"]).refused(1, "there is no user bob");
 }
 
 #[test]
@@ -214,11 +220,26 @@ fn the_data_directory_is_found_as_the_gate_finds_it() {
 }
 
 #[test]
+fn a_data_directory_is_made_only_where_it_was_named_and_that_is_said() {
+    let place = Place::new();
+    let default = place.path("tidegate-data");
+    let absent = format!("there is no tidegate data in {}: name it with --data-dir", default.display());
+    place.run(&["user", "add", "alice"]).refused(1, &absent);
+    assert!(!default.exists());
+    let made = place.user(&["add", "alice"]);
+    assert!(made.err.contains(&format!("tidegate data in {}: made it", default.display())), "{}", made.err);
+    made.done();
+    let found = place.run(&["user", "add", "bob"]);
+    assert!(!found.err.contains("made it"), "one that is there is used wherever it is: {}", found.err);
+    assert!(found.done().starts_with("tg_"));
+}
+
+#[test]
 fn commands_at_the_same_time_do_not_trip_over_each_other() {
     let place = Place::new();
     std::thread::scope(|scope| {
         let place = &place;
-        let add = |number| move || place.run(&["user", "add", &format!("user-{number}")]).done();
+        let add = |number| move || place.user(&["add", &format!("user-{number}")]).done();
         let adders: Vec<_> = (0..6).map(|number| scope.spawn(add(number))).collect();
         adders.into_iter().for_each(|adder| assert!(adder.join().unwrap().starts_with("tg_")));
     });

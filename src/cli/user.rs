@@ -4,13 +4,13 @@
 //! note.
 
 use super::{CliError, output};
-use crate::config::{self, Environment, Flags};
+use crate::config::{self, DataDir, Environment, Flags};
 use crate::model::name::UserName;
 use crate::model::role::Role;
 use crate::model::secret::Secret;
 use crate::model::units;
-use crate::store::Store;
 use crate::store::users::{Issued, NewToken, User};
+use crate::store::{Store, StoreError};
 use clap::Subcommand;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -93,28 +93,41 @@ enum Expiry {
 /// Does what the arguments say, to the database that a gate with the same settings would use.
 pub(super) fn run(args: Args, environment: &Environment) -> Result<(), CliError> {
     let flags = Flags { config: args.config, data_dir: args.data_dir, ..Flags::default() };
-    let data_dir = config::load(&flags, environment)?.data_dir;
+    let data_dir = config::find_data_dir(&flags, environment)?;
     let now = Timestamp::now();
     match args.command {
         Command::Add { name, role, token } => {
             let new = token.read(now)?;
-            let issued = Store::open(&data_dir)?.users().add(&name, role, &new, now)?;
+            let issued = open_or_make(&data_dir)?.users().add(&name, role, &new, now)?;
             show_issued(&name, Some(role), &issued, token.token_stdin, args.json)
         }
         Command::Token { name, remove: None, token } => {
             let new = token.read(now)?;
-            let issued = Store::open_existing(&data_dir)?.users().add_token(&name, &new, now)?;
+            let issued = Store::open_existing(&data_dir.path)?.users().add_token(&name, &new, now)?;
             show_issued(&name, None, &issued, token.token_stdin, args.json)
         }
         Command::Token { name, remove: Some(id), token: _ } => {
-            Store::open_existing(&data_dir)?.users().remove_token(&name, id)?;
+            Store::open_existing(&data_dir.path)?.users().remove_token(&name, id)?;
             show_removed(&format!("token {id} of {name}"), args.json)
         }
         Command::Remove { name } => {
-            Store::open_existing(&data_dir)?.users().remove(&name)?;
+            Store::open_existing(&data_dir.path)?.users().remove(&name)?;
             show_removed(&format!("user {name}"), args.json)
         }
-        Command::List => show_list(&Store::open_existing(&data_dir)?.users().list()?, args.json),
+        Command::List => show_list(&Store::open_existing(&data_dir.path)?.users().list()?, args.json),
+    }
+}
+
+/// The store to add a user to. A new one is made only where somebody wanted it: in the default's place, which follows
+/// the working directory, it would be one that no gate ever looks into.
+fn open_or_make(data_dir: &DataDir) -> Result<Store, StoreError> {
+    match Store::open_existing(&data_dir.path) {
+        Err(StoreError::Absent(path)) if data_dir.is_named => {
+            let store = Store::open(&path)?;
+            output::note(&format!("there was no tidegate data in {}: made it", path.display()));
+            Ok(store)
+        }
+        found => found,
     }
 }
 

@@ -12,6 +12,9 @@ const COUNT_MAX: usize = 1_000_000;
 /// The most workers of a lane: each is a thread and a git.
 const WORKERS_MAX: usize = 1024;
 
+/// The key of the gate's own data, of which commands ask whether it was set.
+pub(super) const DATA_DIR: &str = "data_dir";
+
 /// One row of [`KEYS`].
 pub(super) struct Key {
     /// The dotted path in the file.
@@ -38,7 +41,7 @@ enum Field {
 pub(super) const KEYS: &[Key] = &[
     Key { path: "listen",                   field: Field::Listen(|s| &mut s.listen) },
     Key { path: "public_url",               field: Field::Url(|s| &mut s.public_url) },
-    Key { path: "data_dir",                 field: Field::Path(|s| &mut s.data_dir) },
+    Key { path: DATA_DIR,                   field: Field::Path(|s| &mut s.data_dir) },
     Key { path: "root",                     field: Field::OptionalPath(|s| &mut s.root) },
     Key { path: "follow_symlinks",          field: Field::Flag(|s| &mut s.follow_symlinks) },
     Key { path: "trusted_proxies",          field: Field::Proxies(|s| &mut s.trusted_proxies) },

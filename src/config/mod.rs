@@ -135,6 +135,16 @@ pub struct Flags {
     pub anonymous_push: bool,
 }
 
+/// The directory of the gate's own data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataDir {
+    /// Where it is; absolute.
+    pub path: PathBuf,
+    /// Whether a flag, a variable, the file or systemd named it. Otherwise it is the default, below whatever directory
+    /// the command happens to be run in.
+    pub is_named: bool,
+}
+
 /// Why there are no settings.
 #[derive(Debug, Error)]
 pub enum ConfigError {
@@ -193,6 +203,20 @@ fn lines(problems: &[Problem]) -> String {
 /// # Errors
 /// [`ConfigError::Wrong`] lists everything that is wrong with values; the others end the reading at once.
 pub fn load(flags: &Flags, environment: &Environment) -> Result<Settings, ConfigError> {
+    read(flags, environment)?.finish()
+}
+
+/// Where a command that works beside the gate finds the gate's own data: [`load`] without the rest.
+///
+/// # Errors
+/// As [`load`]: a configuration that is wrong elsewhere may be wrong about this, too.
+pub fn find_data_dir(flags: &Flags, environment: &Environment) -> Result<DataDir, ConfigError> {
+    let draft = read(flags, environment)?;
+    let is_named = draft.is_data_dir_named;
+    Ok(DataDir { path: draft.finish()?.data_dir, is_named })
+}
+
+fn read(flags: &Flags, environment: &Environment) -> Result<Draft, ConfigError> {
     let mut draft = Draft::new(environment);
     if let Some(path) = &flags.config {
         let text = std::fs::read_to_string(path)
@@ -203,7 +227,7 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Settings, Config
         file::apply_override(&mut draft, name, value);
     }
     draft.apply_flags(flags);
-    draft.finish()
+    Ok(draft)
 }
 
 /// Settings in the making, and what was found wrong so far.
@@ -211,6 +235,8 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Settings, Config
 struct Draft {
     settings: Settings,
     rules: Vec<Rule>,
+    /// Whether anybody said where the gate's own data is.
+    is_data_dir_named: bool,
     problems: Vec<Problem>,
 }
 
@@ -218,7 +244,8 @@ impl Draft {
     fn new(environment: &Environment) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let settings = Settings::defaults(environment.state_directory.as_deref(), cores);
-        Self { settings, rules: Vec::new(), problems: Vec::new() }
+        let is_data_dir_named = environment.state_directory.is_some();
+        Self { settings, rules: Vec::new(), is_data_dir_named, problems: Vec::new() }
     }
 
     fn problem(&mut self, place: impl Into<String>, key: impl Into<String>, why: impl ToString) {
@@ -241,6 +268,7 @@ impl Draft {
         }
         if let Some(data_dir) = &flags.data_dir {
             self.settings.data_dir.clone_from(data_dir);
+            self.is_data_dir_named = true;
         }
         self.settings.anonymous_push |= flags.anonymous_push;
     }

@@ -43,7 +43,7 @@ pub enum StoreError {
         mode: u32,
     },
     /// There is no database, and none was to be made.
-    #[error("there is no tidegate data in {}: name the gate's data directory with --data-dir", .0.display())]
+    #[error("there is no tidegate data in {}: name it with --data-dir", .0.display())]
     Absent(PathBuf),
     /// A newer tidegate has been here.
     #[error(
