@@ -235,6 +235,17 @@ fn a_data_directory_is_made_only_where_it_was_named_and_that_is_said() {
 }
 
 #[test]
+fn the_last_admin_goes_with_a_warning() {
+    let place = Place::new();
+    for name in ["alice", "bob"] {
+        place.user(&["add", name, "--role", "admin"]).done();
+    }
+    place.user(&["add", "carol"]).done();
+    let last = |name: &str| place.user(&["remove", name]).err.contains("the last admin");
+    assert_eq!([last("alice"), last("carol"), last("bob")], [false, false, true]);
+}
+
+#[test]
 fn commands_at_the_same_time_do_not_trip_over_each_other() {
     let place = Place::new();
     std::thread::scope(|scope| {

@@ -9,7 +9,7 @@ use crate::model::name::UserName;
 use crate::model::role::Role;
 use crate::model::secret::Secret;
 use crate::model::units;
-use crate::store::users::{Issued, NewToken, User};
+use crate::store::users::{Issued, NewToken, User, Users};
 use crate::store::{Store, StoreError};
 use clap::Subcommand;
 use jiff::{SignedDuration, Timestamp};
@@ -111,7 +111,8 @@ pub(super) fn run(args: Args, environment: &Environment) -> Result<(), CliError>
             show_removed(&format!("token {id} of {name}"), args.json)
         }
         Command::Remove { name } => {
-            Store::open_existing(&data_dir.path)?.users().remove(&name)?;
+            let store = Store::open_existing(&data_dir.path)?;
+            remove(store.users(), &name)?;
             show_removed(&format!("user {name}"), args.json)
         }
         Command::List => show_list(&Store::open_existing(&data_dir.path)?.users().list()?, args.json),
@@ -129,6 +130,15 @@ fn open_or_make(data_dir: &DataDir) -> Result<Store, StoreError> {
         }
         found => found,
     }
+}
+
+fn remove(users: Users<'_>, name: &UserName) -> Result<(), StoreError> {
+    let had_admin = users.has_admin()?;
+    users.remove(name)?;
+    if had_admin && !users.has_admin()? {
+        output::note("warning: that was the last admin: `tidegate user add NAME --role admin` makes another");
+    }
+    Ok(())
 }
 
 impl TokenArgs {

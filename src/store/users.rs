@@ -202,6 +202,17 @@ impl Users<'_> {
         Ok(users)
     }
 
+    /// Whether any user is an admin.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn has_admin(&self) -> Result<bool, StoreError> {
+        self.0.read("looking for an admin", |db| {
+            let query = "SELECT EXISTS (SELECT 1 FROM users WHERE role = ?1)";
+            db.query_row(query, [Role::Admin.as_str()], |row| row.get(0))
+        })
+    }
+
     /// Makes the user `admin` when there is no user at all, and leaves his token in `DATA/admin-token`, mode
     /// 0600; answers that path when it did.
     ///
