@@ -15,6 +15,9 @@ const WORKERS_MAX: usize = 1024;
 /// The key of the gate's own data, of which commands ask whether it was set.
 pub(super) const DATA_DIR: &str = "data_dir";
 
+/// The least address space of a git: with less it does not get as far as to say what it lacks.
+const MEMORY_MIN: u64 = 64 << 20;
+
 /// One row of [`KEYS`].
 pub(super) struct Key {
     /// The dotted path in the file.
@@ -26,10 +29,12 @@ pub(super) struct Key {
 enum Field {
     Duration(fn(&mut Settings) -> &mut Duration),
     Size(fn(&mut Settings) -> &mut u64),
+    Memory(fn(&mut Settings) -> &mut u64),
     Rate(fn(&mut Settings) -> &mut u64),
     Count(usize, fn(&mut Settings) -> &mut usize),
     Flag(fn(&mut Settings) -> &mut bool),
     Path(fn(&mut Settings) -> &mut PathBuf),
+    Program(fn(&mut Settings) -> &mut PathBuf),
     OptionalPath(fn(&mut Settings) -> &mut Option<PathBuf>),
     Url(fn(&mut Settings) -> &mut Option<String>),
     Listen(fn(&mut Settings) -> &mut Vec<ListenAddr>),
@@ -57,7 +62,7 @@ pub(super) const KEYS: &[Key] = &[
     Key { path: "limits.request_bytes_max", field: Field::Size(|s| &mut s.limits.request_bytes_max) },
     Key { path: "limits.disk_floor",        field: Field::Size(|s| &mut s.limits.disk_floor) },
     Key { path: "limits.drain",             field: Field::Duration(|s| &mut s.limits.drain) },
-    Key { path: "git.program",              field: Field::Path(|s| &mut s.git.program) },
+    Key { path: "git.program",              field: Field::Program(|s| &mut s.git.program) },
     Key { path: "git.read_workers",         field: Field::Count(WORKERS_MAX, |s| &mut s.git.read_workers) },
     Key { path: "git.write_workers",        field: Field::Count(WORKERS_MAX, |s| &mut s.git.write_workers) },
     Key { path: "git.upstream_workers",     field: Field::Count(WORKERS_MAX, |s| &mut s.git.upstream_workers) },
@@ -67,7 +72,7 @@ pub(super) const KEYS: &[Key] = &[
     Key { path: "git.read_deadline",        field: Field::Duration(|s| &mut s.git.read_deadline) },
     Key { path: "git.write_deadline",       field: Field::Duration(|s| &mut s.git.write_deadline) },
     Key { path: "git.kill_grace",           field: Field::Duration(|s| &mut s.git.kill_grace) },
-    Key { path: "git.memory",               field: Field::Size(|s| &mut s.git.memory) },
+    Key { path: "git.memory",               field: Field::Memory(|s| &mut s.git.memory) },
     Key { path: "sweeper.orphans",          field: Field::Duration(|s| &mut s.sweeper.orphans) },
     Key { path: "sweeper.leftovers",        field: Field::Duration(|s| &mut s.sweeper.leftovers) },
     Key { path: "sweeper.tokens",           field: Field::Duration(|s| &mut s.sweeper.tokens) },
@@ -148,10 +153,12 @@ impl Key {
                 *field(settings) = parsed(written, units::DURATION_FORM, units::parse_duration)?;
             }
             Field::Size(field) => *field(settings) = parsed(written, units::SIZE_FORM, units::parse_size)?,
+            Field::Memory(field) => *field(settings) = parsed(written, units::SIZE_FORM, parse_memory)?,
             Field::Rate(field) => *field(settings) = parsed(written, units::RATE_FORM, units::parse_rate)?,
             Field::Count(most, field) => *field(settings) = count(written, *most)?,
             Field::Flag(field) => *field(settings) = flag(written)?,
             Field::Path(field) => *field(settings) = parsed(written, PATH_FORM, parse_path)?,
+            Field::Program(field) => *field(settings) = parsed(written, PROGRAM_FORM, parse_program)?,
             Field::OptionalPath(field) => *field(settings) = Some(parsed(written, PATH_FORM, parse_path)?),
             Field::Url(field) => *field(settings) = Some(parsed(written, URL_FORM, parse_url)?),
             Field::Listen(field) => *field(settings) = parsed_list(written, LISTEN_FORM, ListenAddr::parse)?,
@@ -166,11 +173,11 @@ impl Key {
         let settings = &mut settings.clone();
         Some(match &self.field {
             Field::Duration(field) => quoted(units::format_duration(*field(settings))),
-            Field::Size(field) => quoted(units::format_size(*field(settings))),
+            Field::Size(field) | Field::Memory(field) => quoted(units::format_size(*field(settings))),
             Field::Rate(field) => quoted(units::format_rate(*field(settings))),
             Field::Count(_, field) => field(settings).to_string(),
             Field::Flag(field) => field(settings).to_string(),
-            Field::Path(field) => quoted(field(settings).display()),
+            Field::Path(field) | Field::Program(field) => quoted(field(settings).display()),
             Field::OptionalPath(field) => quoted(field(settings).as_ref()?.display()),
             Field::Url(field) => quoted(field(settings).as_ref()?),
             Field::Listen(field) => quoted_list(field(settings)),
@@ -180,6 +187,7 @@ impl Key {
 }
 
 const PATH_FORM: &str = "a path";
+const PROGRAM_FORM: &str = "a name in PATH, or an absolute path";
 const URL_FORM: &str = "an address such as \"https://git.example.com\"";
 const LISTEN_FORM: &str =
     "an address to listen at such as \"127.0.0.1:8418\" or \"unix:/path\", or a list of them";
@@ -244,6 +252,24 @@ fn parse_path(text: &str) -> Result<PathBuf, &'static str> {
     } else {
         Ok(text.into())
     }
+}
+
+/// A relative path would name another program wherever the gate is started.
+fn parse_program(text: &str) -> Result<PathBuf, String> {
+    let program = parse_path(text)?;
+    if text.contains('/') && !program.is_absolute() {
+        return Err(format!("{text:?} is neither a name to be found in PATH nor an absolute path"));
+    }
+    Ok(program)
+}
+
+fn parse_memory(text: &str) -> Result<u64, String> {
+    let bytes = units::parse_size(text).map_err(|error| error.to_string())?;
+    if bytes < MEMORY_MIN {
+        let least = units::format_size(MEMORY_MIN);
+        return Err(format!("{text:?} is less than {least}, with which no git can take a push"));
+    }
+    Ok(bytes)
 }
 
 fn parse_url(text: &str) -> Result<String, String> {

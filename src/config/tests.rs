@@ -142,6 +142,12 @@ fn each_mistake_names_its_key() {
         ("[limits]\nconnections = 99999999999999999999", "limits.connections: must be a whole number"),
         ("[limits]\nconnections = \"10\"", "limits.connections: must be a whole number"),
         ("[git]\nread_workers = 1.5", "git.read_workers: must be a whole number"),
+        ("[git]\nmemory = \"63MiB\"", "git.memory: \"63MiB\" is less than 64MiB"),
+        ("[git]\nmemory = \"lots\"", "git.memory: \"lots\" is not a size"),
+        (
+            "[git]\nprogram = \"bin/git\"",
+            "git.program: \"bin/git\" is neither a name to be found in PATH nor",
+        ),
         ("[sweeper]\nnaps = \"1s\"", "sweeper.naps: is no key: those of [sweeper] are orphans,"),
         (
             "[[rule]]\nrepos = \"a\"\nwrite = \"users\"",
