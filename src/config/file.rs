@@ -4,6 +4,7 @@ use super::Draft;
 use super::environment::overridden_key;
 use super::keys::{self, KEYS, LATER, Written};
 use super::rules::{self, RuleDraft};
+use crate::model::access::Rule;
 use std::ffi::OsStr;
 use std::ops::Range;
 use std::path::Path;
@@ -119,8 +120,15 @@ fn read_rule(draft: &mut Draft, source: &Source<'_>, span: Range<usize>, table: 
             None => draft.problem(source.place(name.span()), path.as_str(), unknown(&path)),
         }
     }
+    if rule.grants_in_vain() {
+        draft.problem(
+            source.place(span.clone()),
+            "rule.push",
+            "would hold for nobody: whoever pushes is shown the refs, so also read must let them in",
+        );
+    }
     match rule.finish() {
-        Some(rule) => draft.rules.push(rule),
+        Some(rule) => add_rule(draft, source.place(span), rule),
         None if table.contains_key("repos") => {} // It is there and wrong, which was said above.
         None => draft.problem(
             source.place(span),
@@ -128,6 +136,18 @@ fn read_rule(draft: &mut Draft, source: &Source<'_>, span: Range<usize>, table: 
             "is missing: a rule says for which repositories it holds",
         ),
     }
+}
+
+/// Puts the rule behind those that are there, if it is ever its turn.
+fn add_rule(draft: &mut Draft, place: String, rule: Rule) {
+    if let Some(earlier) = draft.rules.iter().find(|earlier| earlier.repos.covers(&rule.repos)) {
+        let why = format!(
+            "is never asked: the first rule that matches decides, and one with repos = {:?} stands before this one",
+            earlier.repos.as_str()
+        );
+        draft.problem(place, RULE, why);
+    }
+    draft.rules.push(rule);
 }
 
 /// What to say of a key that is in no table.

@@ -8,17 +8,11 @@ use std::fmt::Write;
 pub(super) const NAMES: &str = "repos, read, push";
 
 /// A rule in the making. What is left out is as it would be without any rule.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct RuleDraft {
     repos: Option<Pattern>,
-    read: Readers,
-    push: Pushers,
-}
-
-impl Default for RuleDraft {
-    fn default() -> Self {
-        Self { repos: None, read: Readers::Anyone, push: Pushers::Users }
-    }
+    read: Option<Readers>,
+    push: Option<Pushers>,
 }
 
 impl RuleDraft {
@@ -26,21 +20,34 @@ impl RuleDraft {
     pub(super) fn set(&mut self, name: &str, written: &Written) -> Option<Result<(), String>> {
         let result = match name {
             "repos" => text(written).and_then(Pattern::parse).map(|repos| self.repos = Some(repos)),
-            "read" => text(written).and_then(Readers::parse).map(|read| self.read = read),
-            "push" => pushers(written).map(|push| self.push = push),
+            "read" => readers(written).map(|read| self.read = Some(read)),
+            "push" => pushers(written).map(|push| self.push = Some(push)),
             _ => return None,
         };
         Some(result.map_err(|error| error.to_string()))
     }
 
+    /// Whether it grants pushes to repositories that it lets nobody read: whoever pushes is shown the refs, so that grant
+    /// would hold for nobody.
+    pub(super) fn grants_in_vain(&self) -> bool {
+        let grants = self.push.as_ref().is_some_and(|push| *push != Pushers::Nobody);
+        grants && self.read == Some(Readers::Nobody)
+    }
+
     /// The rule; `None` when it does not say for which repositories.
     pub(super) fn finish(self) -> Option<Rule> {
-        Some(Rule { repos: self.repos?, read: self.read, push: self.push })
+        let read = self.read.unwrap_or(Readers::Anyone);
+        let others = if read == Readers::Nobody { Pushers::Nobody } else { Pushers::Users };
+        Some(Rule { repos: self.repos?, read, push: self.push.unwrap_or(others) })
     }
 }
 
 fn text(written: &Written) -> Result<&str, RuleError> {
     written.text().ok_or(RuleError::NotText)
+}
+
+fn readers(written: &Written) -> Result<Readers, RuleError> {
+    Readers::parse(written.text().ok_or(RuleError::ReadWord)?)
 }
 
 fn pushers(written: &Written) -> Result<Pushers, RuleError> {

@@ -156,6 +156,19 @@ fn each_mistake_names_its_key() {
         ("[[rule]]\nrepos = \"/a\"", "rule.repos: \"/a\" is no pattern"),
         ("[[rule]]\nrepos = \"a\"\npush = \"alice\"", "rule.push: \"alice\" is not allowed here"),
         ("[[rule]]\nrepos = \"a\"\npush = [\"role:god\"]", "rule.push: \"god\" is not a role"),
+        (
+            "[[rule]]\nrepos = \"a\"\nread = [\"alice\"]",
+            "rule.read: must be \"anyone\", \"users\" or \"nobody\": readers are not listed one by one",
+        ),
+        (
+            "[[rule]]\nrepos = \"a\"\nread = \"nobody\"\npush = [\"alice\"]",
+            "t.toml:1: rule.push: would hold for nobody",
+        ),
+        (
+            "[[rule]]\nrepos = \"**\"\n[[rule]]\nrepos = \"a\"",
+            "t.toml:3: rule: is never asked: the first rule that matches decides, and one with repos = \"**\"",
+        ),
+        ("[[rule]]\nrepos = \"a\"\n[[rule]]\nrepos = \"a\"", "t.toml:3: rule: is never asked"),
         ("[[rule]]\nrepos = \"a\"\npush = [1]", "rule.push: must be a text"),
     ];
     for (text, want) in cases {
@@ -163,6 +176,13 @@ fn each_mistake_names_its_key() {
         assert_eq!(found.len(), 1, "{text:?}: {found:#?}");
         assert!(found[0].contains(want), "{text:?}: {found:?} does not say {want:?}");
     }
+}
+
+#[test]
+fn a_rule_that_lets_nobody_read_lets_nobody_push_unless_it_says_more() {
+    let settings = read("[[rule]]\nrepos = \"attic/*\"\nread = \"nobody\"", &[]).unwrap();
+    assert_eq!(settings.rules.list()[0].push, Pushers::Nobody);
+    assert_eq!(read(&settings.to_toml(), &[]).unwrap(), settings);
 }
 
 #[test]

@@ -131,6 +131,9 @@ pub enum RuleError {
     /// Neither a text nor a list of texts.
     #[error("must be a text in quotes")]
     NotText,
+    /// Something other than a word where readers stand; perhaps a list, as pushers have it.
+    #[error("must be \"anyone\", \"users\" or \"nobody\": readers are not listed one by one")]
+    ReadWord,
     /// Not one of the three words.
     #[error("{0:?} is not allowed here: write \"anyone\", \"users\" or \"nobody\"")]
     Word(String),
@@ -323,6 +326,12 @@ impl Pattern {
     #[must_use]
     pub fn matches(&self, repo: &RepoName) -> bool {
         self.matcher.is_match(repo.as_str())
+    }
+
+    /// Whether it is plain that `other` matches nothing beyond what this one matches: it is the same, or this is `**`.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        self.text == "**" || self == other
     }
 
     /// The glob as it was written.
