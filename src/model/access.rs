@@ -274,7 +274,8 @@ impl Pushers {
             Self::Users => role >= Role::Pusher,
             Self::Nobody => false,
             Self::Listed(list) => list.iter().any(|grantee| match grantee {
-                Grantee::User(listed) => listed == name,
+                // As in the database, where no two names differ by case alone.
+                Grantee::User(listed) => listed.as_str().eq_ignore_ascii_case(name.as_str()),
                 Grantee::Role(least) => role >= *least,
             }),
         }
@@ -400,6 +401,7 @@ mod tests {
         assert_eq!(judge("secret/a/b", Right::Read, &Caller::Anonymous), Verdict::NeedsCredential);
         assert_eq!(judge("secret/a/b.git", Right::Push, &Caller::Anonymous), Verdict::NeedsCredential);
         assert_eq!(judge("secret/a", Right::Push, &alice), Verdict::Allowed);
+        assert_eq!(judge("secret/a", Right::Push, &user("Alice", Role::Reader)), Verdict::Allowed);
         assert_eq!(judge("secret/a", Right::Push, &bob), Verdict::Forbidden);
         assert_eq!(judge("secret/a", Right::Push, &user("rev", Role::Admin)), Verdict::Allowed);
         assert_eq!(judge("other", Right::Read, &Caller::Anonymous), Verdict::Hidden);
