@@ -48,6 +48,14 @@ pub enum LayoutError {
         /// The place, before links were followed.
         path: PathBuf,
     },
+    /// The directory of all repositories cannot be used.
+    #[error("root: opening {}: {source}; name a directory that the user of the gate can list", path.display())]
+    Root {
+        /// The directory.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: io::Error,
+    },
     /// The disk did not answer.
     #[error("looking for a repository at {path:?}: {source}")]
     Io {
@@ -64,22 +72,21 @@ impl LayoutError {
     pub const fn is_fault(&self) -> bool {
         match self {
             Self::NotFound | Self::Outside { .. } => false,
-            Self::Io { .. } => true,
+            Self::Root { .. } | Self::Io { .. } => true,
         }
     }
 }
 
 impl Root {
-    /// The root at `path`, which must be a directory.
+    /// The root at `path`, which must be a directory that can be listed: one that cannot be is more likely another
+    /// user's than meant to hide its names.
     ///
     /// # Errors
-    /// [`LayoutError::Io`] when it is none or cannot be reached.
+    /// [`LayoutError::Root`] when it is none or cannot be read.
     pub fn open(path: &Path, follow_symlinks: bool) -> Result<Self, LayoutError> {
-        let fault = |source| LayoutError::Io { path: path.to_path_buf(), source };
+        let fault = |source| LayoutError::Root { path: path.to_path_buf(), source };
         let real = fs::canonicalize(path).map_err(fault)?;
-        if !fs::metadata(&real).map_err(fault)?.is_dir() {
-            return Err(fault(ErrorKind::NotADirectory.into()));
-        }
+        fs::read_dir(&real).map_err(fault)?;
         Ok(Self { path: real, follow_symlinks })
     }
 
@@ -103,7 +110,7 @@ impl Root {
         // A root that went away would make every name look unknown.
         match look_at(&self.path)? {
             Some(_) => Err(LayoutError::NotFound),
-            None => Err(LayoutError::Io { path: self.path.clone(), source: ErrorKind::NotFound.into() }),
+            None => Err(LayoutError::Root { path: self.path.clone(), source: ErrorKind::NotFound.into() }),
         }
     }
 
@@ -231,7 +238,9 @@ fn read_start(file: &File) -> io::Result<Option<Vec<u8>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
+    use nix::unistd::{Uid, setfsuid};
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, symlink};
     use tempfile::TempDir;
 
     /// A root, with a place beside it that is outside.
@@ -388,5 +397,18 @@ mod tests {
         assert!(Root::open(&disk.root(), false).unwrap_err().is_fault());
         fs::write(disk.root(), "").unwrap();
         assert!(Root::open(&disk.root(), false).unwrap_err().is_fault());
+    }
+
+    #[test]
+    fn a_root_that_cannot_be_listed_is_a_fault_that_names_it() {
+        let disk = Disk::new();
+        fs::set_permissions(disk.0.path(), Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(disk.root(), Permissions::from_mode(0o000)).unwrap();
+        // Of this thread alone; it takes from root the right to read everything, and does nothing for anybody else.
+        let us = setfsuid(Uid::from_raw(65_534));
+        let opened = Root::open(&disk.root(), false);
+        setfsuid(us);
+        let error = opened.unwrap_err();
+        assert!(error.is_fault() && error.to_string().starts_with("root: opening /"), "{error}");
     }
 }
