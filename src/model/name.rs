@@ -29,6 +29,9 @@ pub enum NameError {
     /// Nothing is left, or nothing stands between two slashes.
     #[error("a repository name has an empty segment: write it without leading, trailing or double slashes")]
     EmptySegment,
+    /// The git directory in a working tree.
+    #[error("for NAME/.git write NAME: the .git inside is found by itself")]
+    InnerGit,
     /// Too deep.
     #[error("a repository name has at most {SEGMENTS_MAX} segments")]
     TooManySegments,
@@ -64,6 +67,9 @@ impl RepoName {
     /// # Errors
     /// When the text is outside the grammar.
     pub fn parse(text: &str) -> Result<Self, NameError> {
+        if text.strip_suffix(SUFFIX).is_some_and(|name| name.len() > 1 && name.ends_with('/')) {
+            return Err(NameError::InnerGit);
+        }
         let name = text.strip_suffix(SUFFIX).unwrap_or(text);
         let mut segments = 0;
         for segment in name.split('/') {
@@ -176,7 +182,8 @@ mod tests {
         let refused = [
             ("", NameError::EmptySegment),
             (".git", NameError::EmptySegment),
-            ("a/.git", NameError::EmptySegment),
+            ("a/.git", NameError::InnerGit),
+            ("/.git", NameError::EmptySegment),
             ("/a", NameError::EmptySegment),
             ("a/", NameError::EmptySegment),
             ("a//b", NameError::EmptySegment),
