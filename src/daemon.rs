@@ -225,7 +225,7 @@ impl Runtime {
             self.app.git.version(),
             settings.data_dir.display()
         );
-        log::info!("limits: {:?}", settings.limits);
+        log::info!("limits: {}", limits_in_force(settings));
         self.addresses.iter().for_each(|address| log::info!("listening on {}", url(address)));
         systemd::tell(News::Ready);
     }
@@ -386,6 +386,14 @@ impl Watchdog {
     }
 }
 
+/// What bounds requests and git, as `check-config` writes it, on one line.
+fn limits_in_force(settings: &Settings) -> String {
+    let is_limit = |key: &str| key.starts_with("limits.") || key.starts_with("git.");
+    let pairs = settings.pairs().into_iter().filter(|(key, _)| is_limit(key));
+    let pairs: Vec<String> = pairs.filter_map(|(key, value)| Some(format!("{key}={}", value?))).collect();
+    pairs.join(" ")
+}
+
 fn url(address: &Address) -> String {
     match address {
         Address::Tcp(address) => format!("http://{address}"),
@@ -502,4 +510,18 @@ fn greet_first_admin(store: &Store) -> Result<(), DaemonError> {
         log::info!("made the user admin; the token is in {}", path.display());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_told_as_they_are_configured() {
+        let told = limits_in_force(&Settings::defaults(None, 2));
+        for pair in ["limits.head=\"10s\"", "limits.push_bytes_max=\"2GiB\"", "git.queue=256"] {
+            assert!(told.split(' ').any(|told| told == pair), "{pair} not in {told}");
+        }
+        assert!(!told.contains("data_dir"), "{told}");
+    }
 }
