@@ -252,6 +252,7 @@ impl Runtime {
                         return None;
                     }
                     Order::Reload => self.reload(reload),
+                    Order::Ignored(signal) => log::info!("{signal}: means nothing to a gate"),
                 }
             }
             if let Some(thread) = self.ended_thread() {
@@ -350,7 +351,7 @@ fn drain(app: &App, front: &Front, signals: &Signals) {
     let view = front.view();
     while view.connections() > 0 && Instant::now() < until {
         let _ = poll::wait([Some((signals.fd(), poll::Interest::Read))], Some(DRAIN_ROUND));
-        let again = std::iter::from_fn(|| signals.take()).any(|order| order != Order::Reload);
+        let again = std::iter::from_fn(|| signals.take()).any(Order::is_end);
         if again {
             log::warn!("a second signal: ending what is in flight");
             return;

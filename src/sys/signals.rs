@@ -26,16 +26,30 @@ pub enum Order {
     Quit,
     /// SIGHUP: read the configuration again.
     Reload,
+    /// SIGUSR1 or SIGUSR2, which other programs rotate logs or print statistics on: nothing. Without a handler they would
+    /// end the process, and with SIG_IGN every child would ignore them, too.
+    Ignored(Signal),
 }
 
 impl Order {
     /// Every order with its signal; what asks for an end comes first, so that a flood of reloads delays no stop.
-    const ALL: [(Self, Signal); 4] = [
+    const ALL: [(Self, Signal); 6] = [
         (Self::Terminate, Signal::SIGTERM),
         (Self::Interrupt, Signal::SIGINT),
         (Self::Quit, Signal::SIGQUIT),
         (Self::Reload, Signal::SIGHUP),
+        (Self::Ignored(Signal::SIGUSR1), Signal::SIGUSR1),
+        (Self::Ignored(Signal::SIGUSR2), Signal::SIGUSR2),
     ];
+
+    /// Whether it asks for the end of the process.
+    #[must_use]
+    pub fn is_end(self) -> bool {
+        match self {
+            Self::Terminate | Self::Interrupt | Self::Quit => true,
+            Self::Reload | Self::Ignored(_) => false,
+        }
+    }
 }
 
 /// One more than the highest number of a classic signal.
@@ -170,7 +184,7 @@ mod tests {
     #[test]
     fn orders_are_counted_and_a_stop_comes_before_a_reload() {
         let signals = Signals::install().unwrap();
-        for signal in [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGTERM] {
+        for signal in [Signal::SIGUSR1, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGTERM] {
             raise(signal).unwrap();
         }
         assert!(is_readable(&signals));
@@ -178,6 +192,9 @@ mod tests {
         assert!(is_readable(&signals), "what is left must stay visible to a poll");
         assert_eq!(signals.take(), Some(Order::Terminate), "a second SIGTERM is an order of its own");
         assert_eq!(signals.take(), Some(Order::Reload));
+        let ignored = signals.take().unwrap();
+        assert!(ignored == Order::Ignored(Signal::SIGUSR1) && !ignored.is_end());
+        assert!(!is_inherited(libc::SIGUSR1), "what is ignored here by a handler is not ignored by a child");
         assert_eq!(signals.take(), None);
         assert!(!is_readable(&signals));
     }
