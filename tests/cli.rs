@@ -246,6 +246,25 @@ fn the_last_admin_goes_with_a_warning() {
 }
 
 #[test]
+fn a_gate_that_cannot_be_asked_is_told_with_what_to_do() {
+    let place = Place::new();
+    let status = |url: &str| place.run_with(&["status"], "", &[("TIDEGATE_URL", url)]);
+    status("localhost:8418")
+        .refused(1, "TIDEGATE_URL is \"localhost:8418\": write the gate's address with http://");
+    // A port that was free a moment ago; nobody else is told of it.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    status(&format!("http://{free}")).refused(1, "; is it running?");
+    place.run(&["status", "--data-dir", "nowhere"]).refused(1, "nowhere/control.sock: ");
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    let hung_up = std::thread::scope(|scope| {
+        scope.spawn(|| drop(silent.accept().unwrap()));
+        status(&format!("http://{address}"))
+    });
+    assert!(hung_up.code == 1 && !hung_up.err.contains("is it running?"), "{}", hung_up.err);
+}
+
+#[test]
 fn commands_at_the_same_time_do_not_trip_over_each_other() {
     let place = Place::new();
     std::thread::scope(|scope| {

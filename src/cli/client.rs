@@ -3,7 +3,7 @@
 
 use crate::config::CONTROL_SOCKET;
 use serde_json::Value;
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,8 +20,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Why a running gate could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
+    /// The address is none.
+    #[error("TIDEGATE_URL is {0:?}: write the gate's address with http:// or https:// before it")]
+    NoScheme(String),
     /// Nothing answered.
-    #[error("asking the gate at {at}: {source}; is it running?")]
+    #[error("asking the gate at {at}: {source}{}", hint(source))]
     Unreachable {
         /// The URL or socket that was tried.
         at: String,
@@ -68,10 +71,15 @@ impl Client {
     }
 
     /// A client of the gate at `url`.
-    #[must_use]
-    pub(super) fn remote(url: &str, token: Option<String>) -> Self {
+    ///
+    /// # Errors
+    /// When the text has no scheme of ours.
+    pub(super) fn remote(url: &str, token: Option<String>) -> Result<Self, ClientError> {
+        if !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) {
+            return Err(ClientError::NoScheme(url.to_owned()));
+        }
         let base = url.trim_end_matches('/').to_owned();
-        Self { agent: Agent::new_with_config(settings()), at: base.clone(), base, token }
+        Ok(Self { agent: Agent::new_with_config(settings()), at: base.clone(), base, token })
     }
 
     /// The JSON at `path`, which begins with `/`.
@@ -93,6 +101,18 @@ impl Client {
         }
         let text = response.body_mut().read_to_string().unwrap_or_default();
         Err(ClientError::Refused { at: at(), status, message: message_of(&text) })
+    }
+}
+
+/// What the reader can do about a gate that did not answer; nothing where the error says it all.
+fn hint(error: &ureq::Error) -> &'static str {
+    let ureq::Error::Io(error) = error else { return "" };
+    if [ErrorKind::ConnectionRefused, ErrorKind::NotFound].contains(&error.kind()) {
+        "; is it running?"
+    } else if error.kind() == ErrorKind::PermissionDenied {
+        "; only the gate's user may ask there: run it as the gate's user"
+    } else {
+        ""
     }
 }
 
@@ -153,11 +173,8 @@ impl Transport for UnixTransport {
     }
 
     fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), ureq::Error> {
-        let output = self
-            .buffers
-            .output()
-            .get(..amount)
-            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let output =
+            self.buffers.output().get(..amount).ok_or_else(|| io::Error::from(ErrorKind::InvalidInput))?;
         Ok(self.stream.write_all(output)?)
     }
 
@@ -186,5 +203,20 @@ impl Resolver for NoResolver {
         let mut addresses = self.empty();
         addresses.push(std::net::SocketAddr::from(([127, 0, 0, 1], 80)));
         Ok(addresses)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whether_it_runs_is_asked_only_where_nobody_listens() {
+        let hint = |kind: ErrorKind| hint(&ureq::Error::Io(kind.into()));
+        for kind in [ErrorKind::ConnectionRefused, ErrorKind::NotFound] {
+            assert_eq!(hint(kind), "; is it running?");
+        }
+        assert!(hint(ErrorKind::PermissionDenied).ends_with("run it as the gate's user"));
+        assert_eq!(hint(ErrorKind::TimedOut), "");
     }
 }

@@ -44,7 +44,8 @@ pub(super) fn run(args: &Args, environment: &Environment) -> Result<(), CliError
 fn client(args: &Args, environment: &Environment) -> Result<Client, CliError> {
     let is_named = args.data_dir.is_some() || args.config.is_some();
     if let Some(url) = environment.url.as_ref().filter(|_| !is_named) {
-        return Ok(Client::remote(url, environment.token.as_ref().map(|token| token.reveal().to_owned())));
+        let token = environment.token.as_ref().map(|token| token.reveal().to_owned());
+        return Ok(Client::remote(url, token).map_err(StatusError::from)?);
     }
     let flags = Flags { config: args.config.clone(), data_dir: args.data_dir.clone(), ..Flags::default() };
     Ok(Client::local(&config::load(&flags, environment)?.data_dir))
