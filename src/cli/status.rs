@@ -3,7 +3,7 @@
 use super::client::{Client, ClientError};
 use super::{CliError, output};
 use crate::config::{self, Environment, Flags};
-use crate::model::status::{ChildRow, LaneRow, PATH, Status};
+use crate::model::status::{ChildRow, JobRow, LaneRow, PATH, Status};
 use serde_json::Value;
 use std::fmt::{self, Display, Write};
 use std::path::PathBuf;
@@ -36,8 +36,8 @@ pub(super) struct Args {
 
 /// Asks the gate that the arguments or the environment name and prints what it says.
 pub(super) fn run(args: &Args, environment: &Environment) -> Result<(), CliError> {
-    let text = report(&client(args, environment)?, args.json)?;
-    Ok(output::print(&text)?)
+    let answer = client(args, environment)?.get(PATH).map_err(StatusError::from)?;
+    Ok(output::print(&report(answer, args.json)?)?)
 }
 
 /// A named directory goes before the environment's URL, and that before the directory that `serve` would use.
@@ -51,10 +51,9 @@ fn client(args: &Args, environment: &Environment) -> Result<Client, CliError> {
     Ok(Client::local(&config::load(&flags, environment)?.data_dir))
 }
 
-fn report(client: &Client, json: bool) -> Result<String, StatusError> {
-    let answer: Value = client.get(PATH)?;
+fn report(answer: Value, json: bool) -> Result<String, StatusError> {
     if json {
-        return Ok(serde_json::to_string_pretty(&answer)?);
+        return Ok(serde_json::to_string_pretty(&answer)? + "\n");
     }
     let status: Status = serde_json::from_value(answer)?;
     let mut text = String::new();
@@ -76,12 +75,23 @@ fn show(status: &Status, out: &mut String) -> fmt::Result {
         writeln!(out, "process {pid} in {lane}: {what}, for {age}, {left} before its deadline")?;
     }
     for job in &status.jobs {
-        let every = Span(Duration::from_secs_f64(job.every_seconds));
-        let failed = if job.failed == 0 { String::new() } else { format!(", failed {} times", job.failed) };
-        let error = job.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
-        writeln!(out, "job {} every {every}{failed}{error}", job.name)?;
+        show_job(job, out)?;
     }
     Ok(())
+}
+
+fn show_job(job: &JobRow, out: &mut String) -> fmt::Result {
+    let every = Span(Duration::from_secs_f64(job.every_seconds));
+    write!(out, "job {} every {every}, ", job.name)?;
+    match job.last_seconds_ago {
+        None => write!(out, "not run yet")?,
+        Some(0) => write!(out, "last just now")?,
+        Some(seconds) => write!(out, "last {} ago", Span(Duration::from_secs(seconds)))?,
+    }
+    if job.failed > 0 {
+        write!(out, ", failed {} times", job.failed)?;
+    }
+    writeln!(out, "{}", job.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default())
 }
 
 fn millis(millis: u64) -> Span {
@@ -116,5 +126,27 @@ mod tests {
         assert_eq!(shown(61_000), "1 min 1 s");
         assert_eq!(shown(3_660_000), "1 h 1 min");
         assert_eq!(shown(90_000_000), "1 d 1 h");
+    }
+
+    #[test]
+    fn each_job_is_shown_with_its_last_run() {
+        let shown = |last_seconds_ago, failed, error: Option<&str>| {
+            let (name, last_error) = ("tokens".to_owned(), error.map(str::to_owned));
+            let job =
+                JobRow { name, every_seconds: 3600.0, succeeded: 1, failed, last_seconds_ago, last_error };
+            let mut text = String::new();
+            show_job(&job, &mut text).unwrap();
+            text
+        };
+        assert_eq!(shown(None, 0, None), "job tokens every 1 h 0 min, not run yet\n");
+        assert_eq!(shown(Some(0), 0, None), "job tokens every 1 h 0 min, last just now\n");
+        let failing = "job tokens every 1 h 0 min, last 1 min 5 s ago, failed 2 times: full\n";
+        assert_eq!(shown(Some(65), 2, Some("full")), failing);
+    }
+
+    #[test]
+    fn what_a_script_reads_ends_with_its_line() {
+        assert_eq!(report(serde_json::json!({"ready": true}), true).unwrap(), "{\n  \"ready\": true\n}\n");
+        assert!(report(serde_json::json!({"ready": true}), false).is_err(), "another version's answer");
     }
 }
