@@ -7,12 +7,14 @@
 )]
 #![expect(clippy::unwrap_used, reason = "what cannot be prepared fails the test")]
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
 /// What a command answered.
@@ -91,6 +93,16 @@ impl Place {
     fn users(&self) -> Vec<Value> {
         let list: Value = serde_json::from_str(&self.user(&["list", "--json"]).done()).unwrap();
         list["users"].as_array().unwrap().clone()
+    }
+}
+
+/// A program that goes on until it is told to end; one that a failed test forgets is killed.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Either fails where the test has seen its end.
+        let _ = self.0.kill().and_then(|()| self.0.wait());
     }
 }
 
@@ -378,4 +390,36 @@ fn the_doctor_names_what_is_wrong_and_fails() {
     place.write("gate.toml", "x = 1\n[limits]\ny = 2\n");
     let answer = place.run(&["doctor", "--config", "gate.toml"]);
     assert_eq!((answer.code, answer.out.matches("WRONG    configuration").count()), (1, 2), "{}", answer.out);
+}
+
+#[test]
+fn what_the_demo_prints_can_be_pasted_on_a_machine_where_git_knows_nobody() {
+    let place = Place::new();
+    let mut demo = Running(
+        Command::new(env!("CARGO_BIN_EXE_tidegate"))
+            .arg("demo")
+            .env_clear()
+            .env("TMPDIR", place.0.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    let guide = std::io::BufReader::new(demo.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let guide: Vec<_> = guide.take_while(|line| !line.starts_with("Reading needs")).collect();
+    let pasted: Vec<_> = guide.iter().filter_map(|line| line.strip_prefix("  ")).collect();
+    assert_eq!(pasted.len(), 3, "{guide:?}");
+    let shell = Command::new("sh")
+        .args(["-ec", &pasted.join("\n")])
+        .current_dir(place.0.path())
+        .env_clear()
+        .envs([("PATH", "/usr/bin:/bin"), ("HOME", "/nonexistent"), ("GIT_CONFIG_NOSYSTEM", "1")])
+        .output()
+        .unwrap();
+    assert!(shell.status.success(), "{}", String::from_utf8_lossy(&shell.stderr));
+    kill(Pid::from_raw(demo.0.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+    assert!(demo.0.wait().unwrap().success());
+    let left: Vec<_> =
+        fs::read_dir(place.0.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["lighthouse"], "only the clone is left");
 }

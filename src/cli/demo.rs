@@ -118,7 +118,8 @@ impl Demo {
          \n\
          \x20 git clone {with_token}/{REPOSITORY} && cd {REPOSITORY}\n\
          \x20 git log --oneline | head -3\n\
-         \x20 echo 'all is well' >> LOG && git commit -qam 'Say that all is well' && git push\n\
+         \x20 echo 'all is well' >> LOG && git -c user.name=Demo -c user.email=demo@example.com commit -qam \
+         'Say that all is well' && git push\n\
          \n\
          Reading needs no credential, pushing does: the user is {USER}, the token {TOKEN}.\n\
          Ctrl-C ends the demo and removes everything it made.\n"
