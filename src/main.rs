@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => Exit::Done.into(),
         Err(error) => {
-            output::note(&format!("tidegate: {error}"));
+            output::complain(&error);
             error.exit().into()
         }
     }

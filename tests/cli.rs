@@ -329,6 +329,7 @@ fn a_wrong_configuration_is_told_by_line_and_key() {
     }
     let both = place.check_config("a = 1\n[limits]\nb = 2\n");
     assert_eq!(both.err.lines().count(), 2, "{}", both.err);
+    assert!(both.err.lines().all(|line| line.starts_with("tidegate: gate.toml:")), "{}", both.err);
     place.run(&["check-config", "missing.toml"]).refused(2, "reading the configuration missing.toml");
     place.write("empty.toml", "");
     let variables = [("TIDEGATE__LIMITS__HAED", "1s")];

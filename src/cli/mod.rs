@@ -160,7 +160,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, environment: &Environment) 
     Next::Exit(match result {
         Ok(()) => Exit::Done,
         Err(error) => {
-            output::note(&format!("tidegate: {error}"));
+            output::complain(&error);
             error.exit()
         }
     })

@@ -1,5 +1,6 @@
 //! What commands say: results on standard output, notes on standard error.
 
+use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 
 /// Writes a result, whole. A reader that has gone (`tidegate user list | head -1`) is no failure.
@@ -18,6 +19,11 @@ pub fn print(text: &str) -> io::Result<()> {
 pub fn note(line: &str) {
     // Where even standard error is closed, there is nobody to tell.
     let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// Writes why a command failed; each of its lines says who speaks, as a log of several programs needs it.
+pub fn complain(error: &impl Display) {
+    error.to_string().lines().for_each(|line| note(&format!("tidegate: {line}")));
 }
 
 /// Rows as columns, each as wide as its widest cell; nothing trails.
