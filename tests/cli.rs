@@ -303,6 +303,27 @@ fn the_effective_settings_read_back_as_the_same_settings() {
 }
 
 #[test]
+fn what_this_machine_lacks_of_a_configuration_is_a_note() {
+    let place = Place::new();
+    fs::create_dir(place.path("repos")).unwrap();
+    let cases = [
+        ("", "note: root is not set: "),
+        ("root = \"/nowhere/git\"", "note: root: there is no directory /nowhere/git on this machine"),
+        ("root = \"repos\"\ndata_dir = \"repos/data\"", "/repos/data lies below root: "),
+        (
+            "root = \"repos\"\n[git]\nprogram = \"/nowhere/git\"",
+            "note: git.program: no executable \"/nowhere/git\"",
+        ),
+    ];
+    for (text, want) in cases {
+        let answer = place.check_config(text);
+        assert!(answer.err.lines().count() == 1 && answer.err.contains(want), "{text:?}: {}", answer.err);
+        assert!(answer.done().contains("connections = 1024"), "the settings are printed all the same");
+    }
+    assert_eq!(place.check_config("root = \"repos\"").err, "");
+}
+
+#[test]
 fn a_wrong_configuration_is_told_by_line_and_key() {
     let place = Place::new();
     let cases = [
@@ -340,7 +361,8 @@ fn a_wrong_configuration_is_told_by_line_and_key() {
 #[test]
 fn a_reader_that_has_gone_is_no_failure_and_a_full_disk_is() {
     let place = Place::new();
-    place.write("gate.toml", "");
+    fs::create_dir(place.path("repos")).unwrap();
+    place.write("gate.toml", "root = \"repos\"\n");
     let check = |out: Stdio| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
         command.args(["check-config", "gate.toml"]).current_dir(place.0.path()).env_clear().stdout(out);

@@ -1,12 +1,36 @@
 //! `tidegate check-config FILE`.
 
 use super::{CliError, output};
-use crate::config::{self, Environment, Flags};
+use crate::config::{self, Environment, Flags, Settings};
+use crate::git::command::resolve;
 use std::path::PathBuf;
 
-/// Reads the file as `serve` would, with the same variables over it, and prints what would hold.
+/// Reads the file as `serve` would, with the same variables over it, and prints what would hold. What this machine lacks is
+/// a note only: the file may be meant for another.
 pub(super) fn run(file: PathBuf, environment: &Environment) -> Result<(), CliError> {
     let flags = Flags { config: Some(file), ..Flags::default() };
     let settings = config::load(&flags, environment)?;
-    Ok(output::print(&settings.to_toml())?)
+    output::print(&settings.to_toml())?;
+    notes(&settings, environment).iter().for_each(|note| output::note(&format!("note: {note}")));
+    Ok(())
+}
+
+/// What is no mistake of the file and would be none of a gate somewhere else.
+fn notes(settings: &Settings, environment: &Environment) -> Vec<String> {
+    let mut notes = Vec::new();
+    match &settings.root {
+        None => notes.push("root is not set: serve takes it as --root DIR, or does not start".to_owned()),
+        Some(root) if !root.is_dir() => {
+            notes.push(format!("root: there is no directory {} on this machine", root.display()));
+        }
+        Some(root) if settings.data_dir.starts_with(root) => notes.push(format!(
+            "data_dir: {} lies below root: give the gate's own data a place of its own",
+            settings.data_dir.display()
+        )),
+        Some(_) => {}
+    }
+    if let Err(error) = resolve(&settings.git.program, &environment.path) {
+        notes.push(format!("git.program: {error}"));
+    }
+    notes
 }
