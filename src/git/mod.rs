@@ -4,7 +4,7 @@
 //! |---|---|
 //! | starting git | [`command`], [`service`], [`version`], [`ask`], [`upkeep`], [`pool`] |
 //! | the wire | [`pktline`], [`sideband`], [`oid`], [`push_request`], [`fetch_request`], [`report`] |
-//! | repositories on disk | [`layout`], [`settings`], [`lease`], [`footprint`], [`leftovers`] |
+//! | repositories on disk | [`layout`], [`settings`], [`lease`], [`footprint`], [`leftovers`], [`survey`] |
 //!
 //! Nothing here knows HTTP; only [`ask`] and [`upkeep`] start processes, through `supervise`.
 
@@ -26,6 +26,7 @@ pub mod service;
 pub mod settings;
 mod settings_cache;
 pub mod sideband;
+pub mod survey;
 mod traces;
 pub mod upkeep;
 pub mod version;
