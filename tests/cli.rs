@@ -413,6 +413,28 @@ fn the_doctor_names_what_is_wrong_and_fails() {
     place.write("gate.toml", "x = 1\n[limits]\ny = 2\n");
     let answer = place.run(&["doctor", "--config", "gate.toml"]);
     assert_eq!((answer.code, answer.out.matches("WRONG    configuration").count()), (1, 2), "{}", answer.out);
+    assert!(answer.out.contains("what follows is about the defaults"), "{}", answer.out);
+}
+
+#[test]
+fn the_doctor_takes_the_places_of_serve_and_says_what_is_not_served() {
+    let place = Place::new();
+    for name in ["a", "a.git", "c++.git"] {
+        for part in ["objects", "refs"] {
+            fs::create_dir_all(place.path("repos").join(name).join(part)).unwrap();
+        }
+        fs::write(place.path("repos").join(name).join("HEAD"), "ref: refs/heads/main\n").unwrap();
+    }
+    let args = ["doctor", "--root", "repos", "--data-dir", "own"];
+    let found = place.run_with(&args, "", &[("TIDEGATE__LIMITS__DISK_FLOOR", "1B")]).done();
+    for finding in [
+        "repositories below it: 3",
+        "\"a.git\" is not served: \"a\" is found first",
+        "\"c++.git\" cannot be reached by any name: a repository name is made of letters",
+        "/own will be made at the first start",
+    ] {
+        assert!(found.contains(finding), "{finding} not in {found}");
+    }
 }
 
 #[test]

@@ -7,6 +7,8 @@ use super::{CliError, output};
 use crate::config::{self, Environment, Flags, Settings};
 use crate::git::ask::{Asker, find_git};
 use crate::git::command::Surroundings;
+use crate::git::layout::Root;
+use crate::git::survey::{Hidden, Survey, survey};
 use crate::model::units::format_size;
 use crate::supervise::{Deadline, Mark, Reaper};
 use crate::sys::{machine, space};
@@ -31,6 +33,25 @@ const GIT_LIMIT: Duration = Duration::from_secs(10);
 const WRITTEN: &str = "2026-01-01T00:00:00Z";
 /// How far a file's time may be ahead of the clock before the clock is to blame, in seconds.
 const SLACK_SECONDS: i64 = 60;
+
+/// Entries below the root that the survey looks at: some seconds on a cold disk.
+const ENTRIES_MAX: usize = 20_000;
+/// Rows of one kind that the survey shows; the rest is counted.
+const ROWS_MAX: usize = 10;
+
+/// What `doctor` takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The configuration to look at.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The directory of the repositories, as serve takes it.
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// The directory of the gate's own data, as serve takes it.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
 
 /// What one look found.
 enum Finding {
@@ -70,8 +91,8 @@ const LOOKS: &[(&str, Look)] = &[
 ];
 
 /// Takes every look and prints the findings; one that would keep a gate from its work is a failure.
-pub(super) fn run(config: Option<PathBuf>, environment: &Environment) -> Result<(), CliError> {
-    let patient = Patient::admit(config, environment);
+pub(super) fn run(args: Args, environment: &Environment) -> Result<(), CliError> {
+    let patient = Patient::admit(args, environment);
     let mut rows = Vec::new();
     let mut bad = 0;
     for (name, look) in LOOKS {
@@ -94,13 +115,12 @@ fn row(name: &str, finding: Finding) -> Vec<String> {
 }
 
 impl<'a> Patient<'a> {
-    fn admit(config: Option<PathBuf>, environment: &'a Environment) -> Self {
-        let flags = Flags { config: config.clone(), ..Flags::default() };
+    fn admit(args: Args, environment: &'a Environment) -> Self {
+        let Args { config, root, data_dir } = args;
+        let flags = Flags { config: config.clone(), root, data_dir, ..Flags::default() };
         let (settings, config_error) = match config::load(&flags, environment) {
             Ok(settings) => (settings, None),
-            Err(error) => {
-                (Settings::defaults(environment.state_directory.as_deref(), 1), Some(error.to_string()))
-            }
+            Err(error) => (defaults(flags, environment), Some(error.to_string())),
         };
         Self { environment, config, settings, config_error, reaper: nobodys_reaper() }
     }
@@ -111,9 +131,23 @@ impl<'a> Patient<'a> {
     }
 }
 
+/// What is looked at when the configuration is wrong: the flags over the defaults.
+fn defaults(flags: Flags, environment: &Environment) -> Settings {
+    let mut settings = Settings::defaults(environment.state_directory.as_deref(), 1);
+    settings.root = flags.root;
+    if let Some(data_dir) = flags.data_dir {
+        settings.data_dir = data_dir;
+    }
+    settings
+}
+
 fn look_at_configuration(patient: &Patient<'_>) -> Vec<Finding> {
     match (&patient.config_error, &patient.config) {
-        (Some(error), _) => error.lines().map(|line| Finding::Bad(line.to_owned())).collect(),
+        (Some(error), _) => {
+            let consequence = "what follows is about the defaults, not about this configuration";
+            let lines = error.lines().map(|line| Finding::Bad(line.to_owned()));
+            lines.chain([Finding::Doubtful(consequence.to_owned())]).collect()
+        }
         (None, Some(file)) => vec![Finding::Good(format!("{} is in order", file.display()))],
         (None, None) => vec![Finding::Good("no --config FILE: looking at the defaults".to_owned())],
     }
@@ -188,20 +222,68 @@ fn look_at_parent(path: &Path) -> Finding {
 
 fn look_at_repositories(patient: &Patient<'_>) -> Vec<Finding> {
     let Some(root) = &patient.settings.root else {
-        return vec![Finding::Good("no root is set: serve takes it as --root DIR".to_owned())];
+        return vec![Finding::Good("no root is set: name it with --root DIR".to_owned())];
     };
+    let survey = match Root::open(root, patient.settings.follow_symlinks) {
+        Ok(root) => survey(&root, machine::uid(), ENTRIES_MAX),
+        Err(error) => return vec![Finding::Bad(error.to_string())],
+    };
+    let mut found = vec![look_at_root(root, &patient.settings.data_dir, survey.repositories)];
+    found.extend(findings_of(&survey, machine::uid()));
+    found
+}
+
+fn look_at_root(root: &Path, data_dir: &Path, repositories: usize) -> Finding {
     let shown = root.display();
-    vec![match fs::read_dir(root) {
-        Err(error) => Finding::Bad(format!("{shown}: {error}")),
-        Ok(_) if patient.settings.data_dir.starts_with(root) => Finding::Doubtful(format!(
+    if data_dir.starts_with(root) {
+        return Finding::Doubtful(format!(
             "{} lies inside of the root {shown}: give the gate's own data a place of its own",
-            patient.settings.data_dir.display()
-        )),
-        Ok(_) if !machine::is_writable(root) => {
-            Finding::Doubtful(format!("{shown} can be read but not written to: pushes may fail"))
+            data_dir.display()
+        ));
+    }
+    if !machine::is_writable(root) {
+        return Finding::Doubtful(format!("{shown} can be read but not written to: pushes may fail"));
+    }
+    Finding::Good(format!("{shown} can be read and written to, repositories below it: {repositories}"))
+}
+
+/// What a survey means to a gate that runs as the user `us`. Names are escaped: those who made them are not the reader.
+fn findings_of(survey: &Survey, us: u32) -> Vec<Finding> {
+    let hidden = survey.hidden.iter().map(|Hidden { served, hidden }| {
+        format!(
+            "{hidden} is not served: {served} is found first, with and without .git at the end of the name"
+        )
+    });
+    let nameless = survey
+        .nameless
+        .iter()
+        .map(|(path, error)| format!("{path:?} cannot be reached by any name: {error}"));
+    let foreign = survey.foreign.iter().map(|(path, owner)| {
+        if us == 0 {
+            format!(
+                "{path:?} belongs to uid {owner}, and its hooks run as root: whoever may write there owns this machine; run \
+                 the gate as a user of its own, who owns the repositories"
+            )
+        } else {
+            format!(
+                "{path:?} belongs to uid {owner}, and its hooks run as uid {us}: git's own check of the owner is answered \
+                 with yes for what lies below root"
+            )
         }
-        Ok(_) => Finding::Good(format!("{shown} can be read and written to")),
-    }]
+    });
+    let unread = survey.unread.iter().map(|path| format!("{path:?} cannot be read"));
+    let cut = survey
+        .is_cut
+        .then(|| format!("there are more than {ENTRIES_MAX} entries below root: the rest was not looked at"));
+    let kinds = [doubts(hidden), doubts(nameless), doubts(foreign), doubts(unread), doubts(cut.into_iter())];
+    kinds.into_iter().flatten().collect()
+}
+
+/// The first rows of a kind, and how many more there are.
+fn doubts(rows: impl ExactSizeIterator<Item = String>) -> Vec<Finding> {
+    let more = rows.len().saturating_sub(ROWS_MAX);
+    let more = (more > 0).then(|| format!("... and {more} more of this kind"));
+    rows.take(ROWS_MAX).chain(more).map(Finding::Doubtful).collect()
 }
 
 fn look_at_disk(patient: &Patient<'_>) -> Vec<Finding> {
@@ -275,4 +357,29 @@ fn nearest_existing(path: &Path) -> &Path {
 /// A size for people, who do not want every byte of it.
 fn in_mebibytes(bytes: u64) -> String {
     format!("{} MiB", bytes >> 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(survey: &Survey, us: u32) -> Vec<String> {
+        findings_of(survey, us).into_iter().map(|finding| row("", finding).concat()).collect()
+    }
+
+    #[test]
+    fn a_foreign_owner_is_a_warning_and_a_stronger_one_for_root() {
+        let survey = Survey { foreign: vec![("a.git".into(), 1000)], ..Survey::default() };
+        let (ours, roots) = (said(&survey, 998), said(&survey, 0));
+        assert!(ours[0].contains("\"a.git\" belongs to uid 1000, and its hooks run as uid 998"), "{ours:?}");
+        assert!(roots[0].contains("whoever may write there owns this machine"), "{roots:?}");
+    }
+
+    #[test]
+    fn a_thousand_warnings_of_a_kind_are_ten_and_a_number() {
+        let unread = (0..1000).map(|number| number.to_string().into()).collect();
+        let said = said(&Survey { unread, ..Survey::default() }, 998);
+        assert_eq!(said.len(), ROWS_MAX + 1);
+        assert!(said[ROWS_MAX].contains("and 990 more"), "{said:?}");
+    }
 }

@@ -101,11 +101,7 @@ enum Command {
         file: PathBuf,
     },
     /// Look at git, processes, limits, disk and clock, and say what a gate would miss.
-    Doctor {
-        /// The configuration to look at.
-        #[arg(long, value_name = "FILE")]
-        config: Option<PathBuf>,
-    },
+    Doctor(doctor::Args),
     /// Show what a running gate is doing: processes, queues, jobs.
     Status(status::Args),
     /// Add, list and remove users and their tokens, also while the gate runs.
@@ -153,7 +149,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, environment: &Environment) 
         Command::Demo => return Next::Demo,
         Command::Serve(args) => return Next::Serve(args.into()),
         Command::CheckConfig { file } => check_config::run(file, environment),
-        Command::Doctor { config } => doctor::run(config, environment),
+        Command::Doctor(args) => doctor::run(args, environment),
         Command::Status(args) => status::run(&args, environment),
         Command::User(args) => user::run(args, environment),
     };
