@@ -250,33 +250,30 @@ fn look_at_root(root: &Path, data_dir: &Path, repositories: usize) -> Finding {
 /// What a survey means to a gate that runs as the user `us`. Names are escaped: those who made them are not the reader.
 fn findings_of(survey: &Survey, us: u32) -> Vec<Finding> {
     let hidden = survey.hidden.iter().map(|Hidden { served, hidden }| {
-        format!(
-            "{hidden} is not served: {served} is found first, with and without .git at the end of the name"
-        )
+        format!("{hidden:?} is not served: {served:?} is found first, whether .git is asked for or not")
     });
-    let nameless = survey
-        .nameless
-        .iter()
-        .map(|(path, error)| format!("{path:?} cannot be reached by any name: {error}"));
-    let foreign = survey.foreign.iter().map(|(path, owner)| {
-        if us == 0 {
-            format!(
-                "{path:?} belongs to uid {owner}, and its hooks run as root: whoever may write there owns this machine; run \
-                 the gate as a user of its own, who owns the repositories"
-            )
-        } else {
-            format!(
-                "{path:?} belongs to uid {owner}, and its hooks run as uid {us}: git's own check of the owner is answered \
-                 with yes for what lies below root"
-            )
-        }
-    });
+    let nameless = survey.nameless.iter();
+    let nameless = nameless.map(|(path, error)| format!("{path:?} cannot be reached by any name: {error}"));
+    let foreign = survey.foreign.iter().map(|(path, owner)| foreign_owner(path, *owner, us));
     let unread = survey.unread.iter().map(|path| format!("{path:?} cannot be read"));
-    let cut = survey
-        .is_cut
-        .then(|| format!("there are more than {ENTRIES_MAX} entries below root: the rest was not looked at"));
+    let cut = survey.is_cut.then(|| format!("only {ENTRIES_MAX} entries below root were looked at"));
     let kinds = [doubts(hidden), doubts(nameless), doubts(foreign), doubts(unread), doubts(cut.into_iter())];
     kinds.into_iter().flatten().collect()
+}
+
+/// Git refuses a repository of somebody else, since its configuration and hooks are his; a server answers that check with
+/// yes for everything that it serves, so the operator has to know.
+fn foreign_owner(path: &Path, owner: u32, us: u32) -> String {
+    if us == 0 {
+        format!(
+            "{path:?} belongs to uid {owner}, and its hooks run as root: whoever may write there owns this machine; run \
+             the gate as a user of its own, who owns the repositories"
+        )
+    } else {
+        format!(
+            "{path:?} belongs to uid {owner}, and its hooks run as uid {us}: its owner can do what we can"
+        )
+    }
 }
 
 /// The first rows of a kind, and how many more there are.
