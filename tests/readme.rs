@@ -73,7 +73,7 @@ fn the_front_page_has_every_key_with_its_default() {
 fn the_front_page_names_every_metric() {
     let readme = readme();
     let mut sources = Vec::new();
-    read_sources(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src"), &mut sources);
+    read_sources(&project().join("src"), &mut sources);
     let calls = [".family(", ".single(", ".histogram("];
     let names: Vec<&str> = sources
         .iter()
@@ -86,6 +86,31 @@ fn the_front_page_names_every_metric() {
         .filter(|name| !readme.contains(&format!("`{name}`")) && !readme.contains(&format!("`{name}{{")))
         .collect();
     assert!(missing.is_empty(), "README.md does not name the metrics {missing:?}");
+}
+
+#[test]
+fn the_front_page_names_every_variable_that_a_hook_sees() {
+    let source = |path: &str| std::fs::read_to_string(project().join(path)).unwrap();
+    let (git, mark) = (source("src/git/command.rs"), source("src/supervise/mark.rs"));
+    let marks = mark.split("&str = \"").skip(1);
+    let names: Vec<&str> =
+        git.split("pair(\"").skip(1).chain(marks).filter_map(|rest| rest.split('"').next()).collect();
+    assert!(names.len() > 10 && names.contains(&"TIDEGATE_JOB"), "the variables were not found: {names:?}");
+    let readme = readme();
+    let missing: Vec<_> = names.iter().filter(|name| !readme.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "README.md does not name the variables {missing:?}");
+}
+
+#[test]
+fn the_front_page_names_every_key_that_is_refused_as_not_built() {
+    let keys = std::fs::read_to_string(project().join("src/config/keys.rs")).unwrap();
+    let table = keys.split("const LATER:").nth(1).and_then(|rest| rest.split("];").next()).unwrap();
+    let later: Vec<&str> =
+        table.lines().filter_map(|line| line.trim().strip_prefix("(\"")?.split('"').next()).collect();
+    assert!(later.len() > 5, "the table was not understood: {later:?}");
+    let readme = readme();
+    let missing: Vec<_> = later.iter().filter(|key| !readme.contains(&format!("`{key}`"))).collect();
+    assert!(missing.is_empty(), "README.md does not name the keys {missing:?}");
 }
 
 #[test]
@@ -176,5 +201,9 @@ fn read_sources(directory: &Path, texts: &mut Vec<String>) {
 }
 
 fn readme() -> String {
-    std::fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap()
+    std::fs::read_to_string(project().join("README.md")).unwrap()
+}
+
+fn project() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
