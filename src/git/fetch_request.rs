@@ -5,10 +5,10 @@
 //! wants, then any number of rounds of haves; in v2 (`gitprotocol-v2(5)`) one command. It is not a judgement on the
 //! objects: git knows those.
 
-use crate::git::oid::Oid;
 use crate::git::pktline::{Dialect, Packet, Packets, ReadError};
 use crate::git::push_request::excerpt;
 use crate::git::service::Protocol;
+use crate::model::oid::Oid;
 use std::io::Read;
 
 /// What a request asks for.

@@ -3,8 +3,8 @@
 //! A footprint is as narrow as the push allows, since whatever it does not name is somebody else's. Written down as
 //! [`Footprint::notes`], it survives a crash of the gate.
 
-use crate::git::oid::Oid;
 use crate::git::push_request::PushRequest;
+use crate::model::oid::Oid;
 
 /// The note that stands for `shallow` files.
 const SHALLOW: &str = "shallow";

@@ -3,7 +3,7 @@
 //! | for | rooms |
 //! |---|---|
 //! | starting git | [`command`], [`service`], [`version`], [`ask`], [`upkeep`], [`pool`] |
-//! | the wire | [`pktline`], [`sideband`], [`oid`], [`push_request`], [`fetch_request`], [`report`] |
+//! | the wire | [`pktline`], [`sideband`], [`push_request`], [`fetch_request`], [`report`] |
 //! | repositories on disk | [`layout`], [`settings`], [`lease`], [`footprint`], [`leftovers`], [`survey`] |
 //!
 //! Nothing here knows HTTP; only [`ask`] and [`upkeep`] start processes, through `supervise`.
@@ -16,7 +16,6 @@ pub mod layout;
 pub mod lease;
 pub mod leftovers;
 mod occupants;
-pub mod oid;
 pub mod pktline;
 pub mod pool;
 pub mod push_request;

@@ -4,9 +4,9 @@
 //! options if negotiated, then the pack, which stays unread. Commands of a signed push stand inside of its certificate.
 //! `git receive-pack` keeps every command in memory and sets no limit, so the bounds are kept here.
 
-use crate::git::oid::Oid;
 use crate::git::pktline::{Dialect, Packet, Packets, ReadError};
-use crate::git::sideband::sanitize;
+use crate::model::oid::Oid;
+use crate::model::text::sanitize;
 use std::io::Read;
 
 /// Bounds of a command list.

@@ -2,7 +2,7 @@
 
 use crate::git::footprint::{Footprint, RefTrace};
 use crate::git::layout::Repository;
-use crate::git::oid::Oid;
+use crate::model::oid::Oid;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, Metadata};

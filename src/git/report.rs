@@ -5,7 +5,8 @@
 
 use crate::git::pktline::{Packet, encode};
 use crate::git::push_request::{Command, PushRequest};
-use crate::git::sideband::{Band, Width, encode_band, encode_err, encode_fatal, encode_lines, sanitize};
+use crate::git::sideband::{Band, Width, encode_band, encode_err, encode_fatal, encode_lines};
+use crate::model::text::sanitize;
 
 /// What became of one ref: done, or refused with a reason.
 pub type Verdict<'a> = Result<(), &'a str>;

@@ -1,4 +1,4 @@
-//! Object ids as they travel on the wire: hexadecimal text.
+//! Object ids, as hexadecimal text.
 
 use std::fmt;
 
