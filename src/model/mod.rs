@@ -1,6 +1,7 @@
 //! The nouns: no I/O, no clock, no environment.
 
 pub mod access;
+pub mod check;
 pub mod histogram;
 pub mod name;
 pub mod net;
