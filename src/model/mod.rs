@@ -6,6 +6,7 @@ pub mod histogram;
 pub mod name;
 pub mod net;
 pub mod oid;
+pub mod push;
 pub mod role;
 pub mod secret;
 pub mod status;
