@@ -27,10 +27,16 @@ const ASYNC_RUNTIMES: &[&str] = &[
 ];
 
 /// Every migration that has landed, with the SHA-256 of its text: a landed one never changes, a new one is added here.
-const MIGRATIONS: &[(&str, &str)] = &[(
-    "src/store/migrations/0001_users_and_writes.sql",
-    "19801b91eea471dda5e027c57ca6ffc3e7c9872be34649d9f0eb0a1f81c1b918",
-)];
+const MIGRATIONS: &[(&str, &str)] = &[
+    (
+        "src/store/migrations/0001_users_and_writes.sql",
+        "19801b91eea471dda5e027c57ca6ffc3e7c9872be34649d9f0eb0a1f81c1b918",
+    ),
+    (
+        "src/store/migrations/0002_pushes.sql",
+        "e753c8a314f9ef440de2678f9afdc13961e245105d90f20fb01779c3d4ff5c88",
+    ),
+];
 
 /// Words that mark unfinished work, spelt so that this file does not hold them.
 const UNFINISHED: &[&str] = &[concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];

@@ -1,4 +1,4 @@
-//! SQLite: users, tokens, and the durable notes of writes under way. One file of queries per table.
+//! SQLite: users, tokens, push records, and the durable notes of writes under way. One file of queries per noun.
 //!
 //! Owns `DATA/tidegate.db`, `DATA/secret.key`, `DATA/admin-token` and `DATA/lock`. A store has one connection
 //! that writes and one that reads, each behind a mutex: in WAL mode neither waits for the other, a read is one
@@ -10,6 +10,7 @@ mod key;
 pub mod lock;
 mod migrate;
 mod private;
+pub mod pushes;
 pub mod users;
 pub mod writes;
 
@@ -74,6 +75,14 @@ impl Store {
         })))
     }
 
+    /// As [`Store::open`], without waiting for the disk: for tests of many thousand transactions.
+    #[cfg(test)]
+    fn open_relaxed(data_dir: &Path) -> Result<Self, StoreError> {
+        let store = Self::open(data_dir)?;
+        let relaxed = store.writer().pragma_update(None, "synchronous", "OFF");
+        relaxed.map_err(StoreError::database("relaxing tidegate.db")).map(|()| store)
+    }
+
     /// Opens a database that is there.
     ///
     /// # Errors
@@ -126,12 +135,23 @@ impl Store {
         query(&reader).map_err(StoreError::database(doing))
     }
 
-    /// Runs `change` in a transaction, which is undone unless `change` succeeds.
-    fn write<T>(
+    /// Runs `look`, all of whose statements see the database of one moment.
+    fn snapshot<T>(
         &self,
         doing: &'static str,
-        change: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+        look: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        let mut reader = self.0.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let moment = reader.transaction().map_err(StoreError::database(doing))?;
+        look(&moment)
+    }
+
+    /// Runs `change` in a transaction, which is undone unless `change` succeeds.
+    fn write<T, E: From<StoreError>>(
+        &self,
+        doing: &'static str,
+        change: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
         let mut writer = self.writer();
         let transaction = begin(&mut writer).map_err(StoreError::database(doing))?;
         let result = change(&transaction)?;

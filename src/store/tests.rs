@@ -15,7 +15,7 @@ fn name(text: &str) -> UserName {
     UserName::parse(text).unwrap()
 }
 
-fn at(second: i64) -> Timestamp {
+pub(super) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
 }
 
@@ -23,7 +23,7 @@ fn given(token: &str) -> NewToken {
     NewToken { given: Some(Secret::new(token.to_owned())), ..NewToken::default() }
 }
 
-fn fresh() -> (TempDir, Store) {
+pub(super) fn fresh() -> (TempDir, Store) {
     let home = tempfile::tempdir().unwrap();
     let store = Store::open(&home.path().join("data")).unwrap();
     (home, store)
