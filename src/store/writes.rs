@@ -14,6 +14,13 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Copy, Debug)]
 pub struct Writes<'a>(&'a Store);
 
+/// A note that ends when it is dropped, which is when nothing of the write is left.
+#[derive(Debug)]
+pub struct Note {
+    store: Store,
+    id: WriteId,
+}
+
 /// A note that was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WriteId(i64);
@@ -38,6 +45,31 @@ impl Store {
     #[must_use]
     pub fn writes(&self) -> Writes<'_> {
         Writes(self)
+    }
+}
+
+impl Note {
+    /// Notes that a job of this life, which may leave `traces`, begins in the repository at `git_dir`.
+    ///
+    /// # Errors
+    /// When the note cannot be written: then git must not be started.
+    pub fn make(store: Store, git_dir: &Path, traces: &[String]) -> Result<Self, StoreError> {
+        let id = store.writes().begin(git_dir, store.boot(), traces, Timestamp::now())?;
+        Ok(Self { store, id })
+    }
+
+    /// The note that the store has under `id`.
+    #[must_use]
+    pub fn of(store: Store, id: WriteId) -> Self {
+        Self { store, id }
+    }
+}
+
+impl Drop for Note {
+    fn drop(&mut self) {
+        if let Err(error) = self.store.writes().end(self.id) {
+            log::warn!("{error}; the next start looks after that job again");
+        }
     }
 }
 

@@ -5,7 +5,6 @@
 //! place in a lane. So neither a slow client nor a malformed request ever holds a worker.
 
 mod fetch;
-mod note;
 mod push;
 pub mod recovery;
 mod stay;

@@ -4,7 +4,6 @@
 //! sure that it is cleaned before the next push enters.
 
 use super::Call;
-use super::note::Note;
 use super::stay::Stay;
 use super::work::{self, LastWords};
 use crate::git::footprint::Footprint;
@@ -17,6 +16,7 @@ use crate::http::message::Response;
 use crate::http::refusal::Refusal;
 use crate::http::served::Served;
 use crate::http::spool::{self, Spooled, Unspooled};
+use crate::store::writes::Note;
 use crate::sys::space;
 use std::fs::File;
 use std::io::{BufReader, Seek};
@@ -97,7 +97,7 @@ fn maintain(call: &Call<'_>) {
     let app = call.app;
     let tools = Tools { reaper: app.reaper.clone(), git: app.git.clone(), leases: app.leases.clone() };
     let (store, place) = (app.store.clone(), call.repository.git_dir.clone());
-    let note = move |footprint: &Footprint| match Note::make(store, &place, footprint) {
+    let note = move |footprint: &Footprint| match Note::make(store, &place, &footprint.notes()) {
         Ok(note) => Some(Box::new(note) as Record),
         Err(error) => {
             log::warn!("no maintenance of {place:?}: {error}");
@@ -148,7 +148,7 @@ fn malformed(error: &PushError) -> Refusal {
 
 fn enter(call: &Call<'_>, exchange: &Exchange, request: &PushRequest) -> Result<Stay, Refusal> {
     let footprint = Footprint::of_push(request);
-    let noted = Note::make(call.app.store.clone(), &call.repository.git_dir, &footprint);
+    let noted = Note::make(call.app.store.clone(), &call.repository.git_dir, &footprint.notes());
     let note = Box::new(noted.map_err(|error| Refusal::internal("noting a push", &error))?);
     let socket = exchange.socket();
     let until = Instant::now() + call.app.settings.git.queue_wait;

@@ -1,11 +1,10 @@
 //! After a kill: what the pushes of an earlier life left in hosted repositories is cleaned before anything is served.
 
-use super::note::Note;
 use crate::git::footprint::Footprint;
 use crate::git::leftovers::Window;
 use crate::http::app::App;
 use crate::store::StoreError;
-use crate::store::writes::OpenWrite;
+use crate::store::writes::{Note, OpenWrite};
 use std::time::SystemTime;
 
 /// Takes up every push that an earlier life noted and did not settle. Its processes have been ended before; what a
