@@ -29,9 +29,9 @@ const STDOUT_PIPE: c_int = 256 * 1024;
 /// How much is read from a pipe at a time: all that an ordinary one holds, in bytes.
 const CHUNK: usize = 64 * 1024;
 
-/// A process group that we started. Its owner reads its pipes and then calls [`Child::finish`], [`Child::end`] or
-/// [`Child::collect`]; each comes back when the group is empty. Dropping it does [`Child::end`] inline, so nothing
-/// outlives its owner, not even one that panics; that takes up to grace + [`KILL_CAP`].
+/// A process group that we started. Its owner reads its pipes and then calls [`Child::finish`], [`Child::end`],
+/// [`Child::collect`] or [`Child::stream`]; each comes back when the group is empty. Dropping it does [`Child::end`]
+/// inline, so nothing outlives its owner, not even one that panics; that takes up to grace + [`KILL_CAP`].
 ///
 /// Both pipes are non-blocking and ours are closed with the child. Wait with `poll` for `stdout_fd`, `stderr_fd` and
 /// `exited_fd` together: a child can close its stdout and stay, exit and leave its stdout open in a descendant, or block
@@ -197,27 +197,42 @@ impl Child {
     /// Runs a helper to its end and answers all that it wrote to stdout, at most `limit` bytes. With `gone`, the socket of a
     /// client, it is ended when the client leaves.
     #[must_use]
-    pub fn collect(mut self, limit: usize, gone: Option<BorrowedFd<'_>>) -> (Outcome, Vec<u8>) {
+    pub fn collect(self, limit: usize, gone: Option<BorrowedFd<'_>>) -> (Outcome, Vec<u8>) {
         let mut output = Vec::new();
-        let outcome = match self.read_all(&mut output, limit, gone) {
+        let outcome = self.stream(gone, |bytes| {
+            let fits = output.len() + bytes.len() <= limit;
+            if fits {
+                output.extend_from_slice(bytes);
+            }
+            if fits { Ok(()) } else { Err(Why::Overflow) }
+        });
+        (outcome, output)
+    }
+
+    /// Runs a helper to its end and hands what it writes to stdout to `sink`, which ends it by answering why. With `gone`,
+    /// the socket of a client, it is ended when the client leaves.
+    #[must_use]
+    pub fn stream(
+        mut self,
+        gone: Option<BorrowedFd<'_>>,
+        sink: impl FnMut(&[u8]) -> Result<(), Why>,
+    ) -> Outcome {
+        match self.read_all(gone, sink) {
             Ok(()) => self.finish(),
             Err(why) => self.end(why),
-        };
-        (outcome, output)
+        }
     }
 
     fn read_all(
         &mut self,
-        output: &mut Vec<u8>,
-        limit: usize,
         gone: Option<BorrowedFd<'_>>,
+        mut sink: impl FnMut(&[u8]) -> Result<(), Why>,
     ) -> Result<(), Why> {
         let mut buffer = vec![0; CHUNK];
         loop {
             match self.read_stdout(&mut buffer) {
                 Ok(0) => return Ok(()),
-                Ok(length) if output.len() + length > limit => return Err(Why::Overflow),
-                Ok(length) => output.extend_from_slice(&buffer[..length]),
+                Ok(length) => sink(&buffer[..length])?,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait_for_output(gone)?,
                 Err(_) => return Err(Why::Internal),
             }
