@@ -1,14 +1,20 @@
-//! Short questions to git: its version, a repository's settings. Everything else it does goes through a lane.
+//! Short questions to git: its version, a repository's settings, the values of some refs. Everything else it does goes through a lane.
 
 use crate::git::command::{FindError, Git, Invocation, Surroundings, VersionError, resolve};
 use crate::git::layout::Repository;
+use crate::git::push_request::excerpt;
+use crate::model::oid::Oid;
 use crate::supervise::{Deadline, Outcome, Reaper, SpawnError, Why};
+use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Duration;
 
 /// The most that an answer may have, in bytes: a configuration is some kilobytes.
 const ANSWER_MAX: usize = 4 << 20;
+
+/// How many bytes of ref names one command line takes: far below the kernel's limit of 2 MiB.
+const NAMES_MAX: usize = 256 << 10;
 
 /// Who asks: what every question needs to be a supervised child.
 #[derive(Clone, Copy, Debug)]
@@ -99,9 +105,83 @@ pub fn list_settings(git: &Git, repository: &Repository, asker: &Asker<'_>) -> R
     ask(what, git.list_settings(&repository.git_dir), asker)
 }
 
+/// The present values of the refs `names`, symbolic ones resolved; one that is not there is not in the answer.
+///
+/// # Errors
+/// When git cannot read the repository's refs.
+pub fn ref_values(
+    git: &Git,
+    git_dir: &Path,
+    names: &[&str],
+    asker: &Asker<'_>,
+) -> Result<BTreeMap<String, Oid>, AskError> {
+    let mut values = BTreeMap::new();
+    for some in in_portions(names) {
+        let what = format!("for-each-ref {}", git_dir.display());
+        let answer = ask(what.clone(), git.list_refs(git_dir, some), asker)?;
+        let refs = parse_refs(&answer).map_err(|why| AskError::Answer { what, why })?;
+        // Git takes each name for the start of longer ones, too.
+        values.extend(refs.into_iter().filter(|(name, _)| some.contains(&name.as_str())));
+    }
+    Ok(values)
+}
+
+/// The names in portions that fit a command line.
+fn in_portions<'a>(mut names: &'a [&'a str]) -> Vec<&'a [&'a str]> {
+    let mut portions = Vec::new();
+    while !names.is_empty() {
+        let mut room = NAMES_MAX;
+        let fits = |name: &&&str| {
+            let left = room.checked_sub(name.len());
+            room = left.unwrap_or(0);
+            left.is_some()
+        };
+        let count = names.iter().take_while(fits).count().max(1);
+        let (some, rest) = names.split_at(count);
+        portions.push(some);
+        names = rest;
+    }
+    portions
+}
+
+fn parse_refs(answer: &[u8]) -> Result<Vec<(String, Oid)>, String> {
+    let parse = |line: &[u8]| {
+        let (oid, name) = line.split_at_checked(line.iter().position(|&byte| byte == b' ')?)?;
+        Some((String::from_utf8(name[1..].to_vec()).ok()?, Oid::parse(oid)?))
+    };
+    let lines = answer.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+    // A name that is not UTF-8 is longer than one of ours, which are.
+    let lines = lines.filter(|line| str::from_utf8(line).is_ok());
+    lines.map(|line| parse(line).ok_or_else(|| format!("{} is not `OID REF`", excerpt(line)))).collect()
+}
+
 fn ask(what: String, invocation: Invocation, asker: &Asker<'_>) -> Result<Vec<u8>, AskError> {
     let mut spec = invocation.spec(what.clone(), "ask", asker.deadline);
     spec.grace = asker.grace;
     let (outcome, answer) = asker.reaper.spawn(spec)?.collect(ANSWER_MAX, asker.client);
     if outcome.is_success() { Ok(answer) } else { Err(AskError::Failed { what, outcome: Box::new(outcome) }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_asked_for_in_portions_and_none_is_left_out() {
+        let (short, long) = ("refs/heads/a", "x".repeat(NAMES_MAX - 20));
+        let names = [short, &long, short, &long, &long];
+        let portions = in_portions(&names);
+        assert_eq!(portions.iter().map(|some| some.len()).collect::<Vec<_>>(), [2, 2, 1]);
+        assert_eq!(portions.concat(), names);
+        assert_eq!(in_portions(&[]).len(), 0);
+    }
+
+    #[test]
+    fn an_answer_that_is_no_list_of_refs_is_refused() {
+        let oid = "a".repeat(40);
+        let good = format!("{oid} refs/heads/a\n{oid} refs/tags/b c\n");
+        let refs = parse_refs(good.as_bytes()).unwrap();
+        assert_eq!(refs[1], ("refs/tags/b c".to_owned(), Oid::parse(oid.as_bytes()).unwrap()));
+        assert!(parse_refs(b"warning: x").is_err() && parse_refs(b"short").is_err());
+    }
 }

@@ -211,25 +211,35 @@ impl Git {
         self.invocation(args.collect(), self.environment(Usage::Inspect, git_dir))
     }
 
-    fn invocation(&self, args: Vec<OsString>, env: Vec<(OsString, OsString)>) -> Invocation {
+    pub(crate) fn invocation(&self, args: Vec<OsString>, env: Vec<(OsString, OsString)>) -> Invocation {
         Invocation { program: self.program.clone(), args, env }
     }
 
-    fn environment(&self, usage: Usage, git_dir: &Path) -> Vec<(OsString, OsString)> {
+    pub(crate) fn environment(&self, usage: Usage, git_dir: &Path) -> Vec<(OsString, OsString)> {
+        self.environment_with(self.forced(usage, git_dir))
+    }
+
+    pub(crate) fn environment_with(&self, settings: Vec<(&str, OsString)>) -> Vec<(OsString, OsString)> {
         let mut env = base_environment(&self.surroundings);
+        env.extend(configuration(settings));
+        env
+    }
+
+    /// What is forced on a git that is started for `usage` in `git_dir`.
+    pub(crate) fn forced(&self, usage: Usage, git_dir: &Path) -> Vec<(&'static str, OsString)> {
         let known = SETTINGS.iter().filter(|row| row.since <= self.version && row.usages.contains(&usage));
-        let mut forced: Vec<(&str, OsString)> = known.map(|row| (row.key, row.value.into())).collect();
+        let mut forced: Vec<(&'static str, OsString)> =
+            known.map(|row| (row.key, row.value.into())).collect();
         if usage.crosses_owners() {
             forced.push(("safe.directory", git_dir.into()));
         }
-        env.extend(configuration(forced));
-        env
+        forced
     }
 }
 
 impl Identity {
     /// The variables of CGI that hooks read, and the committer of reflog entries as `git http-backend` writes it.
-    fn environment(&self) -> Vec<(OsString, OsString)> {
+    pub(crate) fn environment(&self) -> Vec<(OsString, OsString)> {
         let user = self.user.as_deref().filter(|user| !user.is_empty());
         let address = self.address.map(|address| address.to_string());
         let mail = format!("{}@http.{}", user.unwrap_or("anonymous"), address.as_deref().unwrap_or("(none)"));
@@ -243,9 +253,13 @@ impl Identity {
 
 /// What a git is started for; decides which rows of [`SETTINGS`] it gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Usage {
+pub(crate) enum Usage {
     Read,
     Write,
+    /// Taking a push into a staging repository.
+    Hold,
+    /// Pushing from one.
+    Send,
     Upkeep,
     /// Reading settings: nothing is forced, or the answer would be about us.
     Inspect,
@@ -256,7 +270,7 @@ impl Usage {
     const fn crosses_owners(self) -> bool {
         match self {
             Self::Read | Self::Write => true,
-            Self::Upkeep | Self::Inspect => false,
+            Self::Hold | Self::Send | Self::Upkeep | Self::Inspect => false,
         }
     }
 }
@@ -270,11 +284,12 @@ struct Setting {
     usages: &'static [Usage],
 }
 
-const SERVING: &[Usage] = &[Usage::Read, Usage::Write];
-const WORKING: &[Usage] = &[Usage::Read, Usage::Write, Usage::Upkeep];
+const SERVING: &[Usage] = &[Usage::Read, Usage::Write, Usage::Hold];
+const WORKING: &[Usage] = &[Usage::Read, Usage::Write, Usage::Hold, Usage::Send, Usage::Upkeep];
+const HOLD: &[Usage] = &[Usage::Hold];
 
 /// What is forced on whom, and since which version git knows it.
-const SETTINGS: [Setting; 12] = [
+const SETTINGS: [Setting; 27] = [
     // Automatic maintenance detaches with setsid(2) and so leaves the process group; we run it ourselves.
     row("gc.auto", "0", MINIMUM, SERVING),
     row("maintenance.auto", "false", MINIMUM, SERVING),
@@ -289,10 +304,31 @@ const SETTINGS: [Setting; 12] = [
     // The lanes decide how many packs are made at once; threads inside each would multiply that.
     row("pack.threads", "1", MINIMUM, &[Usage::Read, Usage::Upkeep]),
     // Resolving the deltas of a push is worth a second core; write workers are few.
-    row("pack.threads", "2", MINIMUM, &[Usage::Write]),
-    row("pack.windowMemory", "100m", MINIMUM, &[Usage::Read, Usage::Upkeep]),
+    row("pack.threads", "2", MINIMUM, &[Usage::Write, Usage::Hold, Usage::Send]),
+    row("pack.windowMemory", "100m", MINIMUM, &[Usage::Read, Usage::Send, Usage::Upkeep]),
     // A transport that runs any program, should a hook or a submodule URL ever name it.
     row("protocol.ext.allow", "never", MINIMUM, WORKING),
+    // A staging repository runs no hook; those of the repository that is pushed to are its owner's.
+    row("core.hooksPath", "/dev/null", MINIMUM, &[Usage::Hold, Usage::Send]),
+    // One pack, however small, with the bases of its deltas: it can be looked through, moved and thrown away as a whole.
+    row("receive.unpackLimit", "1", MINIMUM, HOLD),
+    // Which options may be sent is for the repository to say that the push goes on to.
+    row("receive.advertisePushOptions", "true", MINIMUM, HOLD),
+    // Branches alone bound the search for missing objects; a repository may have a ref for every change ever proposed.
+    row("core.alternateRefsPrefixes", "refs/heads/", MINIMUM, HOLD),
+    row("receive.fsckObjects", "true", MINIMUM, HOLD),
+    // What the gits of other times wrote: honest old histories have it, and no git is harmed by it.
+    row("receive.fsck.badTimezone", "warn", MINIMUM, HOLD),
+    row("receive.fsck.badDate", "warn", MINIMUM, HOLD),
+    row("receive.fsck.missingSpaceBeforeDate", "warn", MINIMUM, HOLD),
+    row("receive.fsck.zeroPaddedFilemode", "warn", MINIMUM, HOLD),
+    row("receive.fsck.badFilemode", "warn", MINIMUM, HOLD),
+    row("receive.fsck.missingEmail", "warn", MINIMUM, HOLD),
+    row("receive.fsck.badEmail", "warn", MINIMUM, HOLD),
+    row("receive.fsck.missingNameBeforeEmail", "warn", MINIMUM, HOLD),
+    row("receive.fsck.missingTaggerEntry", "warn", MINIMUM, HOLD),
+    // The new protocol has no push; without it no version is put into the environment of hooks.
+    row("protocol.version", "0", MINIMUM, &[Usage::Send]),
 ];
 
 const fn row(key: &'static str, value: &'static str, since: GitVersion, usages: &'static [Usage]) -> Setting {
@@ -326,13 +362,13 @@ fn configuration(settings: Vec<(&str, OsString)>) -> Vec<(OsString, OsString)> {
     env
 }
 
-fn git_dir_option(git_dir: &Path) -> OsString {
+pub(crate) fn git_dir_option(git_dir: &Path) -> OsString {
     let mut option = OsString::from("--git-dir=");
     option.push(git_dir);
     option
 }
 
-fn pair(name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> (OsString, OsString) {
+pub(crate) fn pair(name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> (OsString, OsString) {
     (name.as_ref().to_owned(), value.as_ref().to_owned())
 }
 

@@ -2,9 +2,10 @@
 //!
 //! | for | rooms |
 //! |---|---|
-//! | starting git | [`command`], [`service`], [`version`], [`ask`], [`upkeep`], [`pool`] |
+//! | starting git | [`command`], [`held`], [`service`], [`version`], [`ask`], [`upkeep`], [`pool`] |
 //! | the wire | [`pktline`], [`sideband`], [`push_request`], [`fetch_request`], [`report`] |
-//! | repositories on disk | [`layout`], [`settings`], [`lease`], [`footprint`], [`leftovers`], [`survey`] |
+//! | what git answers | [`push_answer`], [`porcelain`] |
+//! | repositories on disk | [`layout`], [`object_format`], [`settings`], [`lease`], [`footprint`], [`leftovers`], [`survey`] |
 //!
 //! Nothing here knows HTTP; only [`ask`] and [`upkeep`] start processes, through `supervise`.
 
@@ -12,12 +13,16 @@ pub mod ask;
 pub mod command;
 pub mod fetch_request;
 pub mod footprint;
+pub mod held;
 pub mod layout;
 pub mod lease;
 pub mod leftovers;
+pub mod object_format;
 mod occupants;
 pub mod pktline;
 pub mod pool;
+pub mod porcelain;
+pub mod push_answer;
 pub mod push_request;
 mod ref_locks;
 pub mod report;

@@ -46,6 +46,8 @@ pub struct PushRequest {
     pub is_signed: bool,
     /// Whether the client told the borders of its shallow history.
     pub is_shallow: bool,
+    /// Where the `shallow` lines end that stand before everything else, in bytes from the start of the request.
+    pub shallow_end: u64,
     /// Where the pack begins, in bytes from the start of the request.
     pub pack_offset: u64,
 }
@@ -177,6 +179,9 @@ impl PushRequest {
                 self.read_certificate(lines)?;
             } else if is_shallow(text) {
                 self.is_shallow = true;
+                if self.commands.is_empty() && !self.is_signed {
+                    self.shallow_end = lines.packets.offset();
+                }
             } else {
                 self.add(text, at, lines.bounds)?;
             }

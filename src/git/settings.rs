@@ -3,6 +3,7 @@
 //! Git reads the configuration (includes and all), we read its list: `ORIGIN NUL KEY LF VALUE NUL`, without LF and value
 //! for a key that merely stands there. The last of several values counts.
 
+use crate::git::object_format::ObjectFormat;
 use crate::git::service::Service;
 pub use crate::git::settings_cache::SettingsCache;
 use std::collections::BTreeSet;
@@ -23,6 +24,8 @@ pub struct RepositorySettings {
     maintenance: Option<bool>,
     /// `gc.auto` is zero or less: the collection of garbage by itself is off.
     gc_is_off: bool,
+    /// `extensions.objectFormat`.
+    object_format: ObjectFormat,
 }
 
 /// A value that git would refuse.
@@ -43,6 +46,12 @@ pub enum SettingError {
     NotNumber {
         /// The key.
         key: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// A hash that this version does not know.
+    #[error("the repository's setting extensions.objectFormat is {value:?}: only sha1 and sha256 are served")]
+    UnknownHash {
         /// Its value.
         value: String,
     },
@@ -69,6 +78,12 @@ impl RepositorySettings {
         self.autogc.unwrap_or(true) && self.maintenance.unwrap_or(true) && !self.gc_is_off
     }
 
+    /// Which hash names the repository's objects.
+    #[must_use]
+    pub const fn object_format(&self) -> ObjectFormat {
+        self.object_format
+    }
+
     fn set(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), SettingError> {
         match key {
             b"http.uploadpack" => self.upload_pack = Some(boolean("http.uploadpack", value)?),
@@ -76,6 +91,7 @@ impl RepositorySettings {
             b"receive.autogc" => self.autogc = Some(boolean("receive.autogc", value)?),
             b"maintenance.auto" => self.maintenance = Some(boolean("maintenance.auto", value)?),
             b"gc.auto" => self.gc_is_off = number("gc.auto", value)? <= 0,
+            b"extensions.objectformat" => self.object_format = object_format(value)?,
             _ => {}
         }
         Ok(())
@@ -152,6 +168,12 @@ fn boolean(key: &'static str, value: Option<&[u8]>) -> Result<bool, SettingError
             .map(|number| number != 0)
             .ok_or_else(|| SettingError::NotBoolean { key, value: shown(value) }),
     }
+}
+
+fn object_format(value: Option<&[u8]>) -> Result<ObjectFormat, SettingError> {
+    let value = value.unwrap_or_default();
+    let format = str::from_utf8(value).ok().and_then(ObjectFormat::parse);
+    format.ok_or_else(|| SettingError::UnknownHash { value: shown(value) })
 }
 
 fn number(key: &'static str, value: Option<&[u8]>) -> Result<i64, SettingError> {
@@ -232,6 +254,15 @@ mod tests {
             assert!(!settings(&[(key, Some(value))]).maintains(), "{key}={value}");
         }
         assert!(settings(&[("gc.auto", Some("6700")), ("receive.autogc", Some("true"))]).maintains());
+    }
+
+    #[test]
+    fn the_hash_is_sha1_unless_the_repository_says_otherwise() {
+        assert_eq!(settings(&[]).object_format(), ObjectFormat::Sha1);
+        let sha256 = settings(&[("extensions.objectformat", Some("sha256"))]);
+        assert_eq!(sha256.object_format(), ObjectFormat::Sha256);
+        let unknown = Listing::parse(&list(&[("extensions.objectformat", Some("sha3"))]));
+        assert_eq!(unknown, Err(SettingError::UnknownHash { value: "sha3".into() }));
     }
 
     #[test]
