@@ -8,6 +8,7 @@
 //! | 7 | `main`: the program |
 //! | 6 | [`daemon`]: the composition root |
 //! | 5 | [`cli`], [`http`], [`sweeper`]: the doors |
+//! | 4 | [`gate`]: the verbs |
 //! | 3 | [`git`], [`store`]: the tools |
 //! | 2 | [`supervise`]: the only room that starts, signals and waits for processes |
 //! | 1 | [`sys`], [`config`]: the operating system, the settings |
@@ -16,6 +17,7 @@
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod gate;
 pub mod git;
 pub mod http;
 pub mod model;

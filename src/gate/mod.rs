@@ -1,0 +1,14 @@
+//! The gate: a push is stored, checked, decided, forwarded, and only then reported.
+//!
+//! | for | rooms |
+//! |---|---|
+//! | what every step needs | [`tools`] |
+//! | the objects while they wait | [`staging`] |
+//! | the way on | [`forward`] |
+//!
+//! Objects enter a served repository only by a forward that its own git accepts; what is refused before is thrown away
+//! with its staging repository. Nothing here knows HTTP.
+
+pub mod forward;
+pub mod staging;
+pub mod tools;
