@@ -4,6 +4,10 @@
 //! server finds the same repository. Beyond git, every path that is followed must end below `root`, unless the operator
 //! allowed symbolic links to lead out. Names are parsed elsewhere; this room never sees `..`.
 //!
+//! Access is decided by name, so a repository must not answer to a second name that others can make. Two things that git
+//! serves are none here: what lies inside a git directory (a push can make refs that look like a repository there), and a
+//! linked worktree, which is another way into the repository that it belongs to.
+//!
 //! "It is not there" and "I could not look" are different answers: only the first is a 404.
 
 use crate::model::name::RepoName;
@@ -32,7 +36,7 @@ pub struct Root {
 pub struct Repository {
     /// What git calls `GIT_DIR`.
     pub git_dir: PathBuf,
-    /// Where its objects and shared refs are; the same as `git_dir` except for linked worktrees.
+    /// Where its objects and shared refs are. [`Root`] hands out no linked worktree, so there it is `git_dir`.
     pub common_dir: PathBuf,
 }
 
@@ -124,6 +128,10 @@ impl Root {
 
     fn look(&self, place: &Path) -> Result<Option<Repository>, LayoutError> {
         let Some(found) = look_at(place)? else { return Ok(None) };
+        // Asked of the place as it is named, and again of the real one: links may lead out of a git directory or into it.
+        if self.is_in_git_dir(place)? {
+            return Ok(None);
+        }
         let real = self.inside(place)?;
         if found.is_dir() {
             return self.repository_at(&real);
@@ -139,8 +147,32 @@ impl Root {
         }
     }
 
-    /// The repository whose git directory is `git_dir`: a valid HEAD, objects and refs, as git's `is_git_directory` asks.
+    /// The repository whose git directory is `git_dir`, unless it is a way into another one.
     fn repository_at(&self, git_dir: &Path) -> Result<Option<Repository>, LayoutError> {
+        let Some(common_dir) = self.common_dir(git_dir)? else { return Ok(None) };
+        if common_dir != git_dir || self.is_in_git_dir(git_dir)? {
+            return Ok(None);
+        }
+        Ok(Some(Repository { git_dir: git_dir.to_path_buf(), common_dir }))
+    }
+
+    /// Whether a directory around `place` is a git directory; the root and what is above it are not asked.
+    ///
+    /// A `.git` belongs to the directory that it is in, even where that one looks like a git directory, too: git takes
+    /// it first, and no push can make one, since no part of a ref's name begins with a dot.
+    fn is_in_git_dir(&self, place: &Path) -> Result<bool, LayoutError> {
+        let own = if place.ends_with(".git") { 2 } else { 1 };
+        for around in place.ancestors().skip(own).take_while(|around| *around != self.path) {
+            if self.common_dir(around)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The common directory of `git_dir` if that is a git directory: a valid HEAD, objects and refs, as git's
+    /// `is_git_directory` asks.
+    fn common_dir(&self, git_dir: &Path) -> Result<Option<PathBuf>, LayoutError> {
         if !has_head(git_dir)? {
             return Ok(None);
         }
@@ -155,7 +187,7 @@ impl Root {
             }
             self.inside(&part)?;
         }
-        Ok(Some(Repository { git_dir: git_dir.to_path_buf(), common_dir }))
+        Ok(Some(common_dir))
     }
 
     /// `path` with every link followed, if that is allowed to be where it is.
@@ -376,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn a_linked_worktree_has_its_objects_in_the_common_directory() {
+    fn a_linked_worktree_is_no_repository_of_its_own() {
         let disk = Disk::new();
         let main = disk.repository("root/main.git");
         let linked = main.join("worktrees/w");
@@ -384,8 +416,56 @@ mod tests {
         fs::write(linked.join("HEAD"), "ref: refs/heads/w\n").unwrap();
         fs::write(linked.join("commondir"), "../..\n").unwrap();
         fs::write(disk.root().join("w"), format!("gitdir: {}\n", linked.display())).unwrap();
-        let found = Root::open(&disk.root(), false).unwrap().find(&RepoName::parse("w").unwrap()).unwrap();
-        assert_eq!(found, Repository { git_dir: linked, common_dir: main });
+        symlink(&linked, disk.root().join("link")).unwrap();
+        let moved = disk.root().join("moved");
+        fs::create_dir(&moved).unwrap();
+        fs::write(moved.join("HEAD"), "ref: refs/heads/w\n").unwrap();
+        fs::write(moved.join("commondir"), "../main.git\n").unwrap();
+        for name in ["w", "link", "moved"] {
+            assert!(is_not_found(&disk.find(name, false)), "{name}");
+        }
+        let root = Root::open(&disk.root(), false).unwrap();
+        assert!(matches!(root.at(&linked), Err(LayoutError::NotFound)));
+        fs::write(moved.join("commondir"), ".\n").unwrap();
+        disk.repository("root/moved");
+        assert_eq!(disk.find("moved", false).unwrap(), moved);
+    }
+
+    #[test]
+    fn nothing_inside_a_git_directory_is_a_repository() {
+        let disk = Disk::new();
+        let inner = disk.repository("root/team/refs/heads/x");
+        assert_eq!(disk.find("team/refs/heads/x", false).unwrap(), inner, "nothing is around it yet");
+        disk.repository("root/team");
+        disk.repository("root/tree/.git");
+        let module = disk.repository("root/tree/.git/modules/m");
+        let nested = disk.repository("root/tree/nested");
+        fs::create_dir(disk.root().join("tree/m")).unwrap();
+        fs::write(disk.root().join("tree/m/.git"), "gitdir: ../.git/modules/m\n").unwrap();
+        symlink(&inner, disk.root().join("link")).unwrap();
+        for name in ["team/refs/heads/x", "link", "tree/m"] {
+            assert!(is_not_found(&disk.find(name, false)), "{name}");
+        }
+        let root = Root::open(&disk.root(), false).unwrap();
+        for git_dir in [inner, module] {
+            assert!(matches!(root.at(&git_dir), Err(LayoutError::NotFound)), "{git_dir:?}");
+        }
+        assert_eq!(disk.find("tree/nested", false).unwrap(), nested, "a work tree is no git directory");
+    }
+
+    #[test]
+    fn links_out_of_a_git_directory_and_git_directories_outside_hide_nothing() {
+        let disk = Disk::new();
+        let outside = disk.repository("elsewhere/secret");
+        disk.repository("elsewhere/secret/worktrees/w");
+        symlink(&outside, disk.root().join("secret")).unwrap();
+        let heads = disk.repository("elsewhere/heads/x");
+        let team = disk.repository("root/team");
+        symlink(heads.parent().unwrap(), team.join("refs/heads")).unwrap();
+        for name in ["secret/worktrees/w", "team/refs/heads/x"] {
+            assert!(is_not_found(&disk.find(name, true)), "{name}");
+        }
+        assert_eq!(disk.find("secret", true).unwrap(), outside);
     }
 
     #[test]

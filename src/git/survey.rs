@@ -2,7 +2,8 @@
 //!
 //! It is for whoever sets up a gate. A request looks up one name and lists nothing, so it can tell nobody that another
 //! repository hides the one that was meant. Nothing is followed out of the root, links are not descended into, and neither
-//! are repositories: what lies inside of one belongs to it.
+//! are repositories: what lies inside of one belongs to it. What counts as a repository is the layout's to say, so linked
+//! worktrees are none here either.
 
 use crate::git::layout::{Repository, Root};
 use crate::model::name::{NameError, RepoName};
@@ -182,6 +183,25 @@ mod tests {
         let found = survey(&Root::open(root.path(), false).unwrap(), stranger, 1000);
         assert_eq!(found.foreign, [(PathBuf::from("group/a.git"), stranger - 1)]);
         assert_eq!(found.repositories, 1);
+    }
+
+    #[test]
+    fn linked_worktrees_and_the_insides_of_repositories_are_not_counted() {
+        let root = TempDir::new().unwrap();
+        for path in ["main.git", "main.git/refs/heads/x", "tree/.git", "tree/.git/modules/m"] {
+            repository(&root, path);
+        }
+        let linked = root.path().join("main.git/worktrees/w");
+        fs::create_dir_all(&linked).unwrap();
+        fs::write(linked.join("HEAD"), "ref: refs/heads/w\n").unwrap();
+        fs::write(linked.join("commondir"), "../..\n").unwrap();
+        for (name, inside) in [("w", "main.git/worktrees/w"), ("m", "tree/.git/modules/m")] {
+            fs::create_dir(root.path().join(name)).unwrap();
+            let git_file = format!("gitdir: {}\n", root.path().join(inside).display());
+            fs::write(root.path().join(name).join(".git"), git_file).unwrap();
+        }
+        let found = look(&root, 1000);
+        assert_eq!((found.repositories, found.hidden), (2, Vec::new()));
     }
 
     #[test]

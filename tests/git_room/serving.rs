@@ -82,7 +82,6 @@ fn every_name_leads_to_the_repository_that_http_backend_finds() {
              make '' tree; make '' both; make --bare both.git; make '' treegit.git
              make --bare inner; make --bare inner/.git ../
              mkdir -p deep/er; make --bare deep/er/r.git ../../
-             git -C tree worktree add -q --detach ../linked main 2>/dev/null || git -C tree worktree add -q --detach ../linked tree
              mkdir empty.git; echo hello > file",
         );
         let root = Root::open(&site.path("root"), false).unwrap();
@@ -95,7 +94,6 @@ fn every_name_leads_to_the_repository_that_http_backend_finds() {
             "treegit",
             "inner",
             "deep/er/r",
-            "linked",
             "empty",
             "file",
             "none",
@@ -124,9 +122,29 @@ fn every_name_leads_to_the_repository_that_http_backend_finds() {
             "treegit.git/.git",
             "inner/.git",
             "deep/er/r.git",
-            "tree/.git/worktrees/linked",
         ];
         assert_eq!(chosen, expected);
+    }
+}
+
+#[test]
+fn no_repository_can_be_reached_by_a_second_name_that_http_backend_would_serve() {
+    for git in gits() {
+        let site = Site::new(&git);
+        site.sh("mkdir root; cd root
+             git init -q --bare secret; git -C secret fetch -q ../../work main:refs/heads/main
+             git -C secret worktree add -q --detach ../linked main
+             git clone -q --bare secret team
+             for name in HEAD objects/a refs/a; do git -C team update-ref refs/heads/x/$name main; done");
+        let root = Root::open(&site.path("root"), false).unwrap();
+        for name in ["secret/worktrees/linked", "linked", "team/refs/heads/x"] {
+            let (path, query) = (format!("/{name}/info/refs"), "service=git-upload-pack");
+            assert!(http_backend(&git, root.path(), &path, query, None, "").is_some(), "{name}");
+            assert!(root.find(&RepoName::parse(name).unwrap()).is_err(), "{name}");
+        }
+        for name in ["secret", "team"] {
+            assert!(root.find(&RepoName::parse(name).unwrap()).is_ok(), "{name}");
+        }
     }
 }
 
