@@ -42,11 +42,11 @@ use crate::sys::signals::{Order, Signals};
 use crate::sys::stop::{Level, Stop};
 use crate::sys::systemd::{self, News};
 use crate::sys::timetable::Record;
-use crate::sys::{limits, poll, probe};
+use crate::sys::{limits, machine, poll, probe};
 use jiff::Timestamp;
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -162,7 +162,10 @@ impl Runtime {
         prepare_process()?;
         let signals = Signals::install()?;
         let stop = Stop::new()?;
+        // Asked before anything is made, and again before anything is removed: by then every directory is there.
+        settings.check_places()?;
         let lock = DataLock::take(&settings.data_dir)?;
+        settings.check_places()?;
         let mark = Mark::of(lock.file())?;
         let reaper = Reaper::start(mark.clone())?;
         end_earlier_life(&mark, &settings)?;
@@ -474,21 +477,39 @@ fn end_earlier_life(mark: &Mark, settings: &Settings) -> io::Result<()> {
     Ok(())
 }
 
-/// The directory for temporary files is ours alone and nothing in it outlives a process; `home` stays empty.
+/// The directory for temporary files is emptied, since nothing in it outlives a process. What is in `home` is not ours to
+/// judge, and stays.
 fn prepare_directories(data_dir: &Path) -> Result<(), DaemonError> {
-    for name in ["tmp", "home"] {
-        let at = data_dir.join(name);
-        let prepared = match fs::remove_dir_all(&at) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            Ok(()) | Err(_) => make_private(&at),
-        };
-        prepared.map_err(|source| DaemonError::Directory { at, source })?;
+    let [tmp, home] = ["tmp", "home"].map(|name| data_dir.join(name));
+    let failed = |at: &Path| {
+        let at = at.to_owned();
+        move |source| DaemonError::Directory { at, source }
+    };
+    make_private(&home).map_err(failed(&home))?;
+    if fs::read_dir(&home).map_err(failed(&home))?.next().is_some() {
+        log::warn!("{} is not empty: hooks and git may read what is there; move it away", home.display());
     }
-    Ok(())
+    make_private(&tmp).and_then(|()| empty(&tmp)).map_err(failed(&tmp))
 }
 
+/// Makes the directory `at` unless there is one.
 fn make_private(at: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().mode(0o700).create(at)
+    fs::DirBuilder::new().mode(0o700).recursive(true).create(at)
+}
+
+/// Removes everything in the directory `at`, which must be ours and no link: what a link leads to is somebody else's.
+fn empty(at: &Path) -> io::Result<()> {
+    let found = fs::symlink_metadata(at)?;
+    if !found.is_dir() || found.uid() != machine::uid() {
+        let why = "what is in it would be removed, but it is a link or another user's: move it away";
+        return Err(io::Error::other(why));
+    }
+    for entry in fs::read_dir(at)? {
+        let entry = entry?;
+        let remove = if entry.file_type()?.is_dir() { fs::remove_dir_all } else { fs::remove_file };
+        remove(entry.path())?;
+    }
+    Ok(())
 }
 
 fn find_git(reaper: &Reaper, settings: &Settings, environment: &Environment) -> Result<Git, AskError> {
@@ -516,6 +537,34 @@ fn greet_first_admin(store: &Store) -> Result<(), DaemonError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_start_empties_tmp_and_removes_nothing_else() {
+        let place = tempfile::tempdir().unwrap();
+        let data = place.path();
+        prepare_directories(data).unwrap();
+        for kept in ["home/a.git", "elsewhere/b.git"] {
+            fs::create_dir_all(data.join(kept)).unwrap();
+        }
+        fs::create_dir_all(data.join("tmp/push-1/objects")).unwrap();
+        fs::write(data.join("tmp/body"), "").unwrap();
+        symlink(data.join("elsewhere"), data.join("tmp/link")).unwrap();
+        prepare_directories(data).unwrap();
+        assert_eq!(fs::read_dir(data.join("tmp")).unwrap().count(), 0);
+        assert!(data.join("home/a.git").exists() && data.join("elsewhere/b.git").exists());
+    }
+
+    #[test]
+    fn a_tmp_that_is_a_link_is_refused_and_not_emptied() {
+        let place = tempfile::tempdir().unwrap();
+        let (data, repository) = (place.path(), place.path().join("elsewhere/a.git"));
+        fs::create_dir_all(&repository).unwrap();
+        symlink("elsewhere", data.join("tmp")).unwrap();
+        let error = prepare_directories(data).unwrap_err().to_string();
+        assert!(error.ends_with("it is a link or another user's: move it away"), "{error}");
+        assert!(repository.exists());
+    }
 
     #[test]
     fn limits_are_told_as_they_are_configured() {

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs;
 use std::io::{BufRead, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
@@ -306,10 +306,11 @@ fn the_effective_settings_read_back_as_the_same_settings() {
 fn what_this_machine_lacks_of_a_configuration_is_a_note() {
     let place = Place::new();
     fs::create_dir(place.path("repos")).unwrap();
+    symlink("repos", place.path("link")).unwrap();
     let cases = [
         ("", "note: root is not set: "),
         ("root = \"/nowhere/git\"", "note: root: there is no directory /nowhere/git on this machine"),
-        ("root = \"repos\"\ndata_dir = \"repos/data\"", "/repos/data lies below root: "),
+        ("root = \"repos\"\ndata_dir = \"link/data\"", "/repos/data lies inside root "),
         (
             "root = \"repos\"\n[git]\nprogram = \"/nowhere/git\"",
             "note: git.program: no executable \"/nowhere/git\"",
@@ -343,6 +344,8 @@ fn a_wrong_configuration_is_told_by_line_and_key() {
             "anonymous_push = true\ninsecure_http = true\nlisten = \"[::]:80\"",
             "anonymous_push: anybody could push",
         ),
+        ("root = \".\"", "/tidegate-data lies inside root "),
+        ("root = \"data/home/repos\"\ndata_dir = \"data\"", "data_dir: root /"),
         ("x = [", "gate.toml:1: "),
     ];
     for (text, want) in cases {
@@ -356,6 +359,37 @@ fn a_wrong_configuration_is_told_by_line_and_key() {
     let variables = [("TIDEGATE__LIMITS__HAED", "1s")];
     let answer = place.run_with(&["check-config", "empty.toml"], "", &variables);
     answer.refused(2, "TIDEGATE__LIMITS__HAED: limits.haed: is no key");
+}
+
+#[test]
+fn a_gate_does_not_start_where_its_data_and_the_repositories_overlap() {
+    let place = Place::new();
+    for kept in ["data/tmp/repos/a.git", "data/home/repos/b.git"] {
+        fs::create_dir_all(place.path(kept)).unwrap();
+    }
+    fs::set_permissions(place.path("data"), fs::Permissions::from_mode(0o700)).unwrap();
+    for (link, target) in [("same", "data"), ("in-tmp", "data/tmp/repos"), ("in-home", "data/home/repos")] {
+        symlink(target, place.path(link)).unwrap();
+    }
+    let cases = [
+        ("same", "data", "is the same directory as root"),
+        ("data", "same", "is the same directory as root"),
+        ("in-tmp", "data", "where the gate removes files at every start"),
+        ("in-home", "data", "where the gate removes files at every start"),
+        ("data", "same/new", "with --data-dir DIR"),
+        (".", "tidegate-data", "with --data-dir DIR"),
+    ];
+    for (root, data_dir, want) in cases {
+        let places = ["--root", root, "--data-dir", data_dir];
+        let serve = [&["serve", "--listen", "127.0.0.1:0"][..], &places].concat();
+        place.run(&serve).refused(2, want);
+        let doctor = place.run(&[&["doctor"], &places[..]].concat());
+        assert!(doctor.code == 1 && doctor.out.contains(want), "{root} {data_dir}: {}", doctor.out);
+    }
+    let left = ["data/tmp/repos/a.git", "data/home/repos/b.git"].map(|kept| place.path(kept).exists());
+    assert_eq!(left, [true, true]);
+    let made = ["data/new", "data/lock", "tidegate-data"].map(|made| place.path(made).exists());
+    assert_eq!(made, [false; 3], "nothing is made either");
 }
 
 #[test]

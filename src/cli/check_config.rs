@@ -23,11 +23,7 @@ fn notes(settings: &Settings, environment: &Environment) -> Vec<String> {
         Some(root) if !root.is_dir() => {
             notes.push(format!("root: there is no directory {} on this machine", root.display()));
         }
-        Some(root) if settings.data_dir.starts_with(root) => notes.push(format!(
-            "data_dir: {} lies below root: give the gate's own data a place of its own",
-            settings.data_dir.display()
-        )),
-        Some(_) => {}
+        Some(_) => notes.extend(settings.check_places().err().map(|error| error.to_string())),
     }
     if let Err(error) = resolve(&settings.git.program, &environment.path) {
         notes.push(format!("git.program: {error}"));

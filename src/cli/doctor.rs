@@ -142,15 +142,19 @@ fn defaults(flags: Flags, environment: &Environment) -> Settings {
 }
 
 fn look_at_configuration(patient: &Patient<'_>) -> Vec<Finding> {
-    match (&patient.config_error, &patient.config) {
-        (Some(error), _) => {
-            let consequence = "what follows is about the defaults, not about this configuration";
-            let lines = error.lines().map(|line| Finding::Bad(line.to_owned()));
-            lines.chain([Finding::Doubtful(consequence.to_owned())]).collect()
-        }
-        (None, Some(file)) => vec![Finding::Good(format!("{} is in order", file.display()))],
-        (None, None) => vec![Finding::Good("no --config FILE: looking at the defaults".to_owned())],
+    if let Some(error) = &patient.config_error {
+        let consequence = "what follows is about the defaults, not about this configuration";
+        let lines = error.lines().map(|line| Finding::Bad(line.to_owned()));
+        return lines.chain([Finding::Doubtful(consequence.to_owned())]).collect();
     }
+    // How the paths are written is in order; where they lead on this machine may not be.
+    if let Err(error) = patient.settings.check_places() {
+        return vec![Finding::Bad(error.to_string())];
+    }
+    vec![Finding::Good(match &patient.config {
+        Some(file) => format!("{} is in order", file.display()),
+        None => "no --config FILE: looking at the defaults".to_owned(),
+    })]
 }
 
 fn look_at_git(patient: &Patient<'_>) -> Vec<Finding> {
@@ -228,19 +232,13 @@ fn look_at_repositories(patient: &Patient<'_>) -> Vec<Finding> {
         Ok(root) => survey(&root, machine::uid(), ENTRIES_MAX),
         Err(error) => return vec![Finding::Bad(error.to_string())],
     };
-    let mut found = vec![look_at_root(root, &patient.settings.data_dir, survey.repositories)];
+    let mut found = vec![look_at_root(root, survey.repositories)];
     found.extend(findings_of(&survey, machine::uid()));
     found
 }
 
-fn look_at_root(root: &Path, data_dir: &Path, repositories: usize) -> Finding {
+fn look_at_root(root: &Path, repositories: usize) -> Finding {
     let shown = root.display();
-    if data_dir.starts_with(root) {
-        return Finding::Doubtful(format!(
-            "{} lies inside of the root {shown}: give the gate's own data a place of its own",
-            data_dir.display()
-        ));
-    }
     if !machine::is_writable(root) {
         return Finding::Doubtful(format!("{shown} can be read but not written to: pushes may fail"));
     }

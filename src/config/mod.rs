@@ -8,6 +8,7 @@ pub mod environment;
 mod file;
 mod keys;
 mod listen;
+mod places;
 mod print;
 mod rules;
 
@@ -316,6 +317,18 @@ impl Settings {
         self.root.as_deref().ok_or(ConfigError::NothingToServe)
     }
 
+    /// Whether `data_dir` and `root` are apart on this machine, every link followed. How the paths are written has been
+    /// judged when they were read; where they lead may change, so a start asks again.
+    ///
+    /// # Errors
+    /// When they are one directory, or one lies inside of the other.
+    pub fn check_places(&self) -> Result<(), ConfigError> {
+        let overlap = |root: &PathBuf| places::overlap(&places::real(&self.data_dir), &places::real(root));
+        self.root.as_ref().and_then(overlap).map_or(Ok(()), |why| {
+            Err(ConfigError::Wrong(vec![Problem { place: String::new(), key: "data_dir".into(), why }]))
+        })
+    }
+
     /// Whether `listen` may be bound with these settings; asked for the configured addresses, and again for
     /// those that systemd hands over.
     ///
@@ -344,8 +357,8 @@ impl Settings {
                 add(key, "the path is not UTF-8, which a configuration cannot hold");
             }
         }
-        if self.root.as_ref() == Some(&self.data_dir) {
-            add("data_dir", "is the same directory as root: give the gate's own data a place of its own");
+        if let Some(why) = self.root.as_ref().and_then(|root| places::overlap(&self.data_dir, root)) {
+            add("data_dir", &why);
         }
         let twice = self
             .listen

@@ -25,7 +25,7 @@ const GRACE: Duration = Duration::from_secs(2);
 pub struct Surroundings {
     /// Where programs are looked for: git itself, and what hooks call.
     pub path: OsString,
-    /// An empty directory of ours, so that no `~/.gitconfig`, `.netrc` or template is ever read.
+    /// A directory of ours that we put nothing into, so that no `~/.gitconfig`, `.netrc` or template is ever read.
     pub home: PathBuf,
     /// The time zone of reflogs, if one is set.
     pub timezone: Option<OsString>,
