@@ -10,12 +10,17 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// The file's name in the data directory. It is never removed: another one of that name would be another lock.
 const FILE: &str = "lock";
 /// The most of its content that is read: a process id.
 const PID_BYTES_MAX: u64 = 20;
+/// How long a gate that was killed may take to vanish: the kernel frees its memory first, and closes its files then.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long to wait before another look whether it has.
+const STEP: Duration = Duration::from_millis(10);
 
 /// A data directory held for this process; dropping it lets go.
 #[derive(Debug)]
@@ -44,14 +49,24 @@ fn process(pid: Option<u32>) -> String {
 }
 
 impl DataLock {
-    /// Takes `data_dir`, made if it is not there, or says who has it; does not wait.
+    /// Takes `data_dir`, made if it is not there, or says who has it. Waits for at most 3 seconds, and only while somebody
+    /// else has it: a service manager starts the next gate while a killed one is still on its way out.
     ///
     /// # Errors
-    /// [`LockError::Held`] while another process has it; otherwise when directory or file are not ours or cannot be made.
+    /// [`LockError::Held`] when another process keeps it; otherwise when directory or file are not ours or cannot be made.
     pub fn take(data_dir: &Path) -> Result<Self, LockError> {
+        let give_up = Instant::now() + PATIENCE;
+        Self::take_while(data_dir, || {
+            std::thread::park_timeout(STEP);
+            Instant::now() < give_up
+        })
+    }
+
+    /// The same; `wait` passes some time and answers whether there is to be another look.
+    fn take_while(data_dir: &Path, mut wait: impl FnMut() -> bool) -> Result<Self, LockError> {
         private::directory(data_dir)?;
         let path = data_dir.join(FILE);
-        let file = OpenOptions::new()
+        let mut file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
@@ -59,10 +74,13 @@ impl DataLock {
             .mode(0o600)
             .open(&path)
             .map_err(StoreError::io("opening", &path))?;
-        let mut file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(file) => file,
-            Err((file, Errno::EWOULDBLOCK)) => return Err(LockError::Held { path, pid: holder(file) }),
-            Err((_, errno)) => return Err(StoreError::io("locking", &path)(errno.into()).into()),
+        let mut file = loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(file) => break file,
+                Err((again, Errno::EWOULDBLOCK)) if wait() => file = again,
+                Err((file, Errno::EWOULDBLOCK)) => return Err(LockError::Held { path, pid: holder(file) }),
+                Err((_, errno)) => return Err(StoreError::io("locking", &path)(errno.into()).into()),
+            }
         };
         sign(&mut file).map_err(StoreError::io("writing", &path))?;
         Ok(Self { file })
@@ -98,7 +116,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let data = home.path().join("data");
         let first = DataLock::take(&data).unwrap();
-        let error = DataLock::take(&data).unwrap_err();
+        let error = DataLock::take_while(&data, || false).unwrap_err();
         assert!(
             matches!(error, LockError::Held { pid: Some(pid), .. } if pid == std::process::id()),
             "{error}"
@@ -107,5 +125,27 @@ mod tests {
         drop(first);
         let again = DataLock::take(&data).unwrap();
         assert_eq!(again.file().metadata().unwrap().ino(), identity);
+    }
+
+    #[test]
+    fn a_gate_that_is_on_its_way_out_is_waited_for() {
+        let home = tempfile::tempdir().unwrap();
+        let dying = DataLock::take(home.path()).unwrap();
+        let killed = crate::sys::thread::spawn("dying", move || {
+            std::thread::park_timeout(10 * STEP);
+            drop(dying);
+        });
+        DataLock::take(home.path()).unwrap();
+        killed.unwrap().join().unwrap();
+    }
+
+    #[test]
+    fn one_that_stays_is_waited_for_no_longer_than_the_patience_and_a_free_one_not_at_all() {
+        let home = tempfile::tempdir().unwrap();
+        let _first = DataLock::take_while(home.path(), || panic!("nobody has it")).unwrap();
+        let asked = Instant::now();
+        assert!(matches!(DataLock::take(home.path()), Err(LockError::Held { pid: Some(_), .. })));
+        let waited = asked.elapsed();
+        assert!(waited >= PATIENCE, "{waited:?}");
     }
 }
