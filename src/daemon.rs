@@ -26,6 +26,7 @@ use crate::git::settings::SettingsCache;
 use crate::git::upkeep::Upkeep;
 use crate::http::app::{App, Current, Lanes};
 use crate::http::auth::Throttle;
+use crate::http::budget::{Budget, FETCHES_MAX};
 use crate::http::control::Control;
 use crate::http::front::Front;
 use crate::http::handler::Public;
@@ -184,6 +185,7 @@ impl Runtime {
             upkeep: Upkeep::default(),
             metrics: Metrics::default(),
             throttle: Throttle::default(),
+            fetch_bodies: Budget::new(FETCHES_MAX.max(settings.limits.request_bytes_max)),
             sweeps: Record::default(),
             front: OnceLock::new(),
             ready: AtomicBool::new(false),

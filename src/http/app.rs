@@ -1,6 +1,7 @@
 //! What the handlers of both doors share.
 
 use super::auth::Throttle;
+use super::budget::Budget;
 use super::front::View;
 use super::metrics::Metrics;
 use crate::config::Settings;
@@ -87,6 +88,8 @@ pub struct App {
     pub leases: Leases,
     /// Repositories whose maintenance is queued.
     pub upkeep: Upkeep,
+    /// What the bodies of all fetches may take together.
+    pub fetch_bodies: Arc<Budget>,
     /// The workers.
     pub lanes: Lanes,
     /// The end of it all.

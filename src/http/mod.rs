@@ -6,7 +6,7 @@
 //! means; [`message`] holds the nouns.
 //!
 //! From a request to its answer: [`handler`] takes each from its head to its log line; [`auth`] says who asks, [`route`]
-//! what for. [`smart`] serves git: [`spool`] puts a request body into a file for it, [`relay`] passes on what it says.
+//! what for. [`smart`] serves git: [`spool`] puts a request body into a file for it (within a [`budget`]), [`relay`] passes on what it says.
 //! [`status`] makes the pages, [`metrics`] counts. Every reason not to serve is a [`refusal`], what a request came to is
 //! [`served`]; [`app`] is what all of them may use. [`control`] answers the same pages on the operator's own socket.
 //!
@@ -17,6 +17,7 @@
 pub mod app;
 pub mod auth;
 pub mod body;
+pub mod budget;
 mod connection;
 pub mod control;
 pub mod exchange;

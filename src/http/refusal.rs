@@ -49,6 +49,8 @@ pub enum Refusal {
     },
     /// The machine has no room for one more process, descriptor or page.
     Exhausted,
+    /// The bodies of other fetches take all the space that there is for them.
+    SpoolFull,
     /// The volume of the data directory or the repository is full.
     DiskFull,
     /// The server is stopping.
@@ -93,6 +95,7 @@ impl From<SpoolError> for Refusal {
             | SpoolError::Field(_)
             | SpoolError::Gzip(_) => Self::BadRequest(why),
             SpoolError::Encoding(_) => Self::MediaType(why),
+            SpoolError::BudgetSpent => Self::SpoolFull,
             SpoolError::DiskFull(_) => Self::DiskFull,
             SpoolError::Storage { .. } => Self::internal("spooling a body", &error),
         }
@@ -134,6 +137,7 @@ impl Refusal {
             Self::Busy { at_door: false }
             | Self::Waited { at_door: false, .. }
             | Self::Exhausted
+            | Self::SpoolFull
             | Self::Stopping => 503,
             Self::DiskFull => 507,
             Self::Unsupported(_) | Self::Lfs => 501,
@@ -167,6 +171,7 @@ impl Refusal {
             Self::Busy { .. } => "busy",
             Self::Waited { .. } => "queue-wait",
             Self::Exhausted => "exhausted",
+            Self::SpoolFull => "spool-full",
             Self::DiskFull => "disk-full",
             Self::Stopping => "stopping",
             Self::Unsupported(_) => "unsupported",
@@ -209,6 +214,9 @@ impl Refusal {
             Self::Exhausted => {
                 "the server is out of processes, memory or descriptors: try again in a few seconds".into()
             }
+            Self::SpoolFull => {
+                "the server keeps too many large requests already: try again in a few seconds".into()
+            }
             Self::DiskFull => "the server's disk is full: nothing was stored; tell its operator".into(),
             Self::Stopping => "the server is stopping: try again in a few seconds".into(),
             Self::Internal => "the server failed; its log says why".into(),
@@ -225,7 +233,7 @@ impl Refusal {
                 response.with("WWW-Authenticate", "Basic realm=\"tidegate\", charset=\"UTF-8\"")
             }
             Self::Throttled(wait) => response.with("Retry-After", wait.as_secs().max(1).to_string()),
-            Self::Busy { .. } | Self::Waited { .. } | Self::Exhausted | Self::Stopping => {
+            Self::Busy { .. } | Self::Waited { .. } | Self::Exhausted | Self::SpoolFull | Self::Stopping => {
                 response.with("Retry-After", RETRY_AFTER.as_secs().to_string())
             }
             Self::Method(allow) => response.with("Allow", *allow),
@@ -258,5 +266,18 @@ impl Refusal {
         let mut response = self.response();
         response.headers = response.headers.iter().filter(|(name, _)| *name != "Content-Type").collect();
         response.with("Content-Type", "application/json").with_body(format!("{error}\n"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_spool_asks_the_client_to_come_again() {
+        let refusal = Refusal::from(SpoolError::BudgetSpent);
+        let response = refusal.response();
+        assert_eq!((refusal.label(), response.status), ("spool-full", 503));
+        assert_eq!(response.headers.get("retry-after").unwrap(), Some("5"));
     }
 }

@@ -5,6 +5,7 @@
 //! way, in small steps: both its length on the wire and its inflated length are bounded before a byte is kept.
 
 use crate::http::body::BodyError;
+use crate::http::budget::{Budget, Share};
 use crate::http::exchange::Exchange;
 use crate::http::message::{FieldError, Headers};
 use flate2::bufread::GzDecoder;
@@ -12,6 +13,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Bodies up to this many bytes stay in memory: negotiations and most pushes do.
@@ -19,6 +21,15 @@ pub const MEMORY_MAX: u64 = 1 << 20;
 
 /// Bytes moved per step.
 const STEP: usize = 64 << 10;
+
+/// Where bodies are kept, and what all of them together may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Room<'a> {
+    /// The directory for temporary files.
+    pub tmp: &'a Path,
+    /// What bodies of this kind share; `None` when nothing but the disk bounds their sum.
+    pub budget: Option<&'a Arc<Budget>>,
+}
 
 /// A body in a file.
 #[derive(Debug)]
@@ -29,6 +40,8 @@ pub struct Spooled {
     pub len: u64,
     /// Its length on the wire, before inflation and without the framing of chunks.
     pub wire_len: u64,
+    /// What it has of the budget of its kind.
+    pub share: Option<Share>,
 }
 
 /// Why a body could not be spooled. The request cannot be served; what was kept of it is gone.
@@ -58,6 +71,9 @@ pub enum SpoolError {
     /// It says that it is gzip and is not, or not exactly one member of it.
     #[error("the request's body is not one gzip member: {0}")]
     Gzip(String),
+    /// Bodies of its kind take all that they may take together.
+    #[error("the bodies of other requests take all the space that there is for them")]
+    BudgetSpent,
     /// There is no room for it.
     #[error("no room is left for a request's body in {}: free space there", .0.display())]
     DiskFull(PathBuf),
@@ -80,6 +96,7 @@ impl SpoolError {
             Self::WireTooLong { .. } | Self::TooLong { .. } => 413,
             Self::Encoding(_) => 415,
             Self::Field(_) | Self::Gzip(_) => 400,
+            Self::BudgetSpent => 503,
             Self::DiskFull(_) => 507,
             Self::Storage { .. } => 500,
         }
@@ -106,13 +123,13 @@ pub fn check_announced(exchange: &Exchange, wire_max: u64) -> Result<(), SpoolEr
     }
 }
 
-/// Reads the body of `exchange` to its end into a file, under `tmp` when it is not small.
+/// Reads the body of `exchange` to its end into a file, which is on disk when it is not small.
 ///
 /// # Errors
 /// See [`SpoolError`]. The bytes that came before a limit are handed back with its error, and the rest waits to be read.
 pub fn spool(
     exchange: &mut Exchange,
-    tmp: &Path,
+    room: Room<'_>,
     wire_max: u64,
     inflated_max: u64,
 ) -> Result<Spooled, Unspooled> {
@@ -120,7 +137,7 @@ pub fn spool(
     let encoding = Encoding::of(&exchange.request().headers).map_err(bare)?;
     let announced = exchange.announced();
     let large = announced.is_some_and(|len| len > MEMORY_MAX);
-    let mut store = Store::new(tmp, inflated_max, large).map_err(bare)?;
+    let mut store = Store::new(room, inflated_max, large).map_err(bare)?;
     let mut read = 0;
     let wire =
         Metered { read: |buffer: &mut [u8]| exchange.read_body(buffer), count: &mut read, limit: wire_max };
@@ -128,11 +145,11 @@ pub fn spool(
         Encoding::Identity => copy(wire, &mut store),
         Encoding::Gzip => inflate(wire, &mut store),
     };
-    let finished = store.finish().map_err(bare);
+    let finished = store.finish(read).map_err(bare);
     match kept {
-        Ok(()) => finished.map(|(file, len)| Spooled { file, len, wire_len: read }),
+        Ok(()) => finished,
         Err(error @ (SpoolError::WireTooLong { .. } | SpoolError::TooLong { .. })) => {
-            Err(Unspooled { error, head: finished.ok().map(|(file, _)| file) })
+            Err(Unspooled { error, head: finished.ok().map(|spooled| spooled.file) })
         }
         Err(error) => Err(bare(error)),
     }
@@ -215,10 +232,12 @@ struct Store<'a> {
     file: File,
     len: u64,
     in_memory: bool,
+    share: Option<Share>,
 }
 
 impl<'a> Store<'a> {
-    fn new(tmp: &'a Path, limit: u64, large: bool) -> Result<Self, SpoolError> {
+    fn new(room: Room<'a>, limit: u64, large: bool) -> Result<Self, SpoolError> {
+        let tmp = room.tmp;
         // A kernel may be set to refuse memfds; then the disk has to do.
         let memory = if large { None } else { memfd_create(c"tidegate-body", MFdFlags::MFD_CLOEXEC).ok() };
         let in_memory = memory.is_some();
@@ -226,13 +245,16 @@ impl<'a> Store<'a> {
             Some(fd) => File::from(fd),
             None => tempfile::tempfile_in(tmp).map_err(|error| storage(tmp, error))?,
         };
-        Ok(Self { tmp, limit, file, len: 0, in_memory })
+        Ok(Self { tmp, limit, file, len: 0, in_memory, share: room.budget.map(Share::of) })
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), SpoolError> {
         let len = self.len + bytes.len() as u64;
         if len > self.limit {
             return Err(SpoolError::TooLong { limit: self.limit });
+        }
+        if self.share.as_mut().is_some_and(|share| !share.reach(len)) {
+            return Err(SpoolError::BudgetSpent);
         }
         if self.in_memory && len > MEMORY_MAX {
             self.move_to_disk().map_err(|error| storage(self.tmp, error))?;
@@ -251,9 +273,9 @@ impl<'a> Store<'a> {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<(File, u64), SpoolError> {
+    fn finish(mut self, wire_len: u64) -> Result<Spooled, SpoolError> {
         self.file.rewind().map_err(|error| storage(self.tmp, error))?;
-        Ok((self.file, self.len))
+        Ok(Spooled { file: self.file, len: self.len, wire_len, share: self.share })
     }
 }
 
@@ -280,6 +302,11 @@ mod tests {
         encoder.finish().unwrap()
     }
 
+    /// Room without a budget.
+    fn room(tmp: &Path) -> Room<'_> {
+        Room { tmp, budget: None }
+    }
+
     /// A body that arrives in pieces of `step` bytes.
     fn pieces(wire: &[u8], step: usize) -> impl FnMut(&mut [u8]) -> Result<usize, BodyError> {
         let mut rest = wire.to_vec();
@@ -293,7 +320,7 @@ mod tests {
 
     fn keep(wire: &[u8], step: usize, limit: u64, encoding: Encoding) -> Result<(Vec<u8>, bool), SpoolError> {
         let tmp = tempfile::tempdir().unwrap();
-        let mut store = Store::new(tmp.path(), limit, false)?;
+        let mut store = Store::new(room(tmp.path()), limit, false)?;
         let mut count = 0;
         let from = Metered { read: pieces(wire, step), count: &mut count, limit: WIRE_MAX };
         match encoding {
@@ -302,7 +329,7 @@ mod tests {
         }
         assert_eq!(count, wire.len() as u64);
         let in_memory = store.in_memory;
-        let (mut file, len) = store.finish()?;
+        let Spooled { mut file, len, .. } = store.finish(count)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).unwrap();
         assert_eq!(len, bytes.len() as u64);
@@ -356,10 +383,32 @@ mod tests {
             Ok(buffer.len())
         };
         let tmp = tempfile::tempdir().unwrap();
-        let mut store = Store::new(tmp.path(), u64::MAX, false).unwrap();
+        let mut store = Store::new(room(tmp.path()), u64::MAX, false).unwrap();
         let mut count = 0;
         let from = Metered { read: &mut endless, count: &mut count, limit: 100_000 };
         assert!(matches!(copy(from, &mut store), Err(SpoolError::WireTooLong { limit: 100_000 })));
+    }
+
+    #[test]
+    fn bodies_take_no_more_than_their_budget_together_and_give_it_back() {
+        let tmp = tempfile::tempdir().unwrap();
+        let budget = Budget::new(3 << 20);
+        let room = Room { tmp: tmp.path(), budget: Some(&budget) };
+        let bomb = gzip(&vec![0; 2 << 20]);
+        let keep = || {
+            let mut store = Store::new(room, WIRE_MAX, false)?;
+            inflate(&bomb[..], &mut store)?;
+            store.finish(0)
+        };
+        let first = keep().unwrap();
+        let refused = keep().unwrap_err();
+        assert!(matches!(refused, SpoolError::BudgetSpent), "{refused}");
+        let mut rest = Share::of(&budget);
+        assert!(rest.reach(1 << 20), "what was refused holds nothing");
+        copy(&[0; 64 << 10][..], &mut Store::new(room, WIRE_MAX, false).unwrap())
+            .expect("an ordinary negotiation goes on");
+        drop(first);
+        keep().expect("there is room again");
     }
 
     #[test]
@@ -377,7 +426,10 @@ mod tests {
         let full = storage(Path::new("/tmp"), io::Error::from_raw_os_error(nix::libc::ENOSPC));
         assert_eq!((full.status(), matches!(full, SpoolError::DiskFull(_))), (507, true));
         assert_eq!(storage(Path::new("/tmp"), io::Error::from_raw_os_error(nix::libc::EIO)).status(), 500);
-        assert!(matches!(Store::new(Path::new("/nowhere/at/all"), 1, true), Err(SpoolError::Storage { .. })));
+        assert!(matches!(
+            Store::new(room(Path::new("/nowhere/at/all")), 1, true),
+            Err(SpoolError::Storage { .. })
+        ));
     }
 
     proptest! {

@@ -11,7 +11,7 @@ use tidegate::http::exchange::{Exchange, Handler};
 use tidegate::http::front::Front;
 use tidegate::http::limits::FrontLimits;
 use tidegate::http::message::{Headers, Response};
-use tidegate::http::spool::{Unspooled, check_announced, spool};
+use tidegate::http::spool::{Room, Unspooled, check_announced, spool};
 use tidegate::http::writer::{PIECE, ResponseWriter, WriteError};
 use tidegate::sys::net::{Address, Listener};
 use tidegate::sys::poll::{self, Interest};
@@ -166,7 +166,7 @@ impl Actor {
         if let Err(error) = check_announced(exchange, limit) {
             return respond(exchange, Response::text(error.status(), &error.to_string()));
         }
-        match spool(exchange, self.tmp.path(), limit, limit) {
+        match spool(exchange, Room { tmp: self.tmp.path(), budget: None }, limit, limit) {
             Ok(spooled) => {
                 let text = format!("{} {}", spooled.wire_len, spooled.len);
                 respond(exchange, Response::text(200, &text));

@@ -15,7 +15,8 @@ pub(super) fn fetch(call: &Call<'_>, exchange: &mut Exchange) -> Result<Served, 
     let limit = call.app.settings.limits.request_bytes_max;
     spool::check_announced(exchange, limit)?;
     let spooled = call.spool(exchange, limit).map_err(|unspooled| Refusal::from(unspooled.error))?;
-    let mut body = spooled.file;
+    // The share is held until git has ended, which reads the file to the last.
+    let (mut body, _share) = (spooled.file, spooled.share);
     fetch_request::check(BufReader::new(&body), call.protocol).map_err(malformed)?;
     body.rewind().map_err(|error| Refusal::internal("rewinding a request", &error))?;
     work::run(call, exchange, Some(body), LastWords::Stream, None).map(|worked| worked.served)
