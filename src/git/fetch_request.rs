@@ -53,21 +53,6 @@ pub enum FetchError {
     },
 }
 
-impl FetchError {
-    /// Whether the reason is a fault of this machine and not the client's request.
-    #[must_use]
-    pub const fn is_fault(&self) -> bool {
-        match self {
-            Self::Read(ReadError::Io { .. }) => true,
-            Self::Read(ReadError::Malformed { .. } | ReadError::Truncated { .. })
-            | Self::Unexpected { .. }
-            | Self::Unfinished { .. }
-            | Self::NotOneCommand
-            | Self::NotServed { .. } => false,
-        }
-    }
-}
-
 /// Reads the whole request from its first byte on.
 ///
 /// # Errors

@@ -93,7 +93,8 @@ impl From<SpoolError> for Refusal {
             | SpoolError::TooLong { .. } => Self::TooLarge(why),
             SpoolError::Body(BodyError::Truncated | BodyError::Malformed(_))
             | SpoolError::Field(_)
-            | SpoolError::Gzip(_) => Self::BadRequest(why),
+            | SpoolError::Gzip(_)
+            | SpoolError::Form(_) => Self::BadRequest(why),
             SpoolError::Encoding(_) => Self::MediaType(why),
             SpoolError::BudgetSpent => Self::SpoolFull,
             SpoolError::DiskFull(_) => Self::DiskFull,

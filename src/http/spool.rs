@@ -23,10 +23,10 @@ pub const MEMORY_MAX: u64 = 1 << 20;
 const STEP: usize = 64 << 10;
 
 /// Where bodies are kept, and what all of them together may take.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Room<'a> {
     /// The directory for temporary files.
-    pub tmp: &'a Path,
+    pub tmp: PathBuf,
     /// What bodies of this kind share; `None` when nothing but the disk bounds their sum.
     pub budget: Option<&'a Arc<Budget>>,
 }
@@ -71,6 +71,9 @@ pub enum SpoolError {
     /// It says that it is gzip and is not, or not exactly one member of it.
     #[error("the request's body is not one gzip member: {0}")]
     Gzip(String),
+    /// It is not what the service understands.
+    #[error("{0}")]
+    Form(String),
     /// Bodies of its kind take all that they may take together.
     #[error("the bodies of other requests take all the space that there is for them")]
     BudgetSpent,
@@ -95,7 +98,7 @@ impl SpoolError {
             Self::Body(error) => error.status(),
             Self::WireTooLong { .. } | Self::TooLong { .. } => 413,
             Self::Encoding(_) => 415,
-            Self::Field(_) | Self::Gzip(_) => 400,
+            Self::Field(_) | Self::Gzip(_) | Self::Form(_) => 400,
             Self::BudgetSpent => 503,
             Self::DiskFull(_) => 507,
             Self::Storage { .. } => 500,
@@ -129,9 +132,24 @@ pub fn check_announced(exchange: &Exchange, wire_max: u64) -> Result<(), SpoolEr
 /// See [`SpoolError`]. The bytes that came before a limit are handed back with its error, and the rest waits to be read.
 pub fn spool(
     exchange: &mut Exchange,
-    room: Room<'_>,
+    room: &Room<'_>,
     wire_max: u64,
     inflated_max: u64,
+) -> Result<Spooled, Unspooled> {
+    spool_checked(exchange, room, wire_max, inflated_max, read_all)
+}
+
+/// As [`spool`], with `check` reading the body while it comes: where it fails, nothing more is read and kept. It must
+/// read to the end of a body that it accepts.
+///
+/// # Errors
+/// As [`spool`], and [`SpoolError::Form`] with what `check` says.
+pub fn spool_checked(
+    exchange: &mut Exchange,
+    room: &Room<'_>,
+    wire_max: u64,
+    inflated_max: u64,
+    check: impl FnOnce(&mut dyn Read) -> Result<(), String>,
 ) -> Result<Spooled, Unspooled> {
     let bare = |error| Unspooled { error, head: None };
     let encoding = Encoding::of(&exchange.request().headers).map_err(bare)?;
@@ -142,8 +160,8 @@ pub fn spool(
     let wire =
         Metered { read: |buffer: &mut [u8]| exchange.read_body(buffer), count: &mut read, limit: wire_max };
     let kept = match encoding {
-        Encoding::Identity => copy(wire, &mut store),
-        Encoding::Gzip => inflate(wire, &mut store),
+        Encoding::Identity => copy(wire, &mut store, check),
+        Encoding::Gzip => inflate(wire, &mut store, check),
     };
     let finished = store.finish(read).map_err(bare);
     match kept {
@@ -172,22 +190,66 @@ impl Encoding {
     }
 }
 
-fn copy(mut from: impl Read, store: &mut Store<'_>) -> Result<(), SpoolError> {
+/// Passes the body through `check` into `store`. What goes wrong on the way ends the check too, and counts more.
+fn copy<F>(from: impl Read, store: &mut Store<'_>, check: F) -> Result<(), SpoolError>
+where
+    F: FnOnce(&mut dyn Read) -> Result<(), String>,
+{
+    let mut kept = Kept { from, store, fault: None };
+    let checked = check(&mut kept);
+    match kept.fault {
+        Some(fault) => Err(fault),
+        None => checked.map_err(SpoolError::Form),
+    }
+}
+
+/// The check of a body that may be anything.
+fn read_all(body: &mut dyn Read) -> Result<(), String> {
     let mut buffer = vec![0; STEP];
     loop {
-        match from.read(&mut buffer) {
+        match body.read(&mut buffer) {
             Ok(0) => return Ok(()),
-            Ok(count) => store.append(&buffer[..count])?,
+            Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(of_read(error)),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
+/// A body that is stored as it is read. The reader gets an error of no meaning: the fault itself stays here.
+struct Kept<'a, 'b, R> {
+    from: R,
+    store: &'a mut Store<'b>,
+    fault: Option<SpoolError>,
+}
+
+impl<R: Read> Kept<'_, '_, R> {
+    fn fail(&mut self, fault: SpoolError) -> io::Error {
+        self.fault = Some(fault);
+        io::Error::other("the body cannot be spooled")
+    }
+}
+
+impl<R: Read> Read for Kept<'_, '_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.from.read(buffer) {
+            Ok(count) => match self.store.append(&buffer[..count]) {
+                Ok(()) => Ok(count),
+                Err(fault) => Err(self.fail(fault)),
+            },
+            Err(error) if error.kind() == ErrorKind::Interrupted => Err(error),
+            Err(error) => Err(self.fail(of_read(error))),
         }
     }
 }
 
 /// One member and nothing behind it: a second one would be read by some and not by others.
-fn inflate(from: impl Read, store: &mut Store<'_>) -> Result<(), SpoolError> {
+fn inflate<F>(from: impl Read, store: &mut Store<'_>, check: F) -> Result<(), SpoolError>
+where
+    F: FnOnce(&mut dyn Read) -> Result<(), String>,
+{
     let mut decoder = GzDecoder::new(BufReader::with_capacity(STEP, from));
-    copy(&mut decoder, store)?;
+    copy(&mut decoder, store, check)?;
     let mut rest = decoder.into_inner();
     match rest.fill_buf() {
         Ok([]) => Ok(()),
@@ -236,8 +298,8 @@ struct Store<'a> {
 }
 
 impl<'a> Store<'a> {
-    fn new(room: Room<'a>, limit: u64, large: bool) -> Result<Self, SpoolError> {
-        let tmp = room.tmp;
+    fn new(room: &'a Room<'_>, limit: u64, large: bool) -> Result<Self, SpoolError> {
+        let tmp = room.tmp.as_path();
         // A kernel may be set to refuse memfds; then the disk has to do.
         let memory = if large { None } else { memfd_create(c"tidegate-body", MFdFlags::MFD_CLOEXEC).ok() };
         let in_memory = memory.is_some();
@@ -303,8 +365,8 @@ mod tests {
     }
 
     /// Room without a budget.
-    fn room(tmp: &Path) -> Room<'_> {
-        Room { tmp, budget: None }
+    fn room(tmp: &Path) -> Room<'static> {
+        Room { tmp: tmp.to_owned(), budget: None }
     }
 
     /// A body that arrives in pieces of `step` bytes.
@@ -320,12 +382,13 @@ mod tests {
 
     fn keep(wire: &[u8], step: usize, limit: u64, encoding: Encoding) -> Result<(Vec<u8>, bool), SpoolError> {
         let tmp = tempfile::tempdir().unwrap();
-        let mut store = Store::new(room(tmp.path()), limit, false)?;
+        let room = room(tmp.path());
+        let mut store = Store::new(&room, limit, false)?;
         let mut count = 0;
         let from = Metered { read: pieces(wire, step), count: &mut count, limit: WIRE_MAX };
         match encoding {
-            Encoding::Identity => copy(from, &mut store)?,
-            Encoding::Gzip => inflate(from, &mut store)?,
+            Encoding::Identity => copy(from, &mut store, read_all)?,
+            Encoding::Gzip => inflate(from, &mut store, read_all)?,
         }
         assert_eq!(count, wire.len() as u64);
         let in_memory = store.in_memory;
@@ -383,21 +446,38 @@ mod tests {
             Ok(buffer.len())
         };
         let tmp = tempfile::tempdir().unwrap();
-        let mut store = Store::new(room(tmp.path()), u64::MAX, false).unwrap();
+        let room = room(tmp.path());
+        let mut store = Store::new(&room, u64::MAX, false).unwrap();
         let mut count = 0;
         let from = Metered { read: &mut endless, count: &mut count, limit: 100_000 };
-        assert!(matches!(copy(from, &mut store), Err(SpoolError::WireTooLong { limit: 100_000 })));
+        assert!(matches!(copy(from, &mut store, read_all), Err(SpoolError::WireTooLong { limit: 100_000 })));
+    }
+
+    #[test]
+    fn a_check_that_fails_ends_the_body_there() {
+        let tmp = tempfile::tempdir().unwrap();
+        let room = room(tmp.path());
+        let mut store = Store::new(&room, WIRE_MAX, false).unwrap();
+        let of_four = |body: &mut dyn Read| {
+            body.read_exact(&mut [0; 4]).unwrap();
+            Err("no".to_owned())
+        };
+        let refused = inflate(&gzip(&[0; 1000])[..], &mut store, of_four).unwrap_err();
+        assert_eq!((refused.status(), refused.to_string()), (400, "no".to_owned()));
+        assert_eq!(store.len, 4);
+        let cut = inflate(&gzip(b"hello")[..12], &mut store, read_all).unwrap_err();
+        assert!(matches!(cut, SpoolError::Gzip(_)), "a fault of the body counts more than its check: {cut}");
     }
 
     #[test]
     fn bodies_take_no_more_than_their_budget_together_and_give_it_back() {
         let tmp = tempfile::tempdir().unwrap();
         let budget = Budget::new(3 << 20);
-        let room = Room { tmp: tmp.path(), budget: Some(&budget) };
+        let room = Room { tmp: tmp.path().to_owned(), budget: Some(&budget) };
         let bomb = gzip(&vec![0; 2 << 20]);
         let keep = || {
-            let mut store = Store::new(room, WIRE_MAX, false)?;
-            inflate(&bomb[..], &mut store)?;
+            let mut store = Store::new(&room, WIRE_MAX, false)?;
+            inflate(&bomb[..], &mut store, read_all)?;
             store.finish(0)
         };
         let first = keep().unwrap();
@@ -405,7 +485,7 @@ mod tests {
         assert!(matches!(refused, SpoolError::BudgetSpent), "{refused}");
         let mut rest = Share::of(&budget);
         assert!(rest.reach(1 << 20), "what was refused holds nothing");
-        copy(&[0; 64 << 10][..], &mut Store::new(room, WIRE_MAX, false).unwrap())
+        copy(&[0; 64 << 10][..], &mut Store::new(&room, WIRE_MAX, false).unwrap(), read_all)
             .expect("an ordinary negotiation goes on");
         drop(first);
         keep().expect("there is room again");
@@ -427,7 +507,7 @@ mod tests {
         assert_eq!((full.status(), matches!(full, SpoolError::DiskFull(_))), (507, true));
         assert_eq!(storage(Path::new("/tmp"), io::Error::from_raw_os_error(nix::libc::EIO)).status(), 500);
         assert!(matches!(
-            Store::new(room(Path::new("/nowhere/at/all")), 1, true),
+            Store::new(&room(Path::new("/nowhere/at/all")), 1, true),
             Err(SpoolError::Storage { .. })
         ));
     }

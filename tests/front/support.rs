@@ -166,7 +166,7 @@ impl Actor {
         if let Err(error) = check_announced(exchange, limit) {
             return respond(exchange, Response::text(error.status(), &error.to_string()));
         }
-        match spool(exchange, Room { tmp: self.tmp.path(), budget: None }, limit, limit) {
+        match spool(exchange, &Room { tmp: self.tmp.path().to_owned(), budget: None }, limit, limit) {
             Ok(spooled) => {
                 let text = format!("{} {}", spooled.wire_len, spooled.len);
                 respond(exchange, Response::text(200, &text));

@@ -2,29 +2,39 @@
 
 use super::Call;
 use super::work::{self, LastWords};
-use crate::git::fetch_request::{self, FetchError};
+use crate::git::command::Protocol;
+use crate::git::fetch_request;
 use crate::http::exchange::Exchange;
 use crate::http::refusal::Refusal;
 use crate::http::served::Served;
-use crate::http::spool;
-use std::io::{BufReader, Seek};
+use crate::http::spool::{self, Spooled};
+use std::io::{BufReader, Read};
 
 /// Serves `POST git-upload-pack`.
 pub(super) fn fetch(call: &Call<'_>, exchange: &mut Exchange) -> Result<Served, Refusal> {
     call.check_type(exchange)?;
     let limit = call.app.settings.limits.request_bytes_max;
     spool::check_announced(exchange, limit)?;
-    let spooled = call.spool(exchange, limit).map_err(|unspooled| Refusal::from(unspooled.error))?;
+    let check = |body: &mut dyn Read| check_form(body, call.protocol);
+    let spooled = spool::spool_checked(exchange, &call.room(), limit, limit, check);
     // The share is held until git has ended, which reads the file to the last.
-    let (mut body, _share) = (spooled.file, spooled.share);
-    fetch_request::check(BufReader::new(&body), call.protocol).map_err(malformed)?;
-    body.rewind().map_err(|error| Refusal::internal("rewinding a request", &error))?;
-    work::run(call, exchange, Some(body), LastWords::Stream, None).map(|worked| worked.served)
+    let Spooled { file, share: _share, .. } = spooled.map_err(|unspooled| Refusal::from(unspooled.error))?;
+    work::run(call, exchange, Some(file), LastWords::Stream, None).map(|worked| worked.served)
 }
 
-fn malformed(error: FetchError) -> Refusal {
-    if error.is_fault() {
-        return Refusal::internal("reading a spooled request", &error);
+/// Anybody may fetch, so what is no fetch is not even kept.
+fn check_form(body: &mut dyn Read, protocol: Protocol) -> Result<(), String> {
+    fetch_request::check(BufReader::new(body), protocol).map(drop).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_fetch_is_refused_at_its_first_bytes() {
+        let mut endless = std::io::repeat(0);
+        assert!(check_form(&mut endless, Protocol::V2).unwrap_err().contains("malformed pkt-line at byte 0"));
+        check_form(&mut &b"0000"[..], Protocol::V2).unwrap();
     }
-    Refusal::BadRequest(error.to_string().into())
 }

@@ -16,7 +16,7 @@ use super::message::{Headers, Request, UNCACHED};
 use super::refusal::Refusal;
 use super::route::{GitTarget, Phase};
 use super::served::Served;
-use super::spool::{self, Room, Spooled, Unspooled};
+use super::spool::Room;
 use crate::git::command::{Identity, Protocol, Service};
 use crate::git::layout::{LayoutError, Repository};
 use crate::model::access::Caller;
@@ -92,13 +92,12 @@ impl Call<'_> {
         }
     }
 
-    /// Takes the whole body off the wire.
-    fn spool(&self, exchange: &mut Exchange, bytes_max: u64) -> Result<Spooled, Unspooled> {
-        let tmp = self.app.settings.data_dir.join("tmp");
+    /// Where the bodies of requests are kept, with those of other fetches or pushes.
+    fn room(&self) -> Room<'_> {
         let budget = match self.target.service {
             Service::UploadPack => Some(&self.app.fetch_bodies),
             Service::ReceivePack => None,
         };
-        spool::spool(exchange, Room { tmp: &tmp, budget }, bytes_max, bytes_max)
+        Room { tmp: self.app.settings.data_dir.join("tmp"), budget }
     }
 }

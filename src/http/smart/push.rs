@@ -64,7 +64,7 @@ fn take_body(call: &Call<'_>, exchange: &mut Exchange) -> Result<Result<File, Tu
     let is_too_large = exchange.announced().is_some_and(|length| length > limit);
     // Of a push that will be refused only the command list matters.
     let most = if shortage.is_some() || is_too_large { limit.min(spool::MEMORY_MAX) } else { limit };
-    match (call.spool(exchange, most), shortage) {
+    match (spool::spool(exchange, &call.room(), most, most), shortage) {
         (Ok(Spooled { file, .. }), None) => Ok(Ok(file)),
         (Ok(Spooled { file: head, .. }) | Err(Unspooled { head: Some(head), .. }), Some(refusal)) => {
             Ok(Err(Turned { head, refusal }))
