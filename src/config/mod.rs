@@ -75,7 +75,7 @@ pub struct Limits {
     pub commands_max: usize,
     /// The largest request of a fetch, in bytes after inflation.
     pub request_bytes_max: u64,
-    /// Free bytes on the disk below which pushes are refused.
+    /// Free bytes on the disk below which pushes, and requests that do not fit memory, are refused.
     pub disk_floor: u64,
     /// How long work in flight may go on when the gate stops.
     pub drain: Duration,

@@ -19,6 +19,10 @@ use thiserror::Error;
 /// Bodies up to this many bytes stay in memory: negotiations and most pushes do.
 pub const MEMORY_MAX: u64 = 1 << 20;
 
+/// How many bytes are stored on disk between two looks at its free space: a thousand bodies at once write no more than
+/// the usual floor of a GiB between them before they notice.
+const LOOK_EVERY: u64 = 1 << 20;
+
 /// Bytes moved per step.
 const STEP: usize = 64 << 10;
 
@@ -27,6 +31,10 @@ const STEP: usize = 64 << 10;
 pub struct Room<'a> {
     /// The directory for temporary files.
     pub tmp: PathBuf,
+    /// Bytes of its volume that must stay free.
+    pub floor: u64,
+    /// How many bytes of the volume of a directory are free.
+    pub free: fn(&Path) -> io::Result<u64>,
     /// What bodies of this kind share; `None` when nothing but the disk bounds their sum.
     pub budget: Option<&'a Arc<Budget>>,
 }
@@ -106,12 +114,12 @@ impl SpoolError {
     }
 }
 
-/// A body that was not spooled, and the start of it where that is all that was wrong with it.
+/// A body that was not spooled, and the start of it where its length is all that was wrong with it.
 #[derive(Debug)]
 pub struct Unspooled {
     /// What was wrong.
     pub error: SpoolError,
-    /// The bytes up to the limit of a body that is longer; the position is at their start.
+    /// The bytes of a body up to what was too much; the position is at their start.
     pub head: Option<File>,
 }
 
@@ -129,7 +137,7 @@ pub fn check_announced(exchange: &Exchange, wire_max: u64) -> Result<(), SpoolEr
 /// Reads the body of `exchange` to its end into a file, which is on disk when it is not small.
 ///
 /// # Errors
-/// See [`SpoolError`]. The bytes that came before a limit are handed back with its error, and the rest waits to be read.
+/// See [`SpoolError`]. The bytes that came before a limit (of a full disk: the first MiB of them) are handed back with its error, and the rest waits to be read.
 pub fn spool(
     exchange: &mut Exchange,
     room: &Room<'_>,
@@ -154,7 +162,7 @@ pub fn spool_checked(
     let bare = |error| Unspooled { error, head: None };
     let encoding = Encoding::of(&exchange.request().headers).map_err(bare)?;
     let announced = exchange.announced();
-    let large = announced.is_some_and(|len| len > MEMORY_MAX);
+    let large = announced.is_some_and(|len| len.min(inflated_max) > MEMORY_MAX);
     let mut store = Store::new(room, inflated_max, large).map_err(bare)?;
     let mut read = 0;
     let wire =
@@ -163,12 +171,15 @@ pub fn spool_checked(
         Encoding::Identity => copy(wire, &mut store, check),
         Encoding::Gzip => inflate(wire, &mut store, check),
     };
+    if matches!(kept, Err(SpoolError::DiskFull(_))) {
+        store.give_back();
+    }
     let finished = store.finish(read).map_err(bare);
     match kept {
         Ok(()) => finished,
-        Err(error @ (SpoolError::WireTooLong { .. } | SpoolError::TooLong { .. })) => {
-            Err(Unspooled { error, head: finished.ok().map(|spooled| spooled.file) })
-        }
+        Err(
+            error @ (SpoolError::WireTooLong { .. } | SpoolError::TooLong { .. } | SpoolError::DiskFull(_)),
+        ) => Err(Unspooled { error, head: finished.ok().map(|spooled| spooled.file) }),
         Err(error) => Err(bare(error)),
     }
 }
@@ -290,6 +301,10 @@ impl<R: FnMut(&mut [u8]) -> Result<usize, BodyError>> Read for Metered<'_, R> {
 /// The file that grows.
 struct Store<'a> {
     tmp: &'a Path,
+    floor: u64,
+    free: fn(&Path) -> io::Result<u64>,
+    /// The length on disk at which the free space is looked at again.
+    look_at: u64,
     limit: u64,
     file: File,
     len: u64,
@@ -299,7 +314,7 @@ struct Store<'a> {
 
 impl<'a> Store<'a> {
     fn new(room: &'a Room<'_>, limit: u64, large: bool) -> Result<Self, SpoolError> {
-        let tmp = room.tmp.as_path();
+        let Room { tmp, floor, free, budget } = room;
         // A kernel may be set to refuse memfds; then the disk has to do.
         let memory = if large { None } else { memfd_create(c"tidegate-body", MFdFlags::MFD_CLOEXEC).ok() };
         let in_memory = memory.is_some();
@@ -307,7 +322,18 @@ impl<'a> Store<'a> {
             Some(fd) => File::from(fd),
             None => tempfile::tempfile_in(tmp).map_err(|error| storage(tmp, error))?,
         };
-        Ok(Self { tmp, limit, file, len: 0, in_memory, share: room.budget.map(Share::of) })
+        let share = budget.map(Share::of);
+        Ok(Self {
+            tmp,
+            floor: *floor,
+            free: *free,
+            look_at: MEMORY_MAX,
+            limit,
+            file,
+            len: 0,
+            in_memory,
+            share,
+        })
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), SpoolError> {
@@ -318,12 +344,35 @@ impl<'a> Store<'a> {
         if self.share.as_mut().is_some_and(|share| !share.reach(len)) {
             return Err(SpoolError::BudgetSpent);
         }
-        if self.in_memory && len > MEMORY_MAX {
+        let is_on_disk = !self.in_memory || len > MEMORY_MAX;
+        if is_on_disk && len > self.look_at {
+            self.look()?;
+            self.look_at = len + LOOK_EVERY;
+        }
+        if self.in_memory && is_on_disk {
             self.move_to_disk().map_err(|error| storage(self.tmp, error))?;
         }
         self.file.write_all(bytes).map_err(|error| storage(self.tmp, error))?;
         self.len = len;
         Ok(())
+    }
+
+    /// Leaves the floor to what runs already: a body that was let in may be larger than what was free then.
+    fn look(&self) -> Result<(), SpoolError> {
+        let free = (self.free)(self.tmp).map_err(|error| storage(self.tmp, error))?;
+        if free < self.floor {
+            let tmp = self.tmp.display();
+            log::error!("{tmp}: {free} bytes are free, fewer than disk_floor: a request is refused");
+            return Err(SpoolError::DiskFull(self.tmp.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Keeps no more than a refusal needs. A file that cannot be made shorter goes with its descriptor.
+    fn give_back(&mut self) {
+        if self.len > MEMORY_MAX && self.file.set_len(MEMORY_MAX).is_ok() {
+            self.len = MEMORY_MAX;
+        }
     }
 
     fn move_to_disk(&mut self) -> io::Result<()> {
@@ -355,6 +404,7 @@ mod tests {
     use flate2::Compression;
     use flate2::write::GzEncoder;
     use proptest::prelude::*;
+    use std::cell::Cell;
 
     const WIRE_MAX: u64 = 4 << 20;
 
@@ -364,9 +414,9 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    /// Room without a budget.
+    /// Room without a budget or a floor.
     fn room(tmp: &Path) -> Room<'static> {
-        Room { tmp: tmp.to_owned(), budget: None }
+        Room { tmp: tmp.to_owned(), floor: 0, free: |_| Ok(0), budget: None }
     }
 
     /// A body that arrives in pieces of `step` bytes.
@@ -470,10 +520,26 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_that_fills_while_a_body_comes_ends_it_at_the_floor() {
+        thread_local!(static FREE: Cell<u64> = const { Cell::new(12 << 20) });
+        let free = |_: &Path| Ok(FREE.replace(FREE.get() - (1 << 20)));
+        let tmp = tempfile::tempdir().unwrap();
+        let room = Room { floor: 10 << 20, free, ..room(tmp.path()) };
+        let mut small = Store::new(&room, u64::MAX, false).unwrap();
+        copy(&[0; 1 << 20][..], &mut small, read_all).expect("memory is not the disk");
+        let mut store = Store::new(&room, u64::MAX, true).unwrap();
+        let full = copy(io::repeat(0), &mut store, read_all).unwrap_err();
+        assert!(matches!(&full, SpoolError::DiskFull(dir) if dir == tmp.path()), "{full}");
+        assert!((4 << 20..5 << 20).contains(&store.len), "looked at after each MiB: {}", store.len);
+        store.give_back();
+        assert_eq!(store.finish(0).unwrap().file.metadata().unwrap().len(), MEMORY_MAX);
+    }
+
+    #[test]
     fn bodies_take_no_more_than_their_budget_together_and_give_it_back() {
         let tmp = tempfile::tempdir().unwrap();
         let budget = Budget::new(3 << 20);
-        let room = Room { tmp: tmp.path().to_owned(), budget: Some(&budget) };
+        let room = Room { budget: Some(&budget), ..room(tmp.path()) };
         let bomb = gzip(&vec![0; 2 << 20]);
         let keep = || {
             let mut store = Store::new(&room, WIRE_MAX, false)?;

@@ -16,6 +16,7 @@ use tidegate::http::writer::{PIECE, ResponseWriter, WriteError};
 use tidegate::sys::net::{Address, Listener};
 use tidegate::sys::poll::{self, Interest};
 use tidegate::sys::proxies::TrustedProxies;
+use tidegate::sys::space;
 use tidegate::sys::stop::{Level, Stop};
 
 /// Beyond this something hangs.
@@ -166,7 +167,8 @@ impl Actor {
         if let Err(error) = check_announced(exchange, limit) {
             return respond(exchange, Response::text(error.status(), &error.to_string()));
         }
-        match spool(exchange, &Room { tmp: self.tmp.path().to_owned(), budget: None }, limit, limit) {
+        let room = Room { tmp: self.tmp.path().to_owned(), floor: 0, free: space::available, budget: None };
+        match spool(exchange, &room, limit, limit) {
             Ok(spooled) => {
                 let text = format!("{} {}", spooled.wire_len, spooled.len);
                 respond(exchange, Response::text(200, &text));

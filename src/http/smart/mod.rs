@@ -20,6 +20,7 @@ use super::spool::Room;
 use crate::git::command::{Identity, Protocol, Service};
 use crate::git::layout::{LayoutError, Repository};
 use crate::model::access::Caller;
+use crate::sys::space;
 use std::sync::Arc;
 
 /// A request that is well addressed and allowed, with everything that is known before its body is read.
@@ -98,6 +99,12 @@ impl Call<'_> {
             Service::UploadPack => Some(&self.app.fetch_bodies),
             Service::ReceivePack => None,
         };
-        Room { tmp: self.app.settings.data_dir.join("tmp"), budget }
+        let settings = &self.app.settings;
+        Room {
+            tmp: settings.data_dir.join("tmp"),
+            floor: settings.limits.disk_floor,
+            free: space::available,
+            budget,
+        }
     }
 }

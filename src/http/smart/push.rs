@@ -15,7 +15,7 @@ use crate::http::exchange::Exchange;
 use crate::http::message::Response;
 use crate::http::refusal::Refusal;
 use crate::http::served::Served;
-use crate::http::spool::{self, Spooled, Unspooled};
+use crate::http::spool::{self, SpoolError, Spooled, Unspooled};
 use crate::store::writes::Note;
 use crate::sys::space;
 use std::fs::File;
@@ -64,10 +64,22 @@ fn take_body(call: &Call<'_>, exchange: &mut Exchange) -> Result<Result<File, Tu
     let is_too_large = exchange.announced().is_some_and(|length| length > limit);
     // Of a push that will be refused only the command list matters.
     let most = if shortage.is_some() || is_too_large { limit.min(spool::MEMORY_MAX) } else { limit };
-    match (spool::spool(exchange, &call.room(), most, most), shortage) {
+    weigh(spool::spool(exchange, &call.room(), most, most), shortage, limit)
+}
+
+/// What becomes of a push whose body came like this; `shortage` is what was wrong before, `limit` what is too large.
+fn weigh(
+    spooled: Result<Spooled, Unspooled>,
+    shortage: Option<Refusal>,
+    limit: u64,
+) -> Result<Result<File, Turned>, Refusal> {
+    match (spooled, shortage) {
         (Ok(Spooled { file, .. }), None) => Ok(Ok(file)),
         (Ok(Spooled { file: head, .. }) | Err(Unspooled { head: Some(head), .. }), Some(refusal)) => {
             Ok(Err(Turned { head, refusal }))
+        }
+        (Err(Unspooled { head: Some(head), error: error @ SpoolError::DiskFull(_) }), None) => {
+            Ok(Err(Turned { head, refusal: error.into() }))
         }
         (Err(Unspooled { head: Some(head), .. }), None) => {
             let why = format!("the push is larger than the {limit} bytes that push_bytes_max allows");
@@ -179,4 +191,25 @@ fn answer(call: &Call<'_>, exchange: &mut Exchange, outcome: &'static str, body:
         log::debug!("answering a push: {error}");
     }
     Served::response(outcome, &response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn turned_by(error: SpoolError, shortage: Option<Refusal>) -> Option<Refusal> {
+        let head = Some(tempfile::tempfile().unwrap());
+        weigh(Err(Unspooled { error, head }), shortage, 9).unwrap().err().map(|turned| turned.refusal)
+    }
+
+    #[test]
+    fn a_push_that_was_cut_short_is_refused_in_words_that_reach_its_client() {
+        let full = || SpoolError::DiskFull("/tmp".into());
+        assert_eq!(turned_by(full(), None), Some(Refusal::DiskFull));
+        let long = || SpoolError::TooLong { limit: 9 };
+        assert!(matches!(turned_by(long(), None), Some(Refusal::TooLarge(why)) if why.contains("9 bytes")));
+        assert_eq!(turned_by(long(), Some(Refusal::DiskFull)), Some(Refusal::DiskFull));
+        let none = weigh(Err(Unspooled { error: full(), head: None }), None, 9);
+        assert!(matches!(none, Err(Refusal::DiskFull)), "with nothing to read there is only the status");
+    }
 }
