@@ -1,7 +1,8 @@
 //! Lanes: fixed sets of worker threads behind bounded queues, so that work of one kind never starves another.
 //!
 //! A lane owns its threads (`read-1`, `read-2`, …) and its queue. It never borrows a worker from another lane and
-//! never grows. Whoever submits keeps watching its own client while the job waits: a job whose client left before a
+//! never grows. Nor does one address take all of it: the last quarter of the workers, and of the queue, goes to whoever
+//! has nothing there yet, and a free worker takes the job of the address that holds the fewest. Whoever submits keeps watching its own client while the job waits: a job whose client left before a
 //! worker took it never runs. The lane knows nothing of git; what a worker does is the job's own affair, and the job's
 //! deadline was made at admission, so time spent in the queue counts.
 
@@ -10,9 +11,10 @@ use crate::sys::poll::{self, Interest};
 use crate::sys::stop::{Level, Stop};
 use crate::sys::thread;
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -104,6 +106,8 @@ struct Shared {
 struct Queue {
     waiting: VecDeque<Waiting>,
     busy: usize,
+    /// Workers that each address holds; none of them is 0.
+    held: HashMap<IpAddr, usize>,
     closed: bool,
     next_id: u64,
 }
@@ -111,6 +115,7 @@ struct Queue {
 struct Waiting {
     id: u64,
     since: Instant,
+    key: Option<IpAddr>,
     task: Arc<dyn Task>,
 }
 
@@ -156,6 +161,19 @@ impl Lane {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
+        self.submit_for(None, job)
+    }
+
+    /// Queues `job` for a free worker that the address `key` may have. A job without a key counts as that of somebody who
+    /// has no other.
+    ///
+    /// # Errors
+    /// As [`Lane::submit`]; for an address that has jobs here already, the queue's limit is lower.
+    pub fn submit_for<T, F>(&self, key: Option<IpAddr>, job: F) -> Result<Ticket<T>, NotRun>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
         let done =
             EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map_err(|_| NotRun::Full)?;
         let slot = Arc::new(Slot { phase: Mutex::new(Phase::Waiting(Box::new(job))), done });
@@ -163,21 +181,21 @@ impl Lane {
         if queue.closed {
             return Err(NotRun::Stopping);
         }
-        if self.is_full_in(&queue) {
+        if queue.is_full(self.0.size, key) {
             return Err(NotRun::Full);
         }
         let id = queue.next_id;
         queue.next_id += 1;
-        queue.waiting.push_back(Waiting { id, since: Instant::now(), task: slot.clone() });
+        queue.waiting.push_back(Waiting { id, since: Instant::now(), key, task: slot.clone() });
         drop(queue);
         self.0.work.notify_one();
         Ok(Ticket { is_detached: false, lane: self.clone(), id, slot })
     }
 
-    /// Whether a job submitted now would be refused.
+    /// Whether a job submitted now would be refused, whoever submits it.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.is_full_in(&self.lock())
+        self.lock().is_full(self.0.size, None)
     }
 
     /// The present load.
@@ -199,25 +217,18 @@ impl Lane {
         self.0.work.notify_all();
     }
 
-    /// A free worker takes a job at once, so `busy` workers below the total leave room beyond the queue's limit.
-    fn is_full_in(&self, queue: &Queue) -> bool {
-        let free = self.0.size.workers - queue.busy;
-        queue.waiting.len() >= self.0.size.queue + free
-    }
-
     fn work(&self) {
         while let Some(job) = self.next() {
             self.0.waits.observe(job.since.elapsed());
             job.task.run();
-            self.lock().busy -= 1;
+            self.lock().leave(job.key);
         }
     }
 
     fn next(&self) -> Option<Waiting> {
         let mut queue = self.lock();
         loop {
-            if let Some(job) = queue.waiting.pop_front() {
-                queue.busy += 1;
+            if let Some(job) = queue.take(self.0.size) {
                 return Some(job);
             }
             if queue.closed {
@@ -233,6 +244,58 @@ impl Lane {
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Size {
+    /// Workers that an address gets only as its first: the last quarter.
+    fn reserve(self) -> usize {
+        (self.workers / 4).max(1)
+    }
+}
+
+impl Queue {
+    /// Takes the next job that a free worker may have. The end of a job lets at most one other in, which the worker of the
+    /// ended one takes: nobody else needs to be woken for it.
+    fn take(&mut self, size: Size) -> Option<Waiting> {
+        // When nothing more is let in, nobody is left to keep a worker for.
+        let is_open = self.closed || size.workers - self.busy > size.reserve();
+        let ranks = self.waiting.iter().enumerate().map(|(at, job)| (self.held_by(job.key), at));
+        let (_, at) = ranks.filter(|&(held, _)| is_open || held == 0).min()?;
+        let job = self.waiting.remove(at)?;
+        self.busy += 1;
+        if let Some(key) = job.key {
+            *self.held.entry(key).or_default() += 1;
+        }
+        Some(job)
+    }
+
+    /// Frees the worker of a job that ended.
+    fn leave(&mut self, key: Option<IpAddr>) {
+        self.busy -= 1;
+        let Some(key) = key else { return };
+        match self.held_by(Some(key)) {
+            0 | 1 => drop(self.held.remove(&key)),
+            held => drop(self.held.insert(key, held - 1)),
+        }
+    }
+
+    /// A free worker takes a job at once, so `busy` workers below the total leave room beyond the queue's limit. An address
+    /// that has something here leaves the last quarter of that limit, and the workers that are kept, to others.
+    fn is_full(&self, size: Size, key: Option<IpAddr>) -> bool {
+        let free = size.workers - self.busy;
+        let waits = || key.is_some() && self.waiting.iter().any(|job| job.key == key);
+        let has_some = self.held_by(key) > 0 || waits();
+        let room = if has_some {
+            size.queue - size.queue / 4 + free.saturating_sub(size.reserve())
+        } else {
+            size.queue + free
+        };
+        self.waiting.len() >= room
+    }
+
+    fn held_by(&self, key: Option<IpAddr>) -> usize {
+        key.and_then(|key| self.held.get(&key)).copied().unwrap_or_default()
     }
 }
 
@@ -379,15 +442,22 @@ mod tests {
         Lane::start(Kind::Read, Size { workers, queue }).unwrap().0
     }
 
+    /// A worker's job, and what ends it.
+    type Occupied = (Ticket<()>, Sender<()>);
+
     /// Occupies one worker until the sender is used or dropped; returns once the worker has the job.
-    fn occupy(lane: &Lane) -> (Ticket<()>, Sender<()>) {
+    fn occupy(lane: &Lane) -> Occupied {
+        occupy_for(lane, None)
+    }
+
+    fn occupy_for(lane: &Lane, key: Option<IpAddr>) -> Occupied {
         let (release, released): (Sender<()>, Receiver<()>) = bounded(1);
         let (started, begun) = bounded(1);
         let job = move || {
             started.send(()).unwrap();
             let _ = released.recv();
         };
-        let ticket = lane.submit(job).unwrap();
+        let ticket = lane.submit_for(key, job).unwrap();
         begun.recv_timeout(LONG).unwrap();
         (ticket, release)
     }
@@ -408,6 +478,76 @@ mod tests {
         assert_eq!(lane.submit(|| ()).unwrap_err(), NotRun::Full);
         drop(waiting);
         assert!(!lane.is_full());
+    }
+
+    fn address(last: u8) -> Option<IpAddr> {
+        Some([192, 0, 2, last].into())
+    }
+
+    /// A lane of four workers of which one address holds three and waits for the fourth, which it may not have.
+    fn crowded(queue: usize) -> (Lane, Vec<Occupied>, Ticket<()>) {
+        let lane = lane(4, queue);
+        let held = (0..3).map(|_| occupy_for(&lane, address(1))).collect();
+        let waiting = lane.submit_for(address(1), || ()).unwrap();
+        (lane, held, waiting)
+    }
+
+    #[test]
+    fn one_address_leaves_the_last_quarter_of_the_workers_to_others() {
+        let stop = Stop::new().unwrap();
+        let (lane, mut held, waiting) = crowded(4);
+        let other = lane.submit_for(address(2), || "served").unwrap();
+        assert_eq!(other.wait(None, LONG, &stop), Ok("served"));
+        assert_eq!(lane.submit(|| "served too").unwrap().wait(None, LONG, &stop), Ok("served too"));
+        assert_eq!(lane.load().waiting, 1);
+        held.pop();
+        assert_eq!(waiting.wait(None, LONG, &stop), Ok(()), "its own worker came free");
+    }
+
+    #[test]
+    fn jobs_without_an_address_may_have_every_worker() {
+        let lane = lane(4, 1);
+        let _held: Vec<_> = (0..4).map(|_| occupy(&lane)).collect();
+        assert_eq!(lane.load().busy, 4);
+    }
+
+    #[test]
+    fn a_free_worker_takes_the_job_of_the_address_that_holds_the_fewest() {
+        let job = |key| Waiting { id: 0, since: Instant::now(), key, task: Arc::new(idle()) };
+        let size = Size { workers: 8, queue: 9 };
+        let mut queue = Queue::default();
+        let keys = [address(1), address(1), address(1), address(2), address(2), None, address(3)];
+        queue.waiting.extend(keys.map(job));
+        let taken: Vec<_> = std::iter::from_fn(|| queue.take(size)).map(|job| job.key).collect();
+        let expected = [address(1), address(2), None, address(3), address(1), address(2)];
+        assert_eq!(taken, expected, "and the third of the first address waits before the kept workers");
+        queue.leave(address(1));
+        assert_eq!(queue.take(size).map(|job| job.key), Some(address(1)));
+        taken.into_iter().for_each(|key| queue.leave(key));
+        assert!(queue.held.is_empty() && queue.busy == 0);
+    }
+
+    /// A task that does nothing.
+    fn idle() -> Slot<()> {
+        let done = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).unwrap();
+        Slot { phase: Mutex::new(Phase::Canceled), done }
+    }
+
+    #[test]
+    fn one_address_leaves_the_last_quarter_of_the_queue_to_others() {
+        let stop = Stop::new().unwrap();
+        let (lane, _held, _waiting) = crowded(4);
+        let _more: Vec<_> = (0..2).map(|_| lane.submit_for(address(1), || ()).unwrap()).collect();
+        assert_eq!(lane.submit_for(address(1), || ()).unwrap_err(), NotRun::Full);
+        assert_eq!(lane.submit_for(address(2), || 5).unwrap().wait(None, LONG, &stop), Ok(5));
+    }
+
+    #[test]
+    fn closing_gives_up_what_is_kept_for_others() {
+        let stop = Stop::new().unwrap();
+        let (lane, _held, waiting) = crowded(4);
+        lane.close();
+        assert_eq!(waiting.wait(None, LONG, &stop), Ok(()));
     }
 
     #[test]

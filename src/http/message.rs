@@ -1,5 +1,6 @@
 //! The nouns of a request and of an answer, without I/O.
 
+use crate::model::throttle;
 use http_net::{HttpDate, reason_phrase};
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -61,6 +62,18 @@ pub struct Peer {
     pub address: Option<IpAddr>,
     /// Whether the connection itself comes from a trusted proxy.
     pub proxied: bool,
+}
+
+impl Peer {
+    /// Whose share of the workers a request takes; `None` where everybody may be behind one address: a unix socket, or
+    /// loopback without a proxy that is trusted. An IPv6 client is the network that one subscriber has.
+    #[must_use]
+    pub fn subscriber(&self) -> Option<IpAddr> {
+        let address = self.address.map(throttle::subscriber)?;
+        let is_anybody =
+            !self.proxied && self.address.is_some_and(|address| address.to_canonical().is_loopback());
+        (!is_anybody).then_some(address)
+    }
 }
 
 impl fmt::Display for Peer {
@@ -414,5 +427,20 @@ mod tests {
     fn text_of_a_client_is_escaped_and_cut() {
         assert_eq!(escaped("a\r\n\u{1b}[31mb", 100), "a\\u{d}\\u{a}\\u{1b}[31mb");
         assert_eq!(escaped("abcdef", 3), "abc");
+    }
+
+    #[test]
+    fn who_may_be_anybody_shares_with_nobody() {
+        let of = |address: &str, proxied| {
+            Peer { address: Some(address.parse().unwrap()), proxied }.subscriber().map(|it| it.to_string())
+        };
+        assert_eq!(of("192.0.2.1", false).as_deref(), Some("192.0.2.1"));
+        assert_eq!(of("2001:db8::1:2:3:4", true), of("2001:db8::5", false));
+        assert_eq!(
+            (of("127.0.0.1", false), of("::1", false), of("::ffff:127.0.0.1", false)),
+            (None, None, None)
+        );
+        assert_eq!(of("127.0.0.1", true).as_deref(), Some("127.0.0.1"));
+        assert_eq!(Peer::default().subscriber(), None);
     }
 }

@@ -85,7 +85,10 @@ impl Key {
     }
 }
 
-fn subscriber(address: IpAddr) -> IpAddr {
+/// The network by which whoever has `address` is told from others: the address itself, or of IPv6 the network that one
+/// subscriber has.
+#[must_use]
+pub fn subscriber(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(v4) => IpAddr::V4(v4),
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> V6_PREFIX << V6_PREFIX)),

@@ -64,6 +64,11 @@ pub(super) fn run(
         Phase::Exchange => call.target.service.result_type(),
     };
     let lane = lane(call);
+    // Whoever may push is known by name; a fetch may be anybody's.
+    let key = match call.target.service {
+        Service::UploadPack => exchange.request().peer.subscriber(),
+        Service::ReceivePack => None,
+    };
     let writer = exchange.start(200, &headers(content_type), None);
     let socket = exchange.socket();
     let work = Work {
@@ -85,7 +90,7 @@ pub(super) fn run(
     let at_door = call.target.phase == Phase::Advertise;
     let queue_wait = call.app.settings.git.queue_wait;
     let refused = |reason| Refusal::from_lane(reason, at_door, queue_wait);
-    let ticket = lane.submit(move || work.run()).map_err(refused)?;
+    let ticket = lane.submit_for(key, move || work.run()).map_err(refused)?;
     ticket.wait(Some(socket.fd()), queue_wait, &call.app.stop).map_err(refused)?
 }
 
