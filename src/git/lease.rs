@@ -1,18 +1,20 @@
-//! Who is writing to a hosted repository, and that nobody does while it is cleaned.
+//! Who is writing to a hosted repository, and that nobody enters while it is cleaned.
 //!
 //! Pushes enter side by side, as they do behind `git http-backend`: git's own locks decide between them. A push that was
-//! killed leaves a *stain*. While a repository has one, no further push enters; the last one out removes what the killed
-//! git left ([`crate::git::leftovers`]), and the repository opens again. What could not be removed because a foreign git
-//! is at work there is *postponed*: the repository opens all the same, and [`Leases::tend`] tries again.
+//! killed leaves a *stain*, which is cleaned at once, also while others are inside ([`crate::git::leftovers`]); only for
+//! that moment nobody enters. What may as well be of a living push that was inside with the killed one is *shared*: it is
+//! looked at again when one of those leaves, and until then only pushes that would meet a shared lock wait. What could not
+//! be removed because a foreign git is at work there is *postponed*: everybody enters, and [`Leases::tend`] tries again.
 //!
 //! A push holds its lease in two hands: [`Lease`] belongs to whoever waits for the outcome, [`Hold`] to the child, which
-//! lets go when its process group is gone. Both have to let go before the push counts as out; a group that cannot be
-//! killed keeps its repository closed. Files are only touched by threads that enter, leave or tend, never by the one that
+//! lets go when its process group is gone. Both have to let go before the push counts as out; a killed group that is not
+//! gone keeps its repository closed. Files are only touched by threads that enter, leave or tend, never by the one that
 //! drops a [`Hold`]: that may be the reaper's.
 
 use crate::git::footprint::Footprint;
 use crate::git::layout::Repository;
 use crate::git::leftovers::{self, Swept, Window};
+use crate::git::reach::Reach;
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
@@ -35,11 +37,15 @@ const REPOSITORIES_MAX: usize = 10_000;
 /// Postponed cleanings of one repository. Beyond it the oldest is given up, and git's own two weeks apply.
 const POSTPONED_MAX: usize = 32;
 
+/// Shared stains of one repository: pushes that were killed during one that lasts. Each is swept for again when that one
+/// leaves; beyond it nobody enters until then.
+const SHARED_MAX: usize = 64;
+
 /// Something that lives until a push has left nothing behind, such as the durable note of it: dropped then, and never
 /// when the gate ends before.
 pub type Record = Box<dyn Any + Send>;
 
-type Sweep = dyn Fn(&Repository, Window, &Footprint) -> io::Result<Swept> + Send + Sync;
+type Sweep = dyn Fn(&Repository, Window, &Footprint, &[Arc<Reach>]) -> io::Result<Swept> + Send + Sync;
 
 /// The leases of all hosted repositories; clones share them.
 #[derive(Clone)]
@@ -56,20 +62,25 @@ impl Drop for Shared {
     /// next life would not know what to clean.
     fn drop(&mut self) {
         let entries = self.entries.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let unclean = entries.drain().flat_map(|(_, entry)| entry.stains.into_iter().chain(entry.postponed));
-        unclean.for_each(mem::forget);
+        for (_, Entry { stains, shared, postponed, .. }) in entries.drain() {
+            [stains, shared, postponed].into_iter().flatten().for_each(mem::forget);
+        }
     }
 }
 
 /// One repository that somebody is in, waits for, or has left unclean.
 struct Entry {
     repository: Repository,
-    inside: usize,
+    inside: Vec<Arc<Reach>>,
     /// Of those inside: killed, but their processes are not known to be gone.
     ending: usize,
     waiting: usize,
     is_being_cleaned: bool,
+    /// To be cleaned at once.
     stains: Vec<Stain>,
+    /// To be cleaned further when one that is beside has left.
+    shared: Vec<Stain>,
+    /// To be cleaned at `retry_at`.
     postponed: Vec<Stain>,
     retry_at: Instant,
     finished: Vec<Record>,
@@ -79,7 +90,18 @@ struct Entry {
 struct Stain {
     window: Window,
     footprint: Footprint,
+    /// Those who were inside while the job was, and live.
+    beside: Vec<Arc<Reach>>,
+    /// What the last cleaning left since it may be of one of those.
+    left: Vec<PathBuf>,
     _record: Record,
+}
+
+/// What a cleaning leaves.
+#[derive(Default)]
+struct Cleaned {
+    shared: Vec<Stain>,
+    postponed: Vec<Stain>,
 }
 
 /// Why a repository could not be entered.
@@ -117,6 +139,7 @@ pub struct Hold {
 struct Visit {
     leases: Leases,
     repository: Repository,
+    reach: Arc<Reach>,
     from: SystemTime,
     is_settled: AtomicBool,
     /// Taken when the visit ends; the lock is never contended.
@@ -134,7 +157,7 @@ impl Leases {
         Self(Arc::new(Shared { entries: Mutex::default(), changed: Condvar::new(), sweep }))
     }
 
-    /// Enters `repository` with a job that may leave `footprint`; waits while it is unclean.
+    /// Enters `repository` with a job that may leave `footprint`; waits while leftovers of another are in its way.
     ///
     /// `record` is dropped when the job has ended and nothing of it is left. `is_gone` is asked at least every 250 ms, never
     /// under a lock.
@@ -150,13 +173,14 @@ impl Leases {
         is_gone: impl Fn() -> bool,
     ) -> Result<Lease, LeaseError> {
         self.queue_up(repository)?;
-        let admitted = self.wait_until_open(&repository.common_dir, deadline, is_gone);
+        let reach = Arc::new(Reach::of(repository, &footprint));
+        let admitted = self.wait_until_open(&repository.common_dir, &reach, deadline, is_gone);
         self.step_forward(&repository.common_dir, admitted.is_ok());
-        admitted?;
         let visit = Visit {
             leases: self.clone(),
             repository: repository.clone(),
-            from: SystemTime::now(),
+            reach,
+            from: admitted?,
             is_settled: AtomicBool::new(false),
             left: Mutex::new(Some((footprint, record))),
         };
@@ -176,7 +200,7 @@ impl Leases {
         record: Record,
     ) -> Result<(), LeaseError> {
         let mut entries = self.lock();
-        Self::entry(&mut entries, repository)?.stains.push(Stain { window, footprint, _record: record });
+        Self::entry(&mut entries, repository)?.stain(window, footprint, record);
         Ok(())
     }
 
@@ -205,17 +229,19 @@ impl Leases {
         }
     }
 
+    /// Answers when it was admitted.
     fn wait_until_open(
         &self,
         place: &Path,
+        reach: &Arc<Reach>,
         deadline: Instant,
         is_gone: impl Fn() -> bool,
-    ) -> Result<(), LeaseError> {
+    ) -> Result<SystemTime, LeaseError> {
         loop {
             self.tidy(place);
             let left = deadline.saturating_duration_since(Instant::now());
-            if self.admit(place, left.min(POLL)) {
-                return Ok(());
+            if let Some(from) = self.admit(place, reach, left.min(POLL)) {
+                return Ok(from);
             }
             if is_gone() {
                 return Err(LeaseError::ClientGone);
@@ -226,17 +252,18 @@ impl Leases {
         }
     }
 
-    /// Counts one more inside if the repository is open, or becomes open or idle within `time`.
-    fn admit(&self, place: &Path, time: Duration) -> bool {
+    /// Counts one more inside if the repository is open to it, or becomes open within `time`. Answers when.
+    fn admit(&self, place: &Path, reach: &Arc<Reach>, time: Duration) -> Option<SystemTime> {
         let mut entries = self.lock();
         for is_last_look in [false, true] {
             match entries.get_mut(place) {
-                Some(entry) if entry.is_open() => {
-                    entry.inside += 1;
-                    return true;
+                Some(entry) if entry.is_open_to(reach) => {
+                    let from = SystemTime::now();
+                    entry.let_in(reach, from);
+                    return Some(from);
                 }
                 // Somebody has to clean it first: us.
-                Some(entry) if entry.can_be_cleaned() => return false,
+                Some(entry) if entry.can_be_cleaned() => return None,
                 Some(_) | None => {}
             }
             if !is_last_look {
@@ -244,44 +271,60 @@ impl Leases {
                     self.0.changed.wait_timeout(entries, time).unwrap_or_else(PoisonError::into_inner).0;
             }
         }
-        false
+        None
     }
 
-    /// Does what a quiet repository needs, outside of the lock: ends the records of finished jobs, cleans after killed
-    /// ones, forgets the entry when nothing is left of it.
+    /// Does what a repository needs, outside of the lock: ends the records of finished jobs, cleans after killed ones,
+    /// forgets the entry when nothing is left of it.
     fn tidy(&self, place: &Path) {
+        // Whoever leaves during a cleaning finds it occupied and relies on whoever cleans to go on.
+        while self.tidy_once(place) {}
+    }
+
+    /// Answers whether there is more to do.
+    fn tidy_once(&self, place: &Path) -> bool {
         let (finished, work) = match self.lock().get_mut(place) {
             Some(entry) => (mem::take(&mut entry.finished), entry.begin_cleaning()),
-            None => return,
+            None => return false,
         };
         drop(finished);
         let cleaned = work.map(|(repository, stains)| self.clean(&repository, stains));
         // Declared before the lock is taken, so dropped after it is given back: a record may write to the store.
         let _given_up;
         let mut entries = self.lock();
-        let Some(entry) = entries.get_mut(place) else { return };
-        if let Some(postponed) = cleaned {
-            _given_up = entry.end_cleaning(postponed);
+        let Some(entry) = entries.get_mut(place) else { return false };
+        if let Some(cleaned) = cleaned {
+            _given_up = entry.end_cleaning(cleaned);
             self.0.changed.notify_all();
         }
+        let has_more = entry.can_be_cleaned();
         if entry.is_unused() {
             entries.remove(place);
         }
+        has_more
     }
 
     /// Sweeps for each stain; answers those that have to be tried again.
-    fn clean(&self, repository: &Repository, stains: Vec<Stain>) -> Vec<Stain> {
-        let is_left = |stain: &Stain| match (self.0.sweep)(repository, stain.window, &stain.footprint) {
-            Ok(swept) => !swept.is_clean(),
-            Err(error) => {
-                log::warn!(
-                    "cleaning {:?} after a killed git: {error}; it will be tried again",
-                    repository.git_dir
-                );
-                true
+    fn clean(&self, repository: &Repository, stains: Vec<Stain>) -> Cleaned {
+        let mut cleaned = Cleaned::default();
+        for mut stain in stains {
+            match (self.0.sweep)(repository, stain.window, &stain.footprint, &stain.beside) {
+                Ok(swept) if swept.is_clean() => {}
+                Ok(swept) if swept.is_hindered() => cleaned.postponed.push(stain),
+                Ok(swept) => {
+                    stain.left = swept.shared;
+                    cleaned.shared.push(stain);
+                }
+                Err(error) => {
+                    log::warn!(
+                        "cleaning {:?} after a killed git: {error}; it will be tried again",
+                        repository.git_dir
+                    );
+                    cleaned.postponed.push(stain);
+                }
             }
-        };
-        stains.into_iter().filter(is_left).collect()
+        }
+        cleaned
     }
 
     /// From here on nobody enters, until the visit that ends has been cleaned after.
@@ -298,12 +341,12 @@ impl Leases {
         else {
             return;
         };
-        entry.inside -= 1;
+        entry.let_out(&visit.reach);
         if visit.is_settled.load(Ordering::Acquire) {
             entry.finished.push(record);
         } else {
             let window = Window { from: visit.from, until: SystemTime::now() };
-            entry.stains.push(Stain { window, footprint, _record: record });
+            entry.stain(window, footprint, record);
             entry.ending -= 1;
         }
         self.0.changed.notify_all();
@@ -341,11 +384,12 @@ impl Entry {
     fn new(repository: Repository) -> Self {
         Self {
             repository,
-            inside: 0,
+            inside: Vec::new(),
             ending: 0,
             waiting: 0,
             is_being_cleaned: false,
             stains: Vec::new(),
+            shared: Vec::new(),
             postponed: Vec::new(),
             retry_at: Instant::now(),
             finished: Vec::new(),
@@ -353,24 +397,58 @@ impl Entry {
     }
 
     fn is_open(&self) -> bool {
-        self.stains.is_empty() && self.ending == 0 && !self.is_being_cleaned
+        let is_cleaned = self.stains.is_empty() && !self.is_being_cleaned;
+        is_cleaned && self.ending == 0 && self.shared.len() < SHARED_MAX
+    }
+
+    /// Whether no lock that a killed job may have left is in the way of a job with this reach.
+    fn is_open_to(&self, reach: &Reach) -> bool {
+        let mut left = self.shared.iter().flat_map(|stain| &stain.left);
+        self.is_open() && !left.any(|path| reach.is_blocked_by(path))
     }
 
     fn is_clean(&self) -> bool {
-        self.is_open() && self.postponed.is_empty()
+        self.is_open() && self.shared.is_empty() && self.postponed.is_empty()
     }
 
     fn is_unused(&self) -> bool {
-        self.inside == 0 && self.waiting == 0 && self.is_clean() && self.finished.is_empty()
+        self.inside.is_empty() && self.waiting == 0 && self.is_clean() && self.finished.is_empty()
     }
 
     fn can_be_cleaned(&self) -> bool {
         let has_work =
             !self.stains.is_empty() || (!self.postponed.is_empty() && Instant::now() >= self.retry_at);
-        self.inside == 0 && !self.is_being_cleaned && has_work
+        !self.is_being_cleaned && has_work
     }
 
-    /// The work of a cleaning, if there is some and nobody is inside. Until its end the repository is closed.
+    fn let_in(&mut self, reach: &Arc<Reach>, from: SystemTime) {
+        self.inside.push(reach.clone());
+        let stains = self.shared.iter_mut().chain(&mut self.postponed);
+        stains.filter(|stain| stain.window.reaches(from)).for_each(|stain| stain.beside.push(reach.clone()));
+    }
+
+    fn let_out(&mut self, reach: &Arc<Reach>) {
+        self.inside.retain(|other| !Arc::ptr_eq(other, reach));
+        self.wake();
+    }
+
+    /// A job is over and may have left something.
+    fn stain(&mut self, window: Window, footprint: Footprint, record: Record) {
+        let beside = self.inside.clone();
+        self.stains.push(Stain { window, footprint, beside, left: Vec::new(), _record: record });
+    }
+
+    /// Has the shared stains cleaned that somebody beside them has left.
+    fn wake(&mut self) {
+        let inside = &self.inside;
+        let (still_shared, woken): (Vec<_>, Vec<_>) = mem::take(&mut self.shared)
+            .into_iter()
+            .partition(|stain| stain.beside.iter().all(|reach| is_among(reach, inside)));
+        self.shared = still_shared;
+        self.stains.extend(woken);
+    }
+
+    /// The work of a cleaning, if there is some. Until its end the repository is closed.
     fn begin_cleaning(&mut self) -> Option<(Repository, Vec<Stain>)> {
         if !self.can_be_cleaned() {
             return None;
@@ -378,11 +456,15 @@ impl Entry {
         self.is_being_cleaned = true;
         let mut stains = mem::take(&mut self.postponed);
         stains.append(&mut self.stains);
+        for stain in &mut stains {
+            stain.beside.retain(|reach| is_among(reach, &self.inside));
+        }
         Some((self.repository.clone(), stains))
     }
 
     /// Opens the repository again; answers the oldest of the postponed stains, if they are too many.
-    fn end_cleaning(&mut self, mut postponed: Vec<Stain>) -> Vec<Stain> {
+    fn end_cleaning(&mut self, cleaned: Cleaned) -> Vec<Stain> {
+        let Cleaned { shared, mut postponed } = cleaned;
         let excess = postponed.len().saturating_sub(POSTPONED_MAX);
         if excess > 0 {
             log::warn!("{:?}: giving up on the leftovers of {excess} killed pushes", self.repository.git_dir);
@@ -390,8 +472,15 @@ impl Entry {
         self.postponed = postponed.split_off(excess);
         self.retry_at = Instant::now() + RETRY;
         self.is_being_cleaned = false;
+        self.shared.extend(shared);
+        // Somebody may have left meanwhile.
+        self.wake();
         postponed
     }
+}
+
+fn is_among(reach: &Arc<Reach>, others: &[Arc<Reach>]) -> bool {
+    others.iter().any(|other| Arc::ptr_eq(other, reach))
 }
 
 impl Lease {

@@ -4,14 +4,16 @@
 //! which a single one makes every later push fail. [`crate::git::traces`] is the list.
 //!
 //! A hosted repository may have other writers, so something is removed only if all of this holds: our job can have made
-//! it (its refs, its new values), it was made while the job lived, and no foreign git is at work in the repository. Nothing
-//! here follows a symbolic link, and a sweep ends after [`ENTRIES_MAX`] entries.
+//! it (its refs, its new values), it was made while the job lived, no living job of ours beside it can have made it
+//! ([`crate::git::reach`]), and no foreign git is at work in the repository. Nothing here follows a symbolic link, and a
+//! sweep ends after [`ENTRIES_MAX`] entries.
 //!
 //! Objects that had left their quarantine stay: they are complete, and somebody may use them by now.
 
 use crate::git::footprint::{Footprint, RefTrace};
 use crate::git::layout::Repository;
 use crate::git::occupants;
+use crate::git::reach::Reach;
 use crate::git::ref_locks::{self, locked_refs, unless_absent};
 use crate::git::traces::{By, Place, TRACES, Trace, jobs, places};
 use nix::unistd::Pid;
@@ -21,6 +23,7 @@ use std::fs::{self, DirEntry, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// How many directory entries one sweep looks at: the objects of a very large repository, and an end to a hostile one.
@@ -46,6 +49,8 @@ pub struct Swept {
     pub removed: Vec<PathBuf>,
     /// What may be ours but is left, since a foreign writer is at work: to be looked at again.
     pub skipped: Vec<PathBuf>,
+    /// What may be ours but is left, since it may as well be of a living job of ours.
+    pub shared: Vec<PathBuf>,
     /// What could not be removed, and why.
     pub failed: Vec<(PathBuf, io::Error)>,
 }
@@ -54,29 +59,45 @@ impl Swept {
     /// Whether nothing is left to do.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.skipped.is_empty() && self.failed.is_empty()
+        self.shared.is_empty() && !self.is_hindered()
+    }
+
+    /// Whether more could be removed later though nobody of ours leaves.
+    #[must_use]
+    pub fn is_hindered(&self) -> bool {
+        !self.skipped.is_empty() || !self.failed.is_empty()
     }
 }
 
 /// Removes what a job with `footprint`, which lived in `window` and is gone, left in `repository`.
 ///
-/// The caller holds the repository's lease, so that no other job of ours is at work there.
+/// `beside` are the living jobs of ours that were inside while it lived. The caller sees to it that there are no others,
+/// and that none enters until this is over.
 ///
 /// # Errors
 /// When the repository or `/proc` cannot be read.
-pub fn sweep(repository: &Repository, window: Window, footprint: &Footprint) -> io::Result<Swept> {
-    sweep_beside(Pid::this(), repository, window, footprint)
+pub fn sweep(
+    repository: &Repository,
+    window: Window,
+    footprint: &Footprint,
+    beside: &[Arc<Reach>],
+) -> io::Result<Swept> {
+    sweep_as(Pid::this(), repository, window, footprint, beside)
 }
 
 /// The same, where `own` and its descendants are not foreign.
-fn sweep_beside(
+fn sweep_as(
     own: Pid,
     repository: &Repository,
     window: Window,
     footprint: &Footprint,
+    beside: &[Arc<Reach>],
 ) -> io::Result<Swept> {
-    let suspects = suspects(repository, window, footprint)?;
-    let mut swept = Swept::default();
+    let is_shared = |suspect: &Suspect| beside.iter().any(|reach| reach.covers(&suspect.path));
+    let (shared, suspects): (Vec<_>, Vec<_>) =
+        suspects(repository, window, footprint)?.into_iter().partition(is_shared);
+    let shared = shared.into_iter().map(|suspect| relative(&suspect.path, repository)).collect();
+    let mut swept = Swept { shared, ..Swept::default() };
     if suspects.is_empty() {
         return Ok(swept);
     }
@@ -101,12 +122,14 @@ fn log_sweep(repository: &Repository, swept: &Swept) {
     };
     log::log!(
         level,
-        "swept {:?}: removed {} ({}), left {} ({}), failed {}",
+        "swept {:?}: removed {} ({}), left {} ({}), shared {} ({}), failed {}",
         repository.git_dir,
         swept.removed.len(),
         show(&swept.removed),
         swept.skipped.len(),
         show(&swept.skipped),
+        swept.shared.len(),
+        show(&swept.shared),
         swept.failed.len(),
     );
     for (path, error) in &swept.failed {
@@ -256,6 +279,11 @@ impl Window {
         };
         Ok(made >= self.from.checked_sub(TICK).unwrap_or(self.from) && made <= self.until)
     }
+
+    /// Whether files of a job that started at `start`, after the end, may still look as if made in this time.
+    pub(crate) fn reaches(self, start: SystemTime) -> bool {
+        start.checked_sub(TICK).is_none_or(|earliest| earliest <= self.until)
+    }
 }
 
 fn changed(found: &Metadata) -> SystemTime {
@@ -304,7 +332,7 @@ mod tests {
         /// Sweeps what was made since `from`, and tells the names of what went.
         fn sweep(&self, from: SystemTime, footprint: &Footprint) -> Vec<String> {
             let window = Window { from, until: SystemTime::now() };
-            let swept = sweep(&self.repository, window, footprint).unwrap();
+            let swept = sweep(&self.repository, window, footprint, &[]).unwrap();
             assert!(swept.is_clean(), "{swept:?}");
             let mut names: Vec<String> =
                 swept.removed.iter().map(|path| path.display().to_string()).collect();
@@ -398,7 +426,7 @@ mod tests {
         bare.write("refs/heads/main.lock", "");
         let from = SystemTime::now() + TICK + TICK;
         let window = Window { from, until: from + TICK };
-        let swept = sweep(&bare.repository, window, &push(&[("refs/heads/main", NEW)], false)).unwrap();
+        let swept = sweep(&bare.repository, window, &push(&[("refs/heads/main", NEW)], false), &[]).unwrap();
         assert!(swept.removed.is_empty() && swept.is_clean());
         assert!(bare.path("refs/heads/main.lock").exists());
     }
@@ -412,10 +440,45 @@ mod tests {
         // Seen from a process that does not exist, this one is foreign.
         let elsewhere = Pid::from_raw(i32::MAX);
         let footprint = push(&[("refs/heads/main", NEW)], false);
-        let swept = sweep_beside(elsewhere, &bare.repository, window, &footprint).unwrap();
+        let swept = sweep_as(elsewhere, &bare.repository, window, &footprint, &[]).unwrap();
         assert_eq!(swept.skipped, [Path::new("refs/heads/main.lock")]);
         assert!(bare.path("refs/heads/main.lock").exists());
         assert_eq!(bare.sweep(long_ago(), &footprint), ["refs/heads/main.lock"]);
+    }
+
+    #[test]
+    fn what_a_living_job_may_have_made_is_left_until_it_is_over() {
+        let bare = Bare::new();
+        for name in ["refs/heads/main.lock", "refs/heads/both.lock", "HEAD.lock", "packed-refs.lock"] {
+            bare.write(name, "");
+        }
+        bare.write("objects/tmp_objdir-incoming-A1b2C3/x", "");
+        let window = Window { from: long_ago(), until: SystemTime::now() };
+        let refs = [("refs/heads/main", NEW), ("refs/heads/both", NEW), ("refs/heads/gone", ZERO)];
+        let footprint = push(&refs, false);
+        let living = Arc::new(Reach::of(&bare.repository, &push(&[("refs/heads/both", NEW)], false)));
+        let mut swept = sweep(&bare.repository, window, &footprint, &[living]).unwrap();
+        assert!(!swept.is_clean() && !swept.is_hindered());
+        swept.removed.sort();
+        assert_eq!(
+            swept.removed,
+            ["HEAD.lock", "packed-refs.lock", "refs/heads/main.lock"].map(PathBuf::from)
+        );
+        assert_eq!(
+            bare.sweep(window.from, &footprint),
+            ["objects/tmp_objdir-incoming-A1b2C3", "refs/heads/both.lock"]
+        );
+    }
+
+    #[test]
+    fn maintenance_that_was_killed_costs_no_living_push_its_lock() {
+        let bare = Bare::new();
+        ["refs/heads/theirs.lock", "refs/heads/x.lock"].iter().for_each(|name| bare.write(name, ""));
+        let window = Window { from: long_ago(), until: SystemTime::now() };
+        let living = Arc::new(Reach::of(&bare.repository, &push(&[("refs/heads/theirs", NEW)], false)));
+        let swept = sweep(&bare.repository, window, &Footprint::of_maintenance(), &[living]).unwrap();
+        assert_eq!(swept.removed, [Path::new("refs/heads/x.lock")]);
+        assert_eq!(swept.shared, [Path::new("refs/heads/theirs.lock")]);
     }
 
     #[test]

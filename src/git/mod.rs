@@ -5,7 +5,7 @@
 //! | starting git | [`command`], [`held`], [`service`], [`version`], [`ask`], [`upkeep`], [`pool`] |
 //! | the wire | [`pktline`], [`sideband`], [`push_request`], [`fetch_request`], [`report`] |
 //! | what git answers | [`push_answer`], [`porcelain`] |
-//! | repositories on disk | [`layout`], [`object_format`], [`settings`], [`lease`], [`footprint`], [`leftovers`], [`survey`] |
+//! | repositories on disk | [`layout`], [`object_format`], [`settings`], [`lease`], [`footprint`], [`reach`], [`leftovers`], [`survey`] |
 //!
 //! Nothing here knows HTTP; only [`ask`] and [`upkeep`] start processes, through `supervise`.
 
@@ -24,6 +24,7 @@ pub mod pool;
 pub mod porcelain;
 pub mod push_answer;
 pub mod push_request;
+pub mod reach;
 mod ref_locks;
 pub mod report;
 pub mod service;

@@ -40,11 +40,16 @@ pub(crate) fn locked_refs(repository: &Repository, footprint: &Footprint) -> io:
 /// The lock of a ref if it is there and looks like ours: empty for a deletion and until it is written, else with the new
 /// value.
 pub(crate) fn find(repository: &Repository, trace: &RefTrace) -> io::Result<Option<(PathBuf, Metadata)>> {
-    let Some(path) = ref_path(repository, &trace.name, ".lock") else { return Ok(None) };
+    let Some(path) = lock_path(repository, trace) else { return Ok(None) };
     let Some(found) = unless_absent(fs::symlink_metadata(&path))?.filter(is_small) else { return Ok(None) };
     let Some(content) = unless_absent(fs::read(&path))? else { return Ok(None) };
     let is_ours = content.is_empty() || Oid::parse(content.trim_ascii()).is_some_and(|oid| oid == trace.new);
     Ok(is_ours.then_some((path, found)))
+}
+
+/// Where the lock of a ref lies when it is held; `None` for what no ref is called.
+pub(crate) fn lock_path(repository: &Repository, trace: &RefTrace) -> Option<PathBuf> {
+    ref_path(repository, &trace.name, ".lock")
 }
 
 fn is_small(found: &Metadata) -> bool {

@@ -3,6 +3,7 @@
 //! The locks of the pushed refs are not here: their names come from the push, see [`crate::git::ref_locks`].
 
 use crate::git::footprint::{Footprint, RefTrace};
+use crate::git::layout::Repository;
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::os::unix::ffi::OsStrExt;
@@ -112,6 +113,20 @@ pub(crate) const TRACES: [Trace; 25] = [
 
 const fn trace(place: Place, name: Name, content: Content, by: &'static [By]) -> Trace {
     Trace { place, name, content, by }
+}
+
+impl Place {
+    /// Whether `path`, which is absolute, lies there. Every directory of objects passes for one of loose ones.
+    pub(crate) fn contains(self, path: &Path, repository: &Repository) -> bool {
+        let lies_in = |dir: &Path| path.parent() == Some(dir);
+        let common = &repository.common_dir;
+        match self {
+            Self::GitDir => lies_in(&repository.git_dir),
+            Self::Common(dir) => lies_in(&common.join(dir)),
+            Self::Fanout => path.ancestors().nth(2) == Some(&*common.join("objects")),
+            Self::Tree(dir) => path.starts_with(common.join(dir)),
+        }
+    }
 }
 
 impl Name {

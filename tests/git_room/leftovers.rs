@@ -13,6 +13,9 @@ use tidegate::git::leftovers::{Swept, Window, sweep};
 use tidegate::git::push_request::{Bounds, PushRequest};
 use tidegate::supervise::Input;
 
+/// A limit of hanging.
+const LIMIT: Duration = Duration::from_secs(60);
+
 const BOUNDS: Bounds = Bounds { commands: 100, bytes: 100_000 };
 
 fn footprint(body: &[u8]) -> Footprint {
@@ -26,7 +29,7 @@ fn killed(site: &Site, body: &[u8], stdin: Input, is_far_enough: impl Fn()) -> S
     is_far_enough();
     kill(child);
     let window = Window { from, until: SystemTime::now() };
-    sweep(&site.repository(), window, &footprint(body)).unwrap()
+    sweep(&site.repository(), window, &footprint(body), &[]).unwrap()
 }
 
 /// A push that succeeds at the first try, and a repository without a fault.
@@ -60,7 +63,7 @@ fn a_push_killed_while_its_pack_arrives_leaves_nothing() {
         kill(child);
         drop(stdin);
         let window = Window { from, until: SystemTime::now() };
-        let swept = sweep(&site.repository(), window, &footprint(&body)).unwrap();
+        let swept = sweep(&site.repository(), window, &footprint(&body), &[]).unwrap();
         assert!(swept.is_clean() && !swept.removed.is_empty(), "{swept:?}");
         assert_eq!(site.files(), before);
         assert_well(&site, &body);
@@ -205,7 +208,7 @@ fn sweeps_on_behalf_of_another_test() {
     let repository = Repository { common_dir: git_dir.clone(), git_dir };
     let from = SystemTime::UNIX_EPOCH + Duration::from_micros(order("SWEEP_FROM").parse().unwrap());
     let footprint = Footprint::from_notes(&order("SWEEP_FOOTPRINT").lines().collect::<Vec<_>>());
-    let swept = sweep(&repository, Window { from, until: SystemTime::now() }, &footprint).unwrap();
+    let swept = sweep(&repository, Window { from, until: SystemTime::now() }, &footprint, &[]).unwrap();
     println!("swept: {} removed, {} skipped", swept.removed.len(), swept.skipped.len());
 }
 
@@ -242,19 +245,72 @@ fn reftables_are_unlocked_where_git_has_them() {
 }
 
 #[test]
-fn a_lease_closes_a_repository_until_the_killed_push_is_cleaned_after() {
+fn a_push_killed_beside_a_hanging_one_closes_the_repository_to_nobody() {
+    for git in gits() {
+        let site = Site::new(&git);
+        let before = site.files();
+        let leases = Leases::new();
+        let enter = |body: &[u8], time| {
+            let deadline = Instant::now() + time;
+            leases.enter(&site.repository(), footprint(body), Box::new(()), deadline, || false)
+        };
+        let start = |body: &[u8]| {
+            let lease = enter(body, LIMIT).unwrap();
+            let mut child = spawn(site.serve(Service::ReceivePack, false, Protocol::V0), spooled(body));
+            child.hold(Box::new(lease.hold()));
+            site.wait_until_hung();
+            (lease, child)
+        };
+        let tip = site.tip();
+        let alive = site.push_body(&[("refs/heads/alive", &tip)], "", &[]);
+        let wait = "#!/bin/sh\ntouch ../hung\nuntil [ -e ../released ]; do sleep 0.05; done\n";
+        fs::write(site.path("srv.git/hooks/pre-receive"), wait).unwrap();
+        site.sh("chmod +x srv.git/hooks/pre-receive");
+        let (living, hanging) = start(&alive);
+
+        site.sh("rm srv.git/hooks/pre-receive");
+        let doomed = many_sided(&site);
+        site.hang_in("reference-transaction", "prepared");
+        let (killed, child) = start(&doomed);
+        kill(child);
+        for lock in ["HEAD.lock", "packed-refs.lock", "refs/heads/new/deep/er.lock"] {
+            assert!(site.path("srv.git").join(lock).exists(), "{lock}");
+        }
+        drop(killed);
+
+        // Another ref, then those of the killed push.
+        for body in [site.push_body(&[("refs/heads/third", &tip)], "", &[]), doomed] {
+            let lease = enter(&body, LIMIT).unwrap();
+            assert_well(&site, &body);
+            lease.settle();
+        }
+        site.sh("touch released");
+        let (outcome, answer) = hanging.collect(1 << 16, None);
+        let text = answer.escape_ascii().to_string();
+        assert!(outcome.is_success() && text.contains("ok refs/heads/alive"), "{text}");
+        living.settle();
+        assert_eq!(leases.tend(), 0);
+        let new = ["alive", "main", "new", "new/deep", "new/deep/er", "third"];
+        let new: BTreeSet<String> = new.map(|name| format!("./refs/heads/{name}")).into();
+        let left: BTreeSet<String> = site.files().difference(&before).cloned().collect();
+        assert!(left.is_subset(&new), "{left:?}");
+    }
+}
+
+#[test]
+fn locks_that_a_living_push_may_hold_stay_and_close_only_their_refs_until_it_ends() {
     for git in gits() {
         let site = Site::new(&git);
         let before = site.files();
         let leases = Leases::new();
         let body = many_sided(&site);
-        site.hang_in("pre-receive", "");
+        site.hang_in("reference-transaction", "prepared");
         let enter = |time| {
             let deadline = Instant::now() + time;
             leases.enter(&site.repository(), footprint(&body), Box::new(()), deadline, || false)
         };
-        let lease = enter(Duration::from_secs(60)).unwrap();
-        let beside = enter(Duration::from_secs(60)).unwrap();
+        let lease = enter(LIMIT).unwrap();
+        let beside = enter(LIMIT).unwrap();
         let mut child = spawn(site.serve(Service::ReceivePack, false, Protocol::V0), spooled(&body));
         child.hold(Box::new(lease.hold()));
         site.wait_until_hung();
@@ -262,9 +318,10 @@ fn a_lease_closes_a_repository_until_the_killed_push_is_cleaned_after() {
         assert_ne!(site.files(), before);
         drop(lease);
         assert_eq!(enter(Duration::from_millis(10)).unwrap_err(), LeaseError::Deadline);
+        assert!(site.path("srv.git/HEAD.lock").exists());
         beside.settle();
         assert_eq!(site.files(), before);
-        let lease = enter(Duration::from_secs(60)).unwrap();
+        let lease = enter(LIMIT).unwrap();
         assert_well(&site, &body);
         lease.settle();
     }

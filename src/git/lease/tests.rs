@@ -1,6 +1,8 @@
 //! Entering, leaving and cleaning, with a sweep that only counts.
 
 use super::*;
+use crate::git::footprint::RefTrace;
+use crate::model::oid::Oid;
 use crate::sys::thread;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
@@ -15,14 +17,26 @@ fn later() -> Instant {
     Instant::now() + LONG
 }
 
-/// Leases whose cleanings are reported, and find a foreign writer as long as `is_occupied` says so.
+/// What a push of `refs/heads/NAME` may leave.
+fn push_of(name: &str) -> Footprint {
+    let new = Oid::parse(&[b'a'; 40]).unwrap();
+    let refs = vec![RefTrace { name: format!("refs/heads/{name}").into(), new }];
+    Footprint { refs, ..Footprint::default() }
+}
+
+/// Leases whose cleanings are reported, find a foreign writer as long as `is_occupied` says so, and find a quarantine and
+/// the locks of all refs of the footprint.
 fn leases(is_occupied: &Arc<AtomicBool>) -> (Leases, Receiver<Footprint>) {
     let (tell, told) = unbounded();
     let is_occupied = is_occupied.clone();
-    let sweep = move |_: &Repository, _: Window, footprint: &Footprint| {
+    let sweep = move |_: &Repository, _: Window, footprint: &Footprint, beside: &[Arc<Reach>]| {
         tell.send(footprint.clone()).unwrap();
         let skipped = if is_occupied.load(Ordering::SeqCst) { vec!["x.lock".into()] } else { Vec::new() };
-        Ok(Swept { skipped, ..Swept::default() })
+        let locks = footprint.refs.iter().map(|trace| format!("{}.lock", trace.name.escape_ascii()));
+        let mut shared: Vec<PathBuf> = locks.map(PathBuf::from).collect();
+        shared.push("objects/tmp_objdir-incoming-x".into());
+        shared.retain(|path| beside.iter().any(|reach| reach.covers(path)));
+        Ok(Swept { skipped, shared, ..Swept::default() })
     };
     (Leases::cleaning_with(Box::new(sweep)), told)
 }
@@ -33,6 +47,10 @@ fn quiet() -> (Leases, Receiver<Footprint>) {
 
 fn enter(leases: &Leases, name: &str) -> Lease {
     leases.enter(&repository(name), Footprint::default(), Box::new(()), later(), || false).unwrap()
+}
+
+fn push(leases: &Leases, name: &str, time: Duration) -> Result<Lease, LeaseError> {
+    leases.enter(&repository("a"), push_of(name), Box::new(()), Instant::now() + time, || false)
 }
 
 /// A record that reports its end.
@@ -66,27 +84,66 @@ fn pushes_enter_side_by_side_and_leave_no_entry() {
 }
 
 #[test]
-fn after_a_killed_push_nobody_enters_until_the_last_one_out_has_cleaned() {
+fn a_killed_push_is_cleaned_after_at_once_beside_a_living_one() {
     let (leases, cleanings) = quiet();
-    let alive = enter(&leases, "a");
-    let (killed, note) = enter_with_note(&leases, "a");
-    drop(killed);
-    assert!(cleanings.is_empty() && note.is_empty());
+    let alive = push(&leases, "alive", LONG).unwrap();
+    drop(push(&leases, "killed", LONG).unwrap());
+    assert_eq!(cleanings.try_iter().collect::<Vec<_>>(), [push_of("killed")]);
 
-    let soon = Instant::now() + Duration::from_millis(20);
-    let refused = leases.enter(&repository("a"), Footprint::default(), Box::new(()), soon, || false);
-    assert_eq!(refused.unwrap_err(), LeaseError::Deadline);
-    let gone = leases.enter(&repository("a"), Footprint::default(), Box::new(()), later(), || true);
+    for name in ["third", "killed"] {
+        push(&leases, name, Duration::ZERO).unwrap().settle();
+    }
+    assert_eq!(leases.tend(), 1, "a quarantine that may be of the living push waits for it");
+    alive.settle();
+    assert_eq!(cleanings.try_iter().last(), Some(push_of("killed")));
+    assert!(leases.lock().is_empty());
+}
+
+#[test]
+fn only_who_would_meet_a_lock_that_a_living_push_may_hold_waits_for_that_push() {
+    let (leases, cleanings) = quiet();
+    let alive = push(&leases, "both", LONG).unwrap();
+    drop(push(&leases, "both", LONG).unwrap());
+    let soon = Duration::from_millis(20);
+    assert_eq!(push(&leases, "both", soon).unwrap_err(), LeaseError::Deadline);
+    let gone = leases.enter(&repository("a"), push_of("both"), Box::new(()), later(), || true);
     assert_eq!(gone.unwrap_err(), LeaseError::ClientGone);
+    let third = push(&leases, "third", Duration::ZERO).unwrap();
+
     let waiting = {
         let leases = leases.clone();
-        thread::spawn("waiting", move || enter(&leases, "a").settle()).unwrap()
+        thread::spawn("waiting", move || push(&leases, "both", LONG).unwrap().settle()).unwrap()
     };
-    enter(&leases, "b").settle();
     alive.settle();
     waiting.join().unwrap();
-    assert_eq!(cleanings.try_iter().collect::<Vec<_>>(), [Footprint::of_maintenance()]);
-    assert!(note.try_recv().is_ok());
+    third.settle();
+    assert_eq!(cleanings.try_iter().last(), Some(push_of("both")));
+    assert!(leases.lock().is_empty());
+}
+
+#[test]
+fn who_enters_long_after_a_killed_push_ended_shares_nothing_with_it() {
+    let (leases, _cleanings) = quiet();
+    let first = push(&leases, "first", LONG).unwrap();
+    let window = Window { from: SystemTime::UNIX_EPOCH, until: SystemTime::UNIX_EPOCH };
+    leases.remember(&repository("a"), window, push_of("killed"), Box::new(())).unwrap();
+    assert_eq!(leases.tend(), 1);
+    let second = push(&leases, "killed", Duration::ZERO).unwrap();
+    first.settle();
+    assert_eq!(leases.tend(), 0, "though somebody was inside all the time");
+    second.settle();
+}
+
+#[test]
+fn a_repository_with_too_many_shared_stains_is_closed_until_the_living_push_leaves() {
+    let (leases, _cleanings) = quiet();
+    let alive = push(&leases, "alive", LONG).unwrap();
+    for _ in 0..SHARED_MAX {
+        drop(push(&leases, "killed", LONG).unwrap());
+    }
+    assert_eq!(push(&leases, "third", Duration::ZERO).unwrap_err(), LeaseError::Deadline);
+    alive.settle();
+    push(&leases, "third", Duration::ZERO).unwrap().settle();
     assert!(leases.lock().is_empty());
 }
 
