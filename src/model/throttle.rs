@@ -81,7 +81,9 @@ impl Throttle {
 impl Key {
     fn new(address: Option<IpAddr>, user: &str) -> Self {
         let user = user.as_bytes();
-        Self { address: address.map(subscriber), user: user[..user.len().min(USER_BYTES_MAX)].to_vec() }
+        // The look-up of a user ignores ASCII case (`NOCASE`), so every capitalisation is a guess at the same account.
+        let user = user[..user.len().min(USER_BYTES_MAX)].to_ascii_lowercase();
+        Self { address: address.map(subscriber), user }
     }
 }
 
@@ -136,6 +138,17 @@ mod tests {
         assert_eq!(throttle.check(address("192.0.2.2"), "alice", now), Ok(()));
         assert_eq!(throttle.check(home, "bob", now), Ok(()));
         assert_eq!(throttle.check(None, "alice", now), Ok(()));
+    }
+
+    #[test]
+    fn the_capitalisations_of_one_name_count_together() {
+        let mut throttle = Throttle::default();
+        let (home, now) = (address("192.0.2.1"), Instant::now());
+        for name in ["alice", "Alice", "ALICE", "aLICE", "alicE"] {
+            fail(&mut throttle, home, name, 2, now);
+        }
+        assert!(throttle.check(home, "AlIcE", now).is_err());
+        assert_eq!(throttle.check(home, "bob", now), Ok(()));
     }
 
     #[test]
