@@ -3,7 +3,7 @@
 use super::app::App;
 use super::auth;
 use super::exchange::{Exchange, Handler};
-use super::message::{Response, escaped};
+use super::message::{Headers, Peer, Response, escaped};
 use super::metrics::Finished;
 use super::refusal::Refusal;
 use super::route::{self, GitTarget, Needs, Page, Target};
@@ -12,11 +12,14 @@ use super::smart;
 use crate::git::command::Service;
 use crate::model::access::{Caller, Right, Verdict};
 use crate::model::role::Role;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 /// How much a log line shows of a path, a method or a name that came from a client, in characters.
 const LOGGED_MAX: usize = 200;
+
+/// Fields by which a proxy gives itself away: each of the common ones sends at least one of them.
+const FORWARDING_FIELDS: [&str; 6] =
+    ["x-forwarded-for", "forwarded", "via", "x-real-ip", "x-forwarded-host", "x-forwarded-proto"];
 
 /// The public front's handler.
 #[derive(Debug)]
@@ -88,9 +91,10 @@ fn authorise_git(app: &App, target: &GitTarget, caller: &Caller) -> Result<(), R
 }
 
 fn authorise_page(app: &App, exchange: &Exchange, page: &Page, story: &mut Story) -> Result<(), Refusal> {
+    let request = exchange.request();
     match page.needs {
         Needs::Nothing => Ok(()),
-        Needs::LoopbackOrUser if is_near(exchange) => Ok(()),
+        Needs::LoopbackOrUser if is_near(&request.headers, &request.peer) => Ok(()),
         Needs::LoopbackOrUser => match caller(app, exchange, story)? {
             Caller::Anonymous => Err(Refusal::Credential),
             Caller::User { .. } | Caller::Local => Ok(()),
@@ -105,14 +109,12 @@ fn authorise_page(app: &App, exchange: &Exchange, page: &Page, story: &mut Story
     }
 }
 
-/// Whether the client itself is on this machine. Behind a proxy that is not configured as trusted everyone seems to be;
-/// the proxy's own header gives that away.
-fn is_near(exchange: &Exchange) -> bool {
-    let request = exchange.request();
-    let forwarded =
-        request.headers.all("x-forwarded-for").chain(request.headers.all("forwarded")).next().is_some();
-    let near = request.peer.address.is_none_or(|address| IpAddr::is_loopback(&address));
-    near && (!forwarded || request.peer.proxied)
+/// Whether the client itself is on this machine. Behind a proxy everyone may seem to be, and the fields that proxies add
+/// give that away; a trusted proxy's `X-Forwarded-For` may be missing or in no form that can be read, so its clients are
+/// not near either. The other end of a unix listener has no address: a proxy sits there as often as a neighbour.
+fn is_near(headers: &Headers, peer: &Peer) -> bool {
+    let forwarded = FORWARDING_FIELDS.iter().any(|name| headers.all(name).next().is_some());
+    peer.address.is_some_and(|address| address.to_canonical().is_loopback()) && !peer.proxied && !forwarded
 }
 
 fn refuse(exchange: &mut Exchange, refusal: &Refusal) -> Served {
@@ -152,4 +154,35 @@ fn finish(app: &App, exchange: &Exchange, story: &Story, served: &Served) {
         request.peer,
         time.as_millis(),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn near(address: Option<&str>, proxied: bool, fields: &[&str]) -> bool {
+        let headers: Headers = fields.iter().map(|name| (*name, &b"192.0.2.1"[..])).collect();
+        is_near(&headers, &Peer { address: address.map(|text| text.parse().unwrap()), proxied })
+    }
+
+    #[test]
+    fn a_caller_on_loopback_is_near_and_nobody_else() {
+        assert!(near(Some("127.0.0.1"), false, &["accept"]) && near(Some("::1"), false, &[]));
+        assert!(!near(Some("192.0.2.1"), false, &[]));
+        assert!(!near(None, false, &[]), "who comes over a unix listener may come from anywhere");
+    }
+
+    #[test]
+    fn whatever_field_a_proxy_adds_its_clients_are_not_near() {
+        for name in FORWARDING_FIELDS {
+            assert!(!near(Some("127.0.0.1"), false, &[name]), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_clients_of_a_trusted_proxy_are_not_near_whatever_it_says_of_them() {
+        for name in ["x-forwarded-for", "accept"] {
+            assert!(!near(Some("127.0.0.1"), true, &[name]), "{name}");
+        }
+    }
 }
