@@ -106,6 +106,46 @@ impl Drop for Running {
     }
 }
 
+/// A gate on a port of its own, with `repos` below its root and its data in `data`.
+struct Gate {
+    url: String,
+    _process: Running,
+}
+
+impl Gate {
+    /// Serves with `settings` after the places, and waits until it listens.
+    fn serve(place: &Place, settings: &str) -> Self {
+        fs::create_dir_all(place.path("repos")).unwrap();
+        let places = "listen = \"127.0.0.1:0\"\nroot = \"repos\"\ndata_dir = \"data\"\n";
+        place.write("gate.toml", &format!("{places}{settings}"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command.args(["serve", "--config", "gate.toml"]).current_dir(place.0.path()).env_clear();
+        command.env("PATH", GIT_PATH).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut process = Running(command.spawn().unwrap());
+        let mut log = std::io::BufReader::new(process.0.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let url = log.by_ref().find_map(|line| Some(line.split_once("listening on ")?.1.to_owned()));
+        // A gate whose log nobody reads would wait for a reader.
+        std::thread::spawn(move || log.for_each(drop));
+        Self { url: url.unwrap(), _process: process }
+    }
+}
+
+/// Where git is.
+const GIT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// Runs a script in `place` with a git that knows nobody, and answers whether it went well and its standard error.
+fn sh(place: &Place, script: &str) -> (bool, String) {
+    let shell = Command::new("sh")
+        .args(["-ec", script])
+        .current_dir(place.0.path())
+        .env_clear()
+        .envs([("PATH", GIT_PATH), ("HOME", "/nonexistent"), ("GIT_CONFIG_NOSYSTEM", "1")])
+        .envs(["GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME", "EMAIL"].map(|name| (name, "a@example.com")))
+        .output()
+        .unwrap();
+    (shell.status.success(), String::from_utf8_lossy(&shell.stderr).into_owned())
+}
+
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
@@ -501,4 +541,42 @@ fn what_the_demo_prints_can_be_pasted_on_a_machine_where_git_knows_nobody() {
     let left: Vec<_> =
         fs::read_dir(place.0.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["lighthouse"], "only the clone is left");
+}
+
+/// A git that stops in the middle of a large answer, and thereby in the middle of a packet.
+const STALLING_GIT: &str = r#"#!/bin/sh
+PATH=/usr/local/bin:/usr/bin:/bin
+case " $* " in
+*--advertise-refs*|*--http-backend-info-refs*) exec git "$@" ;;
+*" upload-pack "*) ;;
+*) exec git "$@" ;;
+esac
+answer=${0%/*}/answer.$$
+git "$@" >"$answer"
+head -c 1000003 "$answer"
+if [ "$(wc -c <"$answer")" -gt 1000003 ]; then exec sleep 60; fi
+"#;
+
+#[test]
+fn a_clone_that_is_cut_inside_a_packet_names_its_deadline() {
+    let place = Place::new();
+    place.write("stalling-git", STALLING_GIT);
+    fs::set_permissions(place.path("stalling-git"), fs::Permissions::from_mode(0o755)).unwrap();
+    let prepared = "git init -q work; head -c 3000000 /dev/urandom >work/noise; git -C work add noise
+                    git -C work commit -q -m noise; git clone -q --bare work repos/noise.git";
+    assert_eq!(sh(&place, prepared), (true, String::new()));
+    let program = place.path("stalling-git");
+    let gate = Gate::serve(
+        &place,
+        &format!(
+            "[git]\nprogram = {program:?}\nread_deadline = \"3s\"\n[[rule]]\nrepos = \"**\"\nread = \"anyone\"\n"
+        ),
+    );
+    for version in [0, 2] {
+        let (done, said) = sh(
+            &place,
+            &format!("git -c protocol.version={version} clone {}/noise clone-{version}", gate.url),
+        );
+        assert!(!done && said.contains("read_deadline"), "version {version}: {said}");
+    }
 }

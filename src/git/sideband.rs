@@ -103,8 +103,8 @@ enum Place {
     Boundary { flushed: bool },
     /// Inside of a packet's digits.
     Digits { seen: [u8; HEADER], count: usize },
-    /// Inside of a payload of which so much is to come.
-    Payload { left: usize, first: bool },
+    /// Inside of a payload of which so much is to come; its first byte, the band if there is one, when that has passed.
+    Payload { left: usize, band: Option<u8> },
     /// Not pkt-lines any more: a pack without side band.
     Raw,
 }
@@ -129,7 +129,7 @@ impl Tracker {
                 Place::Raw => return,
                 Place::Boundary { .. } => self.digit(first, [0; HEADER], 0, rest),
                 Place::Digits { seen, count } => self.digit(first, seen, count, rest),
-                Place::Payload { left, first: at_start } => self.skip(left, at_start, bytes),
+                Place::Payload { left, band } => self.skip(left, band, bytes),
             };
         }
     }
@@ -158,13 +158,20 @@ impl Tracker {
         self.has_band
     }
 
-    /// The packet that tells the client why the stream ends here; `None` where nothing can be said: inside of a
-    /// packet, in a bare pack, or when the side band has been closed by its flush.
+    /// What tells the client why the stream ends here: one packet, and before it whatever completes the packet that the
+    /// stream stands in. `None` where nothing can be said: inside of a packet's digits or of a packet without a band, in
+    /// a bare pack, or when the side band has been closed by its flush.
+    ///
+    /// Less than a packet and a kilobyte. What the padding spoils is lost anyway: the client fails at the last packet.
     #[must_use]
     pub fn last_words(&self, text: &str) -> Option<Vec<u8>> {
         let mut out = Vec::new();
         match (self.place, self.has_band) {
             (Place::Boundary { flushed: false }, true) => encode_fatal(text, &mut out),
+            (Place::Payload { left, band }, true) => {
+                pad(left, band, &mut out);
+                encode_fatal(text, &mut out);
+            }
             (Place::Boundary { .. }, false) => encode_err(text, &mut out),
             (Place::Boundary { flushed: true }, true) => return None,
             (Place::Digits { .. } | Place::Payload { .. } | Place::Raw, _) => return None,
@@ -189,21 +196,34 @@ impl Tracker {
             None => Place::Raw,
             Some(0) => Place::Boundary { flushed: true },
             Some(1..=HEADER) => Place::Boundary { flushed: false },
-            Some(length) => Place::Payload { left: length - HEADER, first: true },
+            Some(length) => Place::Payload { left: length - HEADER, band: None },
         }
     }
 
-    fn skip<'a>(&mut self, left: usize, at_start: bool, bytes: &'a [u8]) -> &'a [u8] {
-        if at_start {
+    fn skip<'a>(&mut self, left: usize, band: Option<u8>, bytes: &'a [u8]) -> &'a [u8] {
+        if band.is_none() {
             self.has_band |= matches!(bytes.first(), Some(1..=3));
         }
+        let band = band.or_else(|| bytes.first().copied());
         let (passed, rest) = bytes.split_at(left.min(bytes.len()));
         self.place = match left - passed.len() {
             0 => Place::Boundary { flushed: false },
-            left => Place::Payload { left, first: false },
+            left => Place::Payload { left, band },
         };
         rest
     }
+}
+
+/// Completes a packet of which `left` bytes are missing, with zeros in the data and blanks in what a terminal shows. One
+/// that lacks its band becomes data: an unknown band would be the client's last error, in place of ours.
+fn pad(left: usize, band: Option<u8>, out: &mut Vec<u8>) {
+    let text = [Band::Progress, Band::Fatal].map(|band| Some(band.byte())).contains(&band);
+    let filler = if text { b' ' } else { 0 };
+    let end = out.len() + left;
+    if band.is_none() {
+        out.push(Band::Data.byte());
+    }
+    out.resize(end, filler);
 }
 
 #[cfg(test)]
@@ -227,12 +247,34 @@ mod tests {
     }
 
     #[test]
-    fn nothing_can_be_said_inside_a_packet_in_a_bare_pack_or_after_the_last_flush() {
-        for stream in [&b"0"[..], b"0008N", b"0008NAK\nPACK\0\0\0\x02", b"0008NAK\n0006\x01P0000"] {
+    fn nothing_can_be_said_inside_digits_in_a_bare_pack_or_after_the_last_flush() {
+        let bare = b"0008NAK\nPACK\0\0\0\x02";
+        for stream in [&b"0"[..], b"0008N", bare, b"0006\x01P000", b"0008NAK\n0006\x01P0000"] {
             assert_eq!(fed(stream).last_words("late"), None, "{}", stream.escape_ascii());
         }
         assert!(fed(b"0008NAK\nPACK").is_raw());
         assert!(fed(b"0008NAK\n0006\x01P0000").is_flushed());
+    }
+
+    #[test]
+    fn a_packet_of_the_side_band_is_completed_before_the_last_words() {
+        let cases: [(&[u8], &[u8]); 4] = [
+            (b"0006\x01P0009\x01PA", b"\x00\x00000a\x03late\n"),
+            (b"0006\x01P0009\x02PA", b"  000a\x03late\n"),
+            (b"0006\x01P0009", b"\x01\x00\x00\x00\x00000a\x03late\n"),
+            (b"0009\x01", b"\x00\x00\x00\x00000a\x03late\n"),
+        ];
+        for (stream, words) in cases {
+            let got = fed(stream).last_words("late").unwrap();
+            assert_eq!(got, words, "{} {}", stream.escape_ascii(), got.escape_ascii());
+            assert!(fed(&[stream, &got].concat()).is_at_boundary());
+        }
+    }
+
+    #[test]
+    fn the_longest_packet_bounds_the_last_words() {
+        let words = fed(b"0006\x01Pfff0").last_words(&"x".repeat(5000)).unwrap();
+        assert!(words.len() < 0xfff0 + 1000, "{}", words.len());
     }
 
     #[test]

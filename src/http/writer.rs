@@ -24,7 +24,8 @@ pub const PIECE: usize = 64_000;
 /// Bytes of a chunk's size line: 16 hexadecimal digits and the end of the line.
 const SIZE_LINE: usize = 18;
 
-/// Why an answer could not be sent to its end. Nothing more can be sent after any of them.
+/// Why an answer could not be sent to its end. Nothing more can be sent after any of them, but
+/// [`ResponseWriter::last_words`] where it was our time that ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum WriteError {
     /// The client closed or reset the connection.
@@ -98,6 +99,10 @@ pub struct ResponseWriter {
     head: Vec<u8>,
     framing: Framing,
     failed: Option<WriteError>,
+    /// What a piece still owed when our time ran out, framing included; `None` where the answer cannot be gone on with.
+    unsent: Option<Vec<u8>>,
+    /// These are the last words: a stop is no reason any more not to wait for room.
+    is_last: bool,
     reply: Arc<Reply>,
 }
 
@@ -112,7 +117,7 @@ impl ResponseWriter {
     ) -> Self {
         reply.set(Progress::Started);
         let pace = Pace::new(limits.min_rate, limits.min_rate_after, limits.write_stall);
-        Self { socket, stop, pace, head, framing, failed: None, reply }
+        Self { socket, stop, pace, head, framing, failed: None, unsent: None, is_last: false, reply }
     }
 
     /// Sends a piece of the body, and before the first one the head; an empty piece sends the head alone. Waits for
@@ -189,6 +194,26 @@ impl ResponseWriter {
         Ok(())
     }
 
+    /// Completes the answer with `words`. A piece that [`WriteError::Deadline`] or [`WriteError::Stopped`] interrupted
+    /// is sent to its end first, so that the client finds them where it expects the next piece. Waits until `until`,
+    /// also while the gate is stopping.
+    ///
+    /// # Errors
+    /// As [`ResponseWriter::finish`]; the earlier error when the client failed us, or in the middle of a file.
+    pub fn last_words(mut self, words: &[u8], until: Instant) -> Result<(), WriteError> {
+        self.is_last = true;
+        match (self.failed, self.unsent.take()) {
+            (None, _) => {}
+            (Some(_), Some(unsent)) => {
+                self.failed = None;
+                self.push([b"", &unsent, b""], true, until)?;
+            }
+            (Some(error), None) => return Err(error),
+        }
+        self.write(words, until)?;
+        self.finish(until)
+    }
+
     /// Bytes handed to the kernel so far, the head and framing included.
     #[must_use]
     pub fn sent(&self) -> u64 {
@@ -206,8 +231,16 @@ impl ResponseWriter {
         let mut left: &mut [IoSlice<'_>] = &mut slices;
         IoSlice::advance_slices(&mut left, 0);
         while !left.is_empty() {
-            let count = self.attempt(until, |socket| socket.send(left, more))?;
-            IoSlice::advance_slices(&mut left, count);
+            match self.attempt(until, |socket| socket.send(left, more)) {
+                Ok(count) => IoSlice::advance_slices(&mut left, count),
+                Err(error) => {
+                    // Where more was to follow from a file, the piece is not whole here.
+                    let resumable = !more && matches!(error, WriteError::Deadline | WriteError::Stopped);
+                    self.unsent =
+                        resumable.then(|| left.iter().flat_map(|part| part.iter().copied()).collect());
+                    return Err(error);
+                }
+            }
         }
         Ok(())
     }
@@ -250,7 +283,11 @@ impl ResponseWriter {
             return Err(WriteError::Deadline);
         }
         let limit = until.min(began + self.pace.patience());
-        match self.socket.wait(Interest::Write, &self.stop, Level::Killing, limit) {
+        let ready = match self.is_last {
+            true => self.socket.wait_for_room(limit),
+            false => self.socket.wait(Interest::Write, &self.stop, Level::Killing, limit),
+        };
+        match ready {
             Ok(Ready::Now | Ready::TimedOut) => {
                 self.pace.waited(began.elapsed()).map_err(|_| WriteError::Stalled)
             }

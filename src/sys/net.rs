@@ -301,6 +301,23 @@ impl Socket {
         }
     }
 
+    /// Waits until bytes can be sent, or until `until`, whatever the stop says: for the last words to a client.
+    ///
+    /// # Errors
+    /// What `poll(2)` answers.
+    pub fn wait_for_room(&self, until: Instant) -> io::Result<Ready> {
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let watches = [Some((self.fd(), Interest::HangUp)), Some((self.fd(), Interest::Write))];
+            match poll::wait(watches, Some(left))? {
+                [true, _] => return Ok(Ready::Gone),
+                [false, true] => return Ok(Ready::Now),
+                [false, false] if Instant::now() >= until => return Ok(Ready::TimedOut),
+                [false, false] => {}
+            }
+        }
+    }
+
     /// Whether the client is known to be gone: it closed or reset the connection, or owes an acknowledgement for
     /// data of ours and has been silent for 30 seconds.
     #[must_use]

@@ -1,6 +1,6 @@
 //! Limits: clients that are slow, silent or many, and a process that has run out of descriptors.
 
-use crate::support::{Client, HANGING, Stage, eventually, get, of_status, pause, raise};
+use crate::support::{Client, HANGING, Stage, eventually, get, of_status, pattern, pause, raise};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 use tidegate::http::house::TurnedAway;
 use tidegate::http::limits::FrontLimits;
-use tidegate::http::writer::WriteError;
+use tidegate::http::writer::{PIECE, WriteError};
 use tidegate::sys::net::Listener;
 use tidegate::sys::stop::Level;
 
@@ -114,6 +114,30 @@ fn a_reader_that_stops_or_creeps_is_cut() {
     }
     assert_eq!(stage.scene.writes(), [Err(WriteError::Stalled)]);
     stage.assert_serves();
+}
+
+#[test]
+fn a_reader_that_was_too_slow_for_a_deadline_or_a_stop_still_gets_the_last_words() {
+    for (request, why) in
+        [("/last-words?100", WriteError::Deadline), ("/last-words?60000", WriteError::Stopped)]
+    {
+        let stage = Stage::new();
+        let mut client = stage.connect();
+        client.send(get(request));
+        // What the kernel takes of an answer that nobody reads.
+        let mut first = [0; 1];
+        client.stream.peek(&mut first).unwrap();
+        pause(SHORT);
+        if why == WriteError::Stopped {
+            stage.stop.raise(Level::Killing);
+        }
+        eventually("a piece is interrupted", || stage.scene.writes().first() == Some(&Err(why)));
+        let answer = client.answer();
+        let body = answer.body.strip_suffix(b"the last words").unwrap();
+        assert!(answer.whole && !body.is_empty() && body.len().is_multiple_of(PIECE), "{} bytes", body.len());
+        assert!(body.chunks(PIECE).all(|piece| piece == pattern(PIECE)));
+        eventually("they are sent", || stage.scene.writes() == [Err(why), Ok(())]);
+    }
 }
 
 #[test]

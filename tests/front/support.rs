@@ -123,6 +123,7 @@ impl Handler for Actor {
             "/long" => self.record(exchange.start(200, &none, Some(3)).write(b"four", until)),
             "/known" => self.record(pour(exchange.start(200, &none, Some(size)), size)),
             "/chunks" => self.record(pour(exchange.start(200, &none, None), size)),
+            "/last-words" => self.last_words(exchange.start(200, &none, None), size),
             "/worker" => {
                 let writer = exchange.start(200, &none, None);
                 let worker = tidegate::sys::thread::spawn("worker", move || pour(writer, size)).unwrap();
@@ -177,6 +178,16 @@ impl Actor {
                 respond(exchange, Response::text(error.status(), &error.to_string()))
             }
         }
+    }
+
+    /// Writes until a piece is not sent within `millis`, or the stop; and then some last words.
+    fn last_words(&self, mut writer: ResponseWriter, millis: u64) {
+        let block = pattern(PIECE);
+        let limit = Duration::from_millis(millis);
+        let ended =
+            std::iter::repeat_with(|| writer.write(&block, Instant::now() + limit)).find(Result::is_err);
+        self.record(ended.unwrap());
+        self.record(writer.last_words(b"the last words", Instant::now() + HANGING));
     }
 
     /// Sends `size` bytes from the third on of a file that has some more.

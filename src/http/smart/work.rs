@@ -25,6 +25,9 @@ use std::time::{Duration, Instant};
 /// How long a last word may take to reach a client whose git was ended.
 const LAST_WORD_LIMIT: Duration = Duration::from_secs(5);
 
+/// As [`LAST_WORD_LIMIT`], when the gate is stopping: as long as the stop waits for the last answers.
+const STOPPING_WORD_LIMIT: Duration = Duration::from_secs(1);
+
 /// How a client is told that git failed before it said anything.
 #[derive(Debug)]
 pub(super) enum LastWords {
@@ -210,7 +213,7 @@ impl Work {
                 (0, LastWords::Report(request)) => Some(report::refusal(&request, &[], &why)),
                 (_, LastWords::Status | LastWords::Stream | LastWords::Report(_)) => tracker.last_words(&why),
             };
-            say(writer, words);
+            say(writer, words, end.word_limit());
         }
         let processor = outcome.usage.user + outcome.usage.system;
         let detail = format!("{} cpu={}ms", outcome.exit, processor.as_millis());
@@ -221,11 +224,11 @@ impl Work {
 
 /// Completes an answer with its last words. Without any the writer is dropped unfinished, and the client sees its answer
 /// cut short.
-fn say(writer: Option<ResponseWriter>, words: Option<Vec<u8>>) {
-    if let (Some(mut writer), Some(words)) = (writer, words)
-        && writer.write(&words, Instant::now() + LAST_WORD_LIMIT).is_ok()
+fn say(writer: Option<ResponseWriter>, words: Option<Vec<u8>>, limit: Duration) {
+    if let (Some(writer), Some(words)) = (writer, words)
+        && let Err(error) = writer.last_words(&words, Instant::now() + limit)
     {
-        finish(Some(writer));
+        log::debug!("the last words did not arrive: {error}");
     }
 }
 
@@ -264,6 +267,13 @@ impl End {
         match self {
             Self::Whole | Self::ClientGone => false,
             Self::Deadline | Self::Stopping | Self::Failed => true,
+        }
+    }
+
+    fn word_limit(self) -> Duration {
+        match self {
+            Self::Stopping => STOPPING_WORD_LIMIT,
+            Self::Whole | Self::ClientGone | Self::Deadline | Self::Failed => LAST_WORD_LIMIT,
         }
     }
 
