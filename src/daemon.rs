@@ -7,7 +7,8 @@
 //! | `read-N`, `write-N`, `upstream-N`, `upkeep-N` | [`Lanes::start`] | the lanes' close, after their last job |
 //! | `front` | [`Front::start`] | the stop at [`Level::Draining`] |
 //! | `request-N` | `front`, one a connection | its client, its limits, or the stop |
-//! | `control`, and `tiny_http`'s own | [`Control::start`] | [`Control::close`] |
+//! | `control`, `control-door`, and `tiny_http`'s own | [`Control::start`] | [`Control::close`] |
+//! | `caller` | `control-door`, one a connection | its limits, or [`Control::close`] |
 //! | `sweeper` | [`Sweeper::start`] | the stop at [`Level::Draining`] |
 //!
 //! A thread of this table that ends before its time is fatal: the daemon stops in order and fails.

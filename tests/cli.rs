@@ -11,10 +11,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs;
-use std::io::{BufRead, Write};
+use std::io::{BufRead, Read, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// What a command answered.
@@ -109,7 +111,7 @@ impl Drop for Running {
 /// A gate on a port of its own, with `repos` below its root and its data in `data`.
 struct Gate {
     url: String,
-    _process: Running,
+    process: Running,
 }
 
 impl Gate {
@@ -126,7 +128,7 @@ impl Gate {
         let url = log.by_ref().find_map(|line| Some(line.split_once("listening on ")?.1.to_owned()));
         // A gate whose log nobody reads would wait for a reader.
         std::thread::spawn(move || log.for_each(drop));
-        Self { url: url.unwrap(), _process: process }
+        Self { url: url.unwrap(), process }
     }
 }
 
@@ -579,4 +581,64 @@ fn a_clone_that_is_cut_inside_a_packet_names_its_deadline() {
         );
         assert!(!done && said.contains("read_deadline"), "version {version}: {said}");
     }
+}
+
+/// Sends bytes over the control socket and answers what comes back until the end.
+fn control(place: &Place, request: &[u8]) -> String {
+    let mut socket = UnixStream::connect(place.path("data/control.sock")).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    socket.write_all(request).unwrap();
+    let mut answer = Vec::new();
+    // Who is refused with bytes on the way sees a reset after the answer.
+    let _ = socket.read_to_end(&mut answer);
+    String::from_utf8(answer).unwrap()
+}
+
+#[test]
+fn no_request_over_the_control_socket_ends_the_gate_or_keeps_the_operator_out() {
+    let place = Place::new();
+    let mut gate = Gate::serve(&place, "");
+    let process = gate.process.0.id();
+    let threads = || fs::read_dir(format!("/proc/{process}/task")).unwrap().count();
+    let descriptors = || fs::read_dir(format!("/proc/{process}/fd")).unwrap().count();
+    let works = || place.run(&["status", "--data-dir", "data"]).done();
+    works();
+    let before = (threads(), descriptors());
+    let long = format!("GET /-/healthz HTTP/1.1\r\nHost: a\r\nX-Long: {}\r\n\r\n", "a".repeat(9000));
+    let hostile: &[(&[u8], &str)] = &[
+        (b"POST /-/healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000000\r\n\r\n", "413"),
+        (b"POST /-/healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 65537\r\n\r\n", "413"),
+        (
+            b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 100000000000\r\n\r\n",
+            "413",
+        ),
+        (b"GET /-/healthz HTTP/2.0\r\nHost: a\r\nContent-Length: 100000000000\r\n\r\n", "505"),
+        (b"POST /-/healthz HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nffffffff\r\n", "411"),
+        (b"GET /-/healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 100000000000\r\n\r\n", "400"),
+        (b"GET /-/healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 50\r\n\r\ncut", "408"),
+        (long.as_bytes(), "431"),
+    ];
+    for (request, status) in hostile {
+        let answer = control(&place, request);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{}: {answer}", request.escape_ascii());
+    }
+    let second =
+        b"GET /-/healthz HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nxGET /-/healthz HTTP/1.1\r\n\r\n";
+    assert_eq!(control(&place, second).matches("HTTP/1.1 200 ").count(), 1, "one request a connection");
+    let idle: Vec<_> =
+        (0..100).map(|_| UnixStream::connect(place.path("data/control.sock")).unwrap()).collect();
+    works();
+    let flood: Vec<_> =
+        (0..300).map(|_| UnixStream::connect(place.path("data/control.sock")).unwrap()).collect();
+    drop((idle, flood));
+    let end = Instant::now() + Duration::from_secs(20);
+    // The server keeps a few idle threads of its own, and the guard the last connection until the next.
+    while threads() > before.0 + 4 || descriptors() > before.1 + 4 {
+        assert!(Instant::now() < end, "{before:?} became {} and {}", threads(), descriptors());
+        assert_eq!(control(&place, b"GET /-/healthz HTTP/1.0\r\n\r\n").matches("HTTP/1.0 200 ").count(), 1);
+    }
+    works();
+    kill(Pid::from_raw(process.try_into().unwrap()), Signal::SIGTERM).unwrap();
+    assert!(gate.process.0.wait().unwrap().success());
+    assert!(!place.path("data/control.sock").exists());
 }

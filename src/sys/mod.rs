@@ -7,6 +7,7 @@ pub mod logging;
 pub mod machine;
 pub mod net;
 pub mod poll;
+pub mod private;
 pub mod probe;
 pub mod procfs;
 pub mod proxies;

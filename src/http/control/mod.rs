@@ -1,20 +1,24 @@
 //! The operator's door: `tiny_http` on the data directory's `control.sock`, for the command line on this machine.
 //!
-//! The socket's mode (0600, in a directory of mode 0700) is the credential: who can connect is the operator. It has
-//! threads of its own, so that it answers while the public front is full or draining. Only pages are served here; a
-//! repository's address is answered with a sentence.
+//! The socket's mode (0600, in a directory of mode 0700) is the credential: who can connect is the operator, or a hook
+//! of a repository, which is why [`guard`] stands before the server. It has threads of its own, so that it answers while
+//! the public front is full or draining. Only pages are served here; a repository's address is answered with a sentence.
 
+mod guard;
+
+use self::guard::Guard;
 use super::app::App;
 use super::message::Response;
 use super::refusal::Refusal;
 use super::route::{self, Target};
 use crate::config::CONTROL_SOCKET;
+use crate::sys::private::PrivateAddress;
 use crate::sys::stop::Level;
 use crate::sys::thread;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,9 +29,13 @@ use tiny_http::{Header, Request, Server, StatusCode};
 /// The pause before the server is rebuilt after it failed to receive.
 const REBUILD_PAUSE: Duration = Duration::from_secs(1);
 
+/// The name that the server's own socket has before it listens, in the data directory.
+const SERVER_SOCKET: &str = "control.new";
+
 /// The running door.
 pub struct Control {
     shared: Arc<Shared>,
+    guard: Guard,
     thread: JoinHandle<()>,
 }
 
@@ -35,8 +43,24 @@ struct Shared {
     app: Arc<App>,
     socket: PathBuf,
     /// `None` while it is being rebuilt.
-    server: Mutex<Option<Arc<Server>>>,
+    inner: Mutex<Option<Arc<Inner>>>,
     closing: AtomicBool,
+}
+
+/// The server and the only way to it. The server goes first: it is told to end, and then woken to see it.
+struct Inner {
+    server: Server,
+    wake: Wake,
+}
+
+/// Wakes the server's accepting thread when it goes. `tiny_http` tries that itself, by a name that is no more.
+struct Wake(PrivateAddress);
+
+impl Drop for Wake {
+    fn drop(&mut self) {
+        // Refused where the thread has ended before.
+        let _ = self.0.connect();
+    }
 }
 
 impl std::fmt::Debug for Control {
@@ -54,26 +78,36 @@ impl Control {
     /// When the socket cannot be made or a thread cannot be started.
     pub fn start(app: Arc<App>) -> io::Result<Self> {
         let socket = app.settings.data_dir.join(CONTROL_SOCKET);
-        let server = Mutex::new(Some(open(&socket)?));
-        let shared = Arc::new(Shared { app, socket, server, closing: AtomicBool::new(false) });
+        let inner = Mutex::new(Some(open_inner(&app)?));
+        let stop = app.stop.clone();
+        let listener = open(&socket)?;
+        let shared = Arc::new(Shared { app, socket, inner, closing: AtomicBool::new(false) });
+        let guard = {
+            let shared = Arc::clone(&shared);
+            Guard::start(listener, Arc::new(move || shared.connect()), stop)?
+        };
         let thread = {
             let shared = Arc::clone(&shared);
             thread::spawn("control", move || shared.answer_all())?
         };
-        Ok(Self { shared, thread })
+        Ok(Self { shared, guard, thread })
     }
 
-    /// Whether the thread has ended, which only a panic can bring about before [`Control::close`].
+    /// Whether one of the threads has ended, which only a panic can bring about before [`Control::close`].
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        self.thread.is_finished()
+        self.thread.is_finished() || self.guard.has_ended()
     }
 
     /// Answers no more and removes the socket.
     pub fn close(self) {
+        // Who cannot remove it now replaces it at the next start.
+        let _ = fs::remove_file(&self.shared.socket);
+        // Calls that have come in are answered before the server ends.
+        self.guard.close();
         self.shared.closing.store(true, Ordering::Relaxed);
-        if let Some(server) = &*self.shared.server() {
-            server.unblock();
+        if let Some(inner) = &*self.shared.inner() {
+            inner.server.unblock();
         }
         if self.thread.join().is_err() {
             log::error!("the thread control has panicked");
@@ -82,14 +116,21 @@ impl Control {
 }
 
 impl Shared {
-    fn server(&self) -> MutexGuard<'_, Option<Arc<Server>>> {
-        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    fn inner(&self) -> MutexGuard<'_, Option<Arc<Inner>>> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connect(&self) -> io::Result<UnixStream> {
+        match &*self.inner() {
+            Some(inner) => inner.wake.0.connect(),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 
     fn answer_all(&self) {
         while !self.closing.load(Ordering::Relaxed) {
-            let server = self.server().clone();
-            match server.map_or_else(|| Err(io::ErrorKind::NotConnected.into()), |server| server.recv()) {
+            let inner = self.inner().clone();
+            match inner.map_or_else(|| Err(io::ErrorKind::NotConnected.into()), |inner| inner.server.recv()) {
                 Ok(request) => self.answer(request),
                 Err(_) if self.closing.load(Ordering::Relaxed) => return,
                 Err(error) => self.rebuild(&error),
@@ -114,29 +155,34 @@ impl Shared {
         }
     }
 
-    /// `tiny_http` stops accepting for good after one failed accept, and a server of its removes the socket's file when
-    /// it goes: so the old one goes first.
+    /// `tiny_http` stops accepting for good after one failed accept.
     fn rebuild(&self, error: &io::Error) {
-        log::warn!("control: receiving on {}: {error}; the socket is opened again", self.socket.display());
-        drop(self.server().take());
+        log::warn!("control: receiving a request: {error}; the server is built again");
+        drop(self.inner().take());
         if !self.app.stop.sleep(REBUILD_PAUSE, Level::Killing) {
             return;
         }
-        match open(&self.socket) {
-            Ok(server) => *self.server() = Some(server),
-            Err(error) => log::warn!("control: opening {}: {error}", self.socket.display()),
+        match open_inner(&self.app) {
+            Ok(inner) => *self.inner() = Some(inner),
+            Err(error) => log::warn!("control: building the server: {error}"),
         }
     }
 }
 
-fn open(socket: &Path) -> io::Result<Arc<Server>> {
+fn open_inner(app: &App) -> io::Result<Arc<Inner>> {
+    let (listener, address) = PrivateAddress::listen(&app.settings.data_dir.join(SERVER_SOCKET))?;
+    let server = Server::from_listener(listener, None).map_err(io::Error::other)?;
+    Ok(Arc::new(Inner { server, wake: Wake(address) }))
+}
+
+fn open(socket: &Path) -> io::Result<UnixListener> {
     match fs::remove_file(socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
     let listener = UnixListener::bind(socket)?;
     fs::set_permissions(socket, Permissions::from_mode(0o600))?;
-    Server::from_listener(listener, None).map(Arc::new).map_err(io::Error::other)
+    Ok(listener)
 }
 
 fn translate(response: &Response) -> tiny_http::Response<io::Cursor<Vec<u8>>> {
