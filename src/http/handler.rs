@@ -174,7 +174,8 @@ mod tests {
 
     #[test]
     fn whatever_field_a_proxy_adds_its_clients_are_not_near() {
-        for name in FORWARDING_FIELDS {
+        let common = "x-forwarded-for forwarded via x-real-ip x-forwarded-host x-forwarded-proto";
+        for name in common.split(' ') {
             assert!(!near(Some("127.0.0.1"), false, &[name]), "{name}");
         }
     }
