@@ -29,6 +29,9 @@
 //! | `pour N` | writes N KiB to stdout and exits with 0 |
 //! | `close-stdout` | closes stdout and hangs |
 //! | `orphans N CODE` | leaves N processes behind, every other one outside of its group, and exits with CODE |
+//! | `say TEXT` | writes TEXT, in which `\n` is a line feed and `\1` the byte 1, to stdout; then hangs |
+//! | `real` | is the real git with the same arguments |
+//! | `escape-real` | a grandchild leaves the group with setsid, its output closed; goes on as the real git |
 //! | `trace PID` | attaches to PID like a debugger, and hangs: when PID dies, nobody but this process sees it |
 //!
 //! `ready` as the last word makes it print `ready` on stdout when what is to be set up is set up.
@@ -63,13 +66,28 @@ const PR_SET_PTRACER: i32 = 0x59616d61;
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match behaviour(&args) {
-        Some(words) => behave(&words.iter().map(String::as_str).collect::<Vec<_>>()),
-        None if args.iter().any(|arg| arg == "--version" || arg == "version") => println!("git version 2.47.3"),
-        None => {
-            let error = Command::new("/usr/bin/git").args(&args).exec();
-            eprintln!("fake git: no real git: {error}");
-            exit(127);
+        Some(words) => {
+            note_start();
+            behave(&words.iter().map(String::as_str).collect::<Vec<_>>())
         }
+        None if args.iter().any(|arg| arg == "--version" || arg == "version") => println!("git version 2.47.3"),
+        None => real_git(),
+    }
+}
+
+/// Becomes the git that `PATH` finds.
+fn real_git() -> ! {
+    let error = Command::new("git").args(std::env::args_os().skip(1)).exec();
+    eprintln!("fake git: no real git: {error}");
+    exit(127);
+}
+
+/// Adds a line to `NAME.starts` beside the program, if that file is there: who counts starts makes it.
+fn note_start() {
+    let mut beside = std::env::current_exe().expect("a path").into_os_string();
+    beside.push(".starts");
+    if let Ok(mut file) = fs::OpenOptions::new().append(true).open(beside) {
+        let _ = file.write_all(b"start\n");
     }
 }
 
@@ -193,6 +211,16 @@ fn behave(words: &[&str]) -> ! {
             ready();
             exit(number(code))
         }
+        ["say", words @ ..] => {
+            let text = words.join(" ").replace("\\n", "\n").replace("\\1", "\u{1}");
+            io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()).expect("somebody reads");
+            hang(ready)
+        }
+        ["real"] => real_git(),
+        ["escape-real"] => {
+            escape_silently();
+            real_git()
+        }
         ["trace", pid] => {
             let answer = unsafe { ptrace(PTRACE_SEIZE, number(pid), null_mut(), null_mut()) };
             assert_eq!(answer, 0, "cannot trace {pid}: {}", io::Error::last_os_error());
@@ -244,6 +272,23 @@ fn escape(is_stubborn: bool) {
             unsafe { setsid() };
             if is_stubborn {
                 ignore_term();
+            }
+            drop(writer);
+            hang(|| ())
+        });
+    });
+    await_end(reader);
+}
+
+/// The same, and stubborn, but it holds no pipe of ours: nobody learns from an end of file that it lives on.
+fn escape_silently() {
+    let (reader, writer) = io::pipe().expect("a pipe");
+    child(move || {
+        child(move || {
+            unsafe { setsid() };
+            ignore_term();
+            for fd in 0..3 {
+                unsafe { close(fd) };
             }
             drop(writer);
             hang(|| ())
