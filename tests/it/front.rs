@@ -54,8 +54,7 @@ fn every_thread_has_a_name_of_the_thread_map() {
         "upkeep-",
         "sweeper",
         "control",
-        "signals",
-        "watchdog",
+        "caller",
     ];
     for name in &names {
         assert!(known.iter().any(|prefix| name.starts_with(prefix)), "a thread called {name}: {names:?}");

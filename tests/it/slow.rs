@@ -130,7 +130,8 @@ fn the_accept_loop_survives_running_out_of_descriptors_without_spinning() {
     let mut held = Vec::new();
     eventually(HANG, "the gate is out of descriptors", || {
         held.extend(Wire::try_tcp(gate.address()));
-        procfs::descriptors(gate.pid()).len() as u64 >= starved
+        // The reserve and whoever is being turned away come and go.
+        procfs::descriptors(gate.pid()).len() as u64 + 3 >= starved
     });
     held.extend((0..10).flat_map(|_| Wire::try_tcp(gate.address())));
     let before = procfs::cpu_ticks(gate.pid());
