@@ -507,10 +507,12 @@ mod tests {
     }
 
     #[test]
-    fn maintenance_may_leave_any_lock() {
+    fn maintenance_may_leave_any_lock_but_writes_nothing_into_those_of_refs() {
         let bare = Bare::new();
         let locks = ["gc.pid", "logs/refs/heads/x.lock", "objects/maintenance.lock", "refs/heads/x.lock"];
         locks.iter().for_each(|name| bare.write(name, "any"));
+        bare.write("refs/heads/x.lock", "");
+        bare.write("refs/heads/foreign.lock", "any");
         bare.write("config.lock", "");
         assert_eq!(bare.sweep(long_ago(), &Footprint::of_maintenance()), locks);
         assert!(bare.sweep(long_ago(), &Footprint::default()).is_empty());

@@ -107,7 +107,8 @@ pub(crate) const TRACES: [Trace; 25] = [
     ),
     trace(Place::Common("objects/pack"), Name::Suffix(".lock"), Content::Any, &[By::Maintenance]),
     trace(Place::Common("objects/pack"), Name::Prefix(".tmp-"), Content::Any, &[By::Maintenance]),
-    trace(Place::Tree("refs"), Name::Suffix(".lock"), Content::Any, &[By::Maintenance]),
+    // Packing refs locks those that it prunes, and writes nothing into the locks: one with content is another writer's.
+    trace(Place::Tree("refs"), Name::Suffix(".lock"), Content::Empty, &[By::Maintenance]),
     trace(Place::Tree("logs"), Name::Suffix(".lock"), Content::Any, &[By::Maintenance]),
 ];
 

@@ -62,15 +62,11 @@ fn a_gate_killed_during_twenty_pushes_starts_again_clean() {
     assert!(!left.is_empty(), "no child of the killed gate lives on: the crash came too late");
     let outcomes: Vec<bool> = running.into_iter().map(|push| push.finish(HANG).status.success()).collect();
 
-    // Another writer of the same repository is at work when the gate comes back.
-    let repository = place.repo("demo.git");
-    let foreign = ["refs/heads/foreign.lock", "config.lock"].map(|name| repository.join(name));
-    foreign.iter().for_each(|lock| fs::write(lock, "held by another").unwrap());
-
+    let foreign = lock_as_another(&place);
     let gate = setup.start();
     let left: Vec<_> = survivors(&place).into_iter().filter(|process| process.parent != gate.pid()).collect();
     assert!(left.is_empty(), "survivors: {}", listing(&left));
-    assert_eq!(repo::leftovers(&place.root()), sorted(&foreign));
+    assert_eq!(repo::leftovers(&place.root()), foreign);
     assert!(is_empty(&place.data().join("tmp")), "spooled bodies are left");
     served.git(&["fsck", "--strict"]).ok();
 
@@ -88,14 +84,38 @@ fn a_gate_killed_during_twenty_pushes_starts_again_clean() {
     gate.stop();
 }
 
-fn sorted(paths: &[std::path::PathBuf]) -> Vec<String> {
-    let mut names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-    names.sort();
-    names
+/// Another writer of the same repository is at work when the gate comes back: its locks, sorted.
+fn lock_as_another(place: &Place) -> Vec<String> {
+    let locks = ["config.lock", "refs/heads/foreign.lock"].map(|name| place.repo("demo.git").join(name));
+    locks.iter().for_each(|lock| fs::write(lock, "held by another").unwrap());
+    locks.map(|lock| lock.display().to_string()).into()
 }
 
 fn is_empty(directory: &Path) -> bool {
     fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+#[test]
+fn a_gate_killed_during_maintenance_starts_again_clean() {
+    let place = Place::new();
+    place.user("alice", "pusher");
+    let served = repo::history(&place, "demo.git");
+    repo::hang_in_maintenance(&place, "demo.git");
+    let mut gate = place.gate().start();
+    let clone = place.client().cloned(&[], &gate.url_as("alice", "demo"), &place.work("clone"));
+    clone.commit("a", b"a", "a");
+    clone.git(&["push", "origin", "HEAD"]).ok();
+    eventually(HANG, "maintenance hangs", || !gate.running("sleep").is_empty());
+    gate.crash();
+    assert!(!survivors(&place).is_empty(), "maintenance did not survive the gate");
+    assert!(!repo::leftovers(&place.root()).is_empty(), "there is no lock to clean");
+    let foreign = lock_as_another(&place);
+    let gate = place.gate().start();
+    assert!(survivors(&place).is_empty(), "survivors: {}", listing(&survivors(&place)));
+    assert_eq!(repo::leftovers(&place.root()), foreign);
+    let tip = clone.commit("a", b"b", "b");
+    clone.git(&["push", &gate.url_as("alice", "demo"), "HEAD"]).ok();
+    assert_eq!(served.oid("main"), tip);
 }
 
 #[test]

@@ -90,10 +90,12 @@ fn a_request_that_waits_too_long_in_the_queue_is_told_which_limit_it_was() {
     let fake = FakeGit::new(&place);
     let gate = narrow(&place, &fake).text("git.queue_wait", "1s").start();
     fake.when("upload-pack", "ignore");
-    let _hung = fill(&gate, &tip).remove(0);
+    let version = [("Git-Protocol", "version=2")];
+    let mut hung = gate.wire();
+    hung.send(http::post("demo", "git-upload-pack", &version, &pkt::fetch(&tip)));
+    eventually(HANG, "one clone runs", || gate.leaders("upload-pack").len() == 1);
     let start = Instant::now();
-    let answer =
-        gate.wire().post("demo", "git-upload-pack", &[("Git-Protocol", "version=2")], &pkt::fetch(&tip));
+    let answer = gate.wire().post("demo", "git-upload-pack", &version, &pkt::fetch(&tip));
     assert_eq!(answer.status, 503, "{}", answer.text());
     assert!(answer.header("retry-after").is_some(), "{:?}", answer.headers);
     assert!(answer.text().contains("queue_wait"), "{}", answer.text());

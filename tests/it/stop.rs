@@ -3,13 +3,14 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::support::gate::{Gate, listing};
 use crate::support::http::{self, Wire};
 use crate::support::misbehaving::FakeGit;
 use crate::support::place::Place;
-use crate::support::{HANG, Random, SLACK, eventually, pkt, procfs, repo};
+use crate::support::{HANG, Random, SLACK, eventually, obtain, pkt, procfs, repo};
 
 /// The port can be bound again and nothing of the gate works on.
 #[track_caller]
@@ -213,5 +214,26 @@ fn a_stop_while_clients_push_leaves_each_ref_old_or_new() {
         assert!(landed || !reported, "push {number} was reported and is not there");
     }
     served.git(&["fsck", "--strict"]).ok();
+    assert_gone(&place, gate.address());
+}
+
+#[test]
+fn maintenance_under_way_is_ended_and_leaves_no_lock() {
+    let place = Place::new();
+    place.user("alice", "pusher");
+    repo::history(&place, "demo.git");
+    repo::hang_in_maintenance(&place, "demo.git");
+    let mut gate = place.gate().text("limits.drain", "1s").text("git.kill_grace", "1s").start();
+    let clone = place.client().cloned(&[], &gate.url_as("alice", "demo"), &place.work("clone"));
+    clone.commit("a", b"a", "a");
+    clone.git(&["push", "origin", "HEAD"]).ok();
+    let hook = obtain(HANG, "maintenance hangs", || gate.running("sleep").pop());
+    assert!(!repo::leftovers(&place.root()).is_empty(), "there is no lock to clean");
+    // Nobody of the group may tidy up after itself.
+    for process in gate.descendants().into_iter().filter(|process| process.pid != hook.pid) {
+        kill(Pid::from_raw(process.pid), Signal::SIGSTOP).unwrap();
+    }
+    gate.signal(Signal::SIGTERM);
+    assert_eq!(gate.exit(HANG).code(), Some(0));
     assert_gone(&place, gate.address());
 }

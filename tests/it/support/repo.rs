@@ -124,6 +124,20 @@ pub(crate) fn hook(place: &Place, repository: &str, name: &str, script: &str) {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
+/// Makes the maintenance after the next push of `name` hang until it is ended: a git of ours that nobody waits for.
+#[track_caller]
+pub(crate) fn hang_in_maintenance(place: &Place, name: &str) {
+    let repository = place.client().at(&place.repo(name));
+    repository.git(&["config", "gc.auto", "1"]).ok();
+    // `gc --auto` counts the loose objects of this one directory (gc.auto in git-config(1), builtin/gc.c).
+    let loose = place.repo(name).join("objects/17");
+    fs::create_dir_all(&loose).unwrap();
+    for number in 0..8 {
+        fs::write(loose.join(format!("{number:038}")), "").unwrap();
+    }
+    hook(place, name, "pre-auto-gc", "exec sleep 1000");
+}
+
 /// Files below `directory` that git leaves when it is killed, in any repository: locks and temporary objects.
 pub(crate) fn leftovers(directory: &Path) -> Vec<String> {
     let mut found = Vec::new();
