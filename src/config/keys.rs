@@ -1,5 +1,6 @@
 //! The table of all keys: name, kind, and the field that each one sets.
 
+use super::gate::{Approval, OnDisconnect, Word};
 use super::{ListenAddr, Settings};
 use crate::model::net::Proxy;
 use crate::model::units;
@@ -9,6 +10,8 @@ use std::time::Duration;
 
 /// The most connections, queued requests and ref updates that can be asked for: beyond it memory is the limit.
 const COUNT_MAX: usize = 1_000_000;
+/// The most attempts at passing a push on: with their growing pauses they fill more than a day.
+const ATTEMPTS_MAX: usize = 20;
 /// The most workers of a lane: each is a thread and a git.
 const WORKERS_MAX: usize = 1024;
 
@@ -39,6 +42,8 @@ enum Field {
     Url(fn(&mut Settings) -> &mut Option<String>),
     Listen(fn(&mut Settings) -> &mut Vec<ListenAddr>),
     Proxies(fn(&mut Settings) -> &mut Vec<Proxy>),
+    Approval(fn(&mut Settings) -> &mut Approval),
+    OnDisconnect(fn(&mut Settings) -> &mut OnDisconnect),
 }
 
 /// Every key, in the order in which they are printed: those without a section first, then section by section.
@@ -61,6 +66,7 @@ pub(super) const KEYS: &[Key] = &[
     Key { path: "limits.commands_max",      field: Field::Count(COUNT_MAX, |s| &mut s.limits.commands_max) },
     Key { path: "limits.request_bytes_max", field: Field::Size(|s| &mut s.limits.request_bytes_max) },
     Key { path: "limits.disk_floor",        field: Field::Size(|s| &mut s.limits.disk_floor) },
+    Key { path: "limits.held_pushes",       field: Field::Count(COUNT_MAX, |s| &mut s.limits.held_pushes) },
     Key { path: "limits.drain",             field: Field::Duration(|s| &mut s.limits.drain) },
     Key { path: "git.program",              field: Field::Program(|s| &mut s.git.program) },
     Key { path: "git.read_workers",         field: Field::Count(WORKERS_MAX, |s| &mut s.git.read_workers) },
@@ -73,6 +79,12 @@ pub(super) const KEYS: &[Key] = &[
     Key { path: "git.write_deadline",       field: Field::Duration(|s| &mut s.git.write_deadline) },
     Key { path: "git.kill_grace",           field: Field::Duration(|s| &mut s.git.kill_grace) },
     Key { path: "git.memory",               field: Field::Memory(|s| &mut s.git.memory) },
+    Key { path: "gate.approval",            field: Field::Approval(|s| &mut s.gate.approval) },
+    Key { path: "gate.approval_timeout",    field: Field::Duration(|s| &mut s.gate.approval_timeout) },
+    Key { path: "gate.on_disconnect",       field: Field::OnDisconnect(|s| &mut s.gate.on_disconnect) },
+    Key { path: "gate.forward_deadline",    field: Field::Duration(|s| &mut s.gate.forward_deadline) },
+    Key { path: "gate.forward_attempts",    field: Field::Count(ATTEMPTS_MAX, |s| &mut s.gate.forward_attempts) },
+    Key { path: "gate.failed_keep",         field: Field::Duration(|s| &mut s.gate.failed_keep) },
     Key { path: "sweeper.orphans",          field: Field::Duration(|s| &mut s.sweeper.orphans) },
     Key { path: "sweeper.leftovers",        field: Field::Duration(|s| &mut s.sweeper.leftovers) },
     Key { path: "sweeper.tokens",           field: Field::Duration(|s| &mut s.sweeper.tokens) },
@@ -83,14 +95,11 @@ pub(super) const KEYS: &[Key] = &[
 /// ignored: whoever writes them relies on them.
 pub(super) const LATER: &[(&str, &str)] = &[
     ("upstream", "mirror upstream repositories"),
-    ("gate", "hold pushes for review"),
     ("checks", "check the content of pushes"),
     ("fleet", "talk to other gates"),
     ("peer", "talk to other gates"),
     ("webhook", "send webhooks"),
-    ("limits.held_pushes", "hold pushes for review"),
     ("limits.sse", "publish events"),
-    ("rule.self_certify", "hold pushes for review"),
 ];
 
 /// A value as it was written, before its key says what it must be.
@@ -163,6 +172,8 @@ impl Key {
             Field::Url(field) => *field(settings) = Some(parsed(written, URL_FORM, parse_url)?),
             Field::Listen(field) => *field(settings) = parsed_list(written, LISTEN_FORM, ListenAddr::parse)?,
             Field::Proxies(field) => *field(settings) = proxies(written)?,
+            Field::Approval(field) => *field(settings) = word(written)?,
+            Field::OnDisconnect(field) => *field(settings) = word(written)?,
         }
         Ok(())
     }
@@ -182,6 +193,8 @@ impl Key {
             Field::Url(field) => quoted(field(settings).as_ref()?),
             Field::Listen(field) => quoted_list(field(settings)),
             Field::Proxies(field) => quoted_list(field(settings)),
+            Field::Approval(field) => quoted(field(settings).word()),
+            Field::OnDisconnect(field) => quoted(field(settings).word()),
         })
     }
 }
@@ -233,6 +246,10 @@ fn count(written: &Written, most: usize) -> Result<usize, String> {
     number
         .filter(|number| (1..=most).contains(number))
         .ok_or_else(|| format!("must be a whole number from 1 to {most}"))
+}
+
+fn word<W: Word>(written: &Written) -> Result<W, String> {
+    W::parse(written.text().ok_or("must be a word, in quotes")?)
 }
 
 fn flag(written: &Written) -> Result<bool, String> {

@@ -6,6 +6,7 @@
 
 pub mod environment;
 mod file;
+pub mod gate;
 mod keys;
 mod listen;
 mod places;
@@ -13,6 +14,7 @@ mod print;
 mod rules;
 
 pub use environment::{Environment, Systemd};
+pub use gate::{Approval, GateSettings, OnDisconnect};
 pub use listen::{ListenAddr, ListenError};
 
 use crate::model::access::{Pushers, Rule, Rules};
@@ -50,6 +52,8 @@ pub struct Settings {
     pub limits: Limits,
     /// What bounds git.
     pub git: GitSettings,
+    /// How pushes are held and passed on.
+    pub gate: GateSettings,
     /// How often the sweeper's jobs run.
     pub sweeper: SweeperSettings,
     /// Who may read and push what.
@@ -77,6 +81,8 @@ pub struct Limits {
     pub request_bytes_max: u64,
     /// Free bytes on the disk below which pushes, and requests that do not fit memory, are refused.
     pub disk_floor: u64,
+    /// Pushes that may wait for a reviewer at a time.
+    pub held_pushes: usize,
     /// How long work in flight may go on when the gate stops.
     pub drain: Duration,
 }
@@ -304,6 +310,7 @@ impl Settings {
             anonymous_push: false,
             limits: Limits::default(),
             git: GitSettings::for_cores(cores),
+            gate: GateSettings::default(),
             sweeper: SweeperSettings::default(),
             rules: Rules::default(),
         }
@@ -408,6 +415,7 @@ impl Default for Limits {
             commands_max: 1000,
             request_bytes_max: 16 << 20,
             disk_floor: 1 << 30,
+            held_pushes: 1000,
             drain: Duration::from_secs(20),
         }
     }

@@ -1,11 +1,11 @@
 //! `[[rule]]`: a table of the file becomes a rule of the model, and back.
 
 use super::keys::{Written, quoted, quoted_list};
-use crate::model::access::{Pattern, Pushers, Readers, Rule, RuleError, Rules};
+use crate::model::access::{Grantee, Pattern, Pushers, Readers, Rule, RuleError, Rules};
 use std::fmt::Write;
 
 /// The keys of a rule, for people.
-pub(super) const NAMES: &str = "repos, read, push";
+pub(super) const NAMES: &str = "repos, read, push, self_certify";
 
 /// A rule in the making. What is left out is as it would be without any rule.
 #[derive(Debug, Default)]
@@ -13,6 +13,7 @@ pub(super) struct RuleDraft {
     repos: Option<Pattern>,
     read: Option<Readers>,
     push: Option<Pushers>,
+    self_certify: Vec<Grantee>,
 }
 
 impl RuleDraft {
@@ -22,6 +23,7 @@ impl RuleDraft {
             "repos" => text(written).and_then(Pattern::parse).map(|repos| self.repos = Some(repos)),
             "read" => readers(written).map(|read| self.read = Some(read)),
             "push" => pushers(written).map(|push| self.push = Some(push)),
+            "self_certify" => grantees(written).map(|list| self.self_certify = list),
             _ => return None,
         };
         Some(result.map_err(|error| error.to_string()))
@@ -38,7 +40,12 @@ impl RuleDraft {
     pub(super) fn finish(self) -> Option<Rule> {
         let read = self.read.unwrap_or(Readers::Anyone);
         let others = if read == Readers::Nobody { Pushers::Nobody } else { Pushers::Users };
-        Some(Rule { repos: self.repos?, read, push: self.push.unwrap_or(others) })
+        Some(Rule {
+            repos: self.repos?,
+            read,
+            push: self.push.unwrap_or(others),
+            self_certify: self.self_certify,
+        })
     }
 }
 
@@ -57,6 +64,14 @@ fn pushers(written: &Written) -> Result<Pushers, RuleError> {
     }
 }
 
+fn grantees(written: &Written) -> Result<Vec<Grantee>, RuleError> {
+    let list = written.list().ok_or(RuleError::NotAList)?;
+    match Pushers::parse_list(list.iter().map(text).collect::<Result<Vec<_>, _>>()?)? {
+        Pushers::Listed(list) => Ok(list),
+        Pushers::Anyone | Pushers::Users | Pushers::Nobody => Err(RuleError::NotAList),
+    }
+}
+
 /// The rules as TOML.
 pub(super) fn to_toml(rules: &Rules) -> String {
     let mut toml = String::new();
@@ -70,6 +85,9 @@ pub(super) fn to_toml(rules: &Rules) -> String {
         let (repos, read) = (quoted(rule.repos.as_str()), quoted(rule.read.as_str()));
         // Writing to a String cannot fail.
         let _ = write!(toml, "\n[[rule]]\nrepos = {repos}\nread = {read}\npush = {push}\n");
+        if !rule.self_certify.is_empty() {
+            let _ = writeln!(toml, "self_certify = {}", quoted_list(&rule.self_certify));
+        }
     }
     toml
 }

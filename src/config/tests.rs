@@ -25,6 +25,7 @@ push_bytes_max = "3GiB"
 commands_max = 999
 request_bytes_max = "15MiB"
 disk_floor = "1000B"
+held_pushes = 999
 drain = "250ms"
 
 [git]
@@ -40,6 +41,14 @@ write_deadline = "31m"
 kill_grace = "3s"
 memory = "5GiB"
 
+[gate]
+approval = "required"
+approval_timeout = "31m"
+on_disconnect = "keep"
+forward_deadline = "121s"
+forward_attempts = 6
+failed_keep = "25h"
+
 [sweeper]
 orphans = "2s"
 leftovers = "2h"
@@ -50,6 +59,7 @@ checkpoint = "90s"
 repos = "secret/**"
 read = "users"
 push = ["alice@example.com", "role:reviewer"]
+self_certify = ["alice@example.com"]
 
 [[rule]]
 repos = "{attic,old}/*"
@@ -200,14 +210,11 @@ fn what_is_no_toml_is_told_with_its_line() {
 fn what_this_version_does_not_do_is_refused_with_a_sentence() {
     let later = [
         "[[upstream]]\nname = \"github\"",
-        "[gate]\napproval = \"required\"",
         "[checks]\nsecrets = true",
         "[fleet]\nnode = \"edge-1\"",
         "[[peer]]\nname = \"x\"",
         "[[webhook]]\nurl = \"https://x\"",
-        "[limits]\nheld_pushes = 1000",
         "[limits]\nsse = 256",
-        "[[rule]]\nrepos = \"a\"\nself_certify = [\"alice\"]",
     ];
     for text in later {
         let found = problems(text, &[]);
@@ -215,8 +222,8 @@ fn what_this_version_does_not_do_is_refused_with_a_sentence() {
         assert!(found[0].contains("this version of tidegate does not"), "{found:?}");
     }
     assert!(
-        problems("", &[("TIDEGATE__GATE__APPROVAL", "auto")])[0]
-            .contains("does not hold pushes for review yet")
+        problems("", &[("TIDEGATE__CHECKS__SECRETS", "true")])[0]
+            .contains("does not check the content of pushes yet")
     );
 }
 

@@ -116,6 +116,8 @@ pub struct Rule {
     pub read: Readers,
     /// Who may push to them.
     pub push: Pushers,
+    /// Who may approve his own pushes to them.
+    pub self_certify: Vec<Grantee>,
 }
 
 /// All rules in their order, and what holds where none matches: anyone reads, users push.
@@ -134,6 +136,9 @@ pub enum RuleError {
     /// Something other than a word where readers stand; perhaps a list, as pushers have it.
     #[error("must be \"anyone\", \"users\" or \"nobody\": readers are not listed one by one")]
     ReadWord,
+    /// A word where only a list is taken.
+    #[error("must be a list such as [\"alice\", \"role:reviewer\"]")]
+    NotAList,
     /// Not one of the three words.
     #[error("{0:?} is not allowed here: write \"anyone\", \"users\" or \"nobody\"")]
     Word(String),
@@ -188,6 +193,15 @@ impl Rules {
             Caller::Anonymous => judge_anonymous(read, push, right),
             Caller::User { name, role } => judge_user(read, push, right, name, *role),
         }
+    }
+}
+
+impl Rules {
+    /// Whether the user may approve his own push to `repo`: only a rule that names him says so.
+    #[must_use]
+    pub fn may_self_certify(&self, repo: &RepoName, name: &UserName, role: Role) -> bool {
+        let rule = self.rules.iter().find(|rule| rule.repos.matches(repo));
+        rule.is_some_and(|rule| rule.self_certify.iter().any(|grantee| grantee.covers(name, role)))
     }
 }
 
@@ -273,16 +287,20 @@ impl Pushers {
             Self::Anyone => true,
             Self::Users => role >= Role::Pusher,
             Self::Nobody => false,
-            Self::Listed(list) => list.iter().any(|grantee| match grantee {
-                // As in the database, where no two names differ by case alone.
-                Grantee::User(listed) => listed.as_str().eq_ignore_ascii_case(name.as_str()),
-                Grantee::Role(least) => role >= *least,
-            }),
+            Self::Listed(list) => list.iter().any(|grantee| grantee.covers(name, role)),
         }
     }
 }
 
 impl Grantee {
+    fn covers(&self, name: &UserName, role: Role) -> bool {
+        match self {
+            // As in the database, where no two names differ by case alone.
+            Self::User(listed) => listed.as_str().eq_ignore_ascii_case(name.as_str()),
+            Self::Role(least) => role >= *least,
+        }
+    }
+
     fn parse(entry: &str) -> Result<Self, RuleError> {
         if let Some(role) = entry.strip_prefix(ROLE_PREFIX) {
             return Ok(Self::Role(Role::parse(role)?));
@@ -369,7 +387,12 @@ mod tests {
     }
 
     fn rule(repos: &str, read: &str, push: Pushers) -> Rule {
-        Rule { repos: Pattern::parse(repos).unwrap(), read: Readers::parse(read).unwrap(), push }
+        Rule {
+            repos: Pattern::parse(repos).unwrap(),
+            read: Readers::parse(read).unwrap(),
+            push,
+            self_certify: Vec::new(),
+        }
     }
 
     #[test]
@@ -469,7 +492,7 @@ mod tests {
             let read = [Readers::Anyone, Readers::Users, Readers::Nobody][read];
             let list = Pushers::Listed(vec![Grantee::User(UserName::parse("alice").unwrap())]);
             let push = [Pushers::Anyone, Pushers::Users, Pushers::Nobody, list][push].clone();
-            let rules = Rules::new(vec![Rule { repos: Pattern::parse("**").unwrap(), read, push }], Pushers::Nobody);
+            let rules = Rules::new(vec![Rule { repos: Pattern::parse("**").unwrap(), read, push, self_certify: Vec::new() }], Pushers::Nobody);
             let caller = user(if listed { "alice" } else { "bob" }, Role::ALL[role]);
             for caller in [caller, Caller::Anonymous] {
                 let may_read = rules.judge(&repo("a/b"), Right::Read, &caller);
