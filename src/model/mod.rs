@@ -1,7 +1,9 @@
 //! The nouns: no I/O, no clock, no environment.
 
 pub mod access;
+pub mod block;
 pub mod check;
+pub mod filetype;
 pub mod histogram;
 pub mod name;
 pub mod net;
