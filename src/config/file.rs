@@ -1,9 +1,11 @@
 //! From TOML and variables to the draft, noting every problem with its place.
 
 use super::Draft;
+use super::checks::{self, CommandDraft, ProtectedDraft};
+use super::entry::{self, Entry};
 use super::environment::overridden_key;
-use super::keys::{self, KEYS, LATER, Written};
-use super::rules::{self, RuleDraft};
+use super::keys::{self, LATER, Written};
+use super::rules::RuleDraft;
 use crate::model::access::Rule;
 use std::ffi::OsStr;
 use std::ops::Range;
@@ -11,17 +13,17 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// Where the rules stand.
-const RULE: &str = "rule";
+/// Every list of tables.
+const LISTS: [&str; 3] = [RuleDraft::PATH, ProtectedDraft::PATH, CommandDraft::PATH];
 
 /// A file that is being read: its name and text, for the places of problems.
-struct Source<'a> {
+pub(super) struct Source<'a> {
     name: String,
     text: &'a str,
 }
 
 impl Source<'_> {
-    fn place(&self, span: Range<usize>) -> String {
+    pub(super) fn place(&self, span: Range<usize>) -> String {
         let before = self.text.get(..span.start).unwrap_or_default();
         format!("{}:{}", self.name, 1 + before.matches('\n').count())
     }
@@ -45,9 +47,12 @@ pub(super) fn apply_override(draft: &mut Draft, name: &str, value: &OsStr) {
     let Some(value) = value.to_str() else {
         return draft.problem(name, path, "is not UTF-8");
     };
+    if is_refused(draft, &path) {
+        return draft.problem(name, path, not_yet(CHECKS_DO));
+    }
     match keys::find(&path) {
         Some(key) => set(draft, || name.to_owned(), key, &Written::Variable(value.to_owned())),
-        None if is_section(&path) || path == RULE => {
+        None if is_section(&path) || LISTS.contains(&path.as_str()) => {
             draft.problem(name, path, "only a single value can be overridden, not a whole section");
         }
         None => draft.problem(name, path.as_str(), unknown(&path)),
@@ -62,10 +67,12 @@ fn read_table(draft: &mut Draft, source: &Source<'_>, prefix: &str, table: &DeTa
             format!("{prefix}.{}", name.get_ref())
         };
         let place = || source.place(name.span());
-        if let Some(key) = keys::find(&path) {
+        if is_refused(draft, &path) {
+            draft.problem(place(), path, not_yet(CHECKS_DO));
+        } else if let Some(key) = keys::find(&path) {
             set(draft, || source.place(value.span()), key, &written(value.get_ref()));
-        } else if path == RULE {
-            read_rules(draft, source, value);
+        } else if read_list(draft, source, &path, value) {
+            // What was wrong with its tables was noted one by one.
         } else if is_section(&path) {
             match value.get_ref().as_table() {
                 Some(section) => read_table(draft, source, &path, section),
@@ -88,54 +95,37 @@ fn set(draft: &mut Draft, place: impl Fn() -> String, key: &keys::Key, written: 
     }
 }
 
-fn read_rules(draft: &mut Draft, source: &Source<'_>, value: &Spanned<DeValue<'_>>) {
-    let tables =
-        value.get_ref().as_array().map(|list| list.iter().map(|entry| (entry, entry.get_ref().as_table())));
-    let Some(tables) = tables else {
-        return draft.problem(
-            source.place(value.span()),
-            RULE,
-            "is a list of tables: write [[rule]] above each",
-        );
-    };
-    for (entry, table) in tables {
-        match table {
-            Some(table) => read_rule(draft, source, entry.span(), table),
-            None => draft.problem(
-                source.place(entry.span()),
-                RULE,
-                "is a list of tables: write [[rule]] above each",
-            ),
+/// Reads the list of tables at `path`, if it is one.
+fn read_list(draft: &mut Draft, source: &Source<'_>, path: &str, value: &Spanned<DeValue<'_>>) -> bool {
+    match path {
+        RuleDraft::PATH => {
+            for (place, rule) in entry::read::<RuleDraft>(draft, source, value) {
+                add_rule(draft, place, rule);
+            }
         }
+        ProtectedDraft::PATH => {
+            let entries = entry::read::<ProtectedDraft>(draft, source, value);
+            draft.settings.checks.protected = entries.into_iter().map(|(_, entry)| entry).collect();
+        }
+        CommandDraft::PATH => {
+            let entries = entry::read::<CommandDraft>(draft, source, value);
+            draft.settings.checks.commands = entries.into_iter().map(|(_, entry)| entry).collect();
+        }
+        _ => return false,
     }
+    true
 }
 
-fn read_rule(draft: &mut Draft, source: &Source<'_>, span: Range<usize>, table: &DeTable<'_>) {
-    let mut rule = RuleDraft::default();
-    for (name, value) in table {
-        let path = format!("{RULE}.{}", name.get_ref());
-        match rule.set(name.get_ref(), &written(value.get_ref())) {
-            Some(Ok(())) => {}
-            Some(Err(why)) => draft.problem(source.place(value.span()), path, why),
-            None => draft.problem(source.place(name.span()), path.as_str(), unknown(&path)),
-        }
-    }
-    if rule.grants_in_vain() {
-        draft.problem(
-            source.place(span.clone()),
-            "rule.push",
-            "would hold for nobody: whoever pushes is shown the refs, so also read must let them in",
-        );
-    }
-    match rule.finish() {
-        Some(rule) => add_rule(draft, source.place(span), rule),
-        None if table.contains_key("repos") => {} // It is there and wrong, which was said above.
-        None => draft.problem(
-            source.place(span),
-            "rule.repos",
-            "is missing: a rule says for which repositories it holds",
-        ),
-    }
+/// Whether `path` is in `[checks]`, and that may not be set; see [`checks::ARE_SERVED`].
+fn is_refused(draft: &Draft, path: &str) -> bool {
+    !draft.takes_checks && (path == checks::SECTION || is_below(path, checks::SECTION))
+}
+
+/// What a version without checks does not do.
+const CHECKS_DO: &str = "check the content of pushes";
+
+fn not_yet(what: &str) -> String {
+    format!("this version of tidegate does not {what} yet: remove the key")
 }
 
 /// Puts the rule behind those that are there, if it is ever its turn.
@@ -145,7 +135,7 @@ fn add_rule(draft: &mut Draft, place: String, rule: Rule) {
             "is never asked: the first rule that matches decides, and one with repos = {:?} stands before this one",
             earlier.repos.as_str()
         );
-        draft.problem(place, RULE, why);
+        draft.problem(place, RuleDraft::PATH, why);
     }
     draft.rules.push(rule);
 }
@@ -154,39 +144,51 @@ fn add_rule(draft: &mut Draft, place: String, rule: Rule) {
 fn unknown(path: &str) -> String {
     let later = LATER.iter().find(|(later, _)| path == *later || is_below(path, later));
     if let Some((_, what)) = later {
-        return format!("this version of tidegate does not {what} yet: remove the key");
+        return not_yet(what);
     }
     let section = keys::section(path);
     match section {
-        RULE => format!("is no key of a rule: the keys are {}", rules::NAMES),
         "" => format!(
             "is no key: those at the top are {}, and the sections are {}",
-            keys::names_in(""),
+            names_in("").collect::<Vec<_>>().join(", "),
             sections()
         ),
         _ if is_section(section) => {
-            format!("is no key: those of [{section}] are {}", keys::names_in(section))
+            let names: Vec<_> = names_in(section).collect();
+            format!("is no key: those of [{section}] are {}", names.join(", "))
         }
         _ => format!("is no key, and there is no section [{section}]: the sections are {}", sections()),
     }
 }
 
+/// The keys of a section and of those below it, for people; at the top only those without a section.
+fn names_in(section: &str) -> impl Iterator<Item = &'static str> {
+    let paths = keys::all().map(|key| key.path).chain(LISTS);
+    let prefix = if section.is_empty() { String::new() } else { format!("{section}.") };
+    let names = paths.filter_map(move |path| path.strip_prefix(&prefix));
+    let is_top = section.is_empty();
+    names.filter(move |name| !is_top || (!name.contains('.') && !LISTS.contains(name)))
+}
+
 fn sections() -> String {
+    let served = keys::all().filter(|key| checks::ARE_SERVED || !keys::is_of_checks(key));
     let mut names: Vec<_> =
-        KEYS.iter().map(|key| keys::section(key.path)).filter(|name| !name.is_empty()).collect();
+        served.map(|key| keys::section(key.path)).filter(|name| !name.is_empty()).collect();
     names.dedup();
     names.iter().map(|name| format!("[{name}], ")).collect::<String>() + "[[rule]]"
 }
 
 fn is_section(path: &str) -> bool {
-    KEYS.iter().any(|key| keys::section(key.path) == path && !path.is_empty())
+    let mut paths = keys::all().map(|key| key.path).chain(LISTS);
+    !path.is_empty() && paths.any(|key| keys::section(key) == path)
 }
 
 fn is_below(path: &str, parent: &str) -> bool {
     path.strip_prefix(parent).is_some_and(|rest| rest.starts_with('.'))
 }
 
-fn written(value: &DeValue<'_>) -> Written {
+/// A value of the file before its key says what it must be.
+pub(super) fn written(value: &DeValue<'_>) -> Written {
     match value {
         DeValue::String(text) => Written::Text(text.to_string()),
         DeValue::Integer(number) => {

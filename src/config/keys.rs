@@ -1,7 +1,9 @@
 //! The table of all keys: name, kind, and the field that each one sets.
 
 use super::gate::{Approval, OnDisconnect, Word};
-use super::{ListenAddr, Settings};
+use super::{ListenAddr, Settings, checks};
+use crate::model::block::{Domain, LocalGlob, Needle, PathGlob};
+use crate::model::filetype::FileType;
 use crate::model::net::Proxy;
 use crate::model::units;
 use std::fmt::Display;
@@ -44,6 +46,13 @@ enum Field {
     Proxies(fn(&mut Settings) -> &mut Vec<Proxy>),
     Approval(fn(&mut Settings) -> &mut Approval),
     OnDisconnect(fn(&mut Settings) -> &mut OnDisconnect),
+    OptionalSize(fn(&mut Settings) -> &mut Option<u64>),
+    Literals(fn(&mut Settings) -> &mut Vec<Needle>),
+    Patterns(fn(&mut Settings) -> &mut Vec<Needle>),
+    Paths(fn(&mut Settings) -> &mut Vec<PathGlob>),
+    Domains(fn(&mut Settings) -> &mut Vec<Domain>),
+    Locals(fn(&mut Settings) -> &mut Vec<LocalGlob>),
+    FileTypes(fn(&mut Settings) -> &mut Vec<FileType>),
 }
 
 /// Every key, in the order in which they are printed: those without a section first, then section by section.
@@ -91,11 +100,27 @@ pub(super) const KEYS: &[Key] = &[
     Key { path: "sweeper.checkpoint",       field: Field::Duration(|s| &mut s.sweeper.checkpoint) },
 ];
 
+/// The keys of `[checks]`, a table of its own because they hold from the next push on, as rules do.
+#[rustfmt::skip]
+pub(super) const CHECK_KEYS: &[Key] = &[
+    Key { path: "checks.secrets",                   field: Field::Flag(|s| &mut s.checks.secrets) },
+    Key { path: "checks.email.domains",             field: Field::Domains(|s| &mut s.checks.email.domains) },
+    Key { path: "checks.email.block_local",         field: Field::Locals(|s| &mut s.checks.email.block_local) },
+    Key { path: "checks.message.block",             field: Field::Literals(|s| &mut s.checks.message.block) },
+    Key { path: "checks.message.block_patterns",    field: Field::Patterns(|s| &mut s.checks.message.block_patterns) },
+    Key { path: "checks.paths.block",               field: Field::Paths(|s| &mut s.checks.paths) },
+    Key { path: "checks.blobs.size_max",            field: Field::OptionalSize(|s| &mut s.checks.blobs.size_max) },
+    Key { path: "checks.blobs.block_types",         field: Field::FileTypes(|s| &mut s.checks.blobs.block_types) },
+    Key { path: "checks.content.block",             field: Field::Literals(|s| &mut s.checks.content.block) },
+    Key { path: "checks.content.block_patterns",    field: Field::Patterns(|s| &mut s.checks.content.block_patterns) },
+    Key { path: "checks.signature.required",        field: Field::Flag(|s| &mut s.checks.signature.required) },
+    Key { path: "checks.signature.allowed_signers", field: Field::OptionalPath(|s| &mut s.checks.signature.allowed_signers) },
+];
+
 /// Keys that the design has and this version does not, with what is missing. They are refused rather than
 /// ignored: whoever writes them relies on them.
 pub(super) const LATER: &[(&str, &str)] = &[
     ("upstream", "mirror upstream repositories"),
-    ("checks", "check the content of pushes"),
     ("fleet", "talk to other gates"),
     ("peer", "talk to other gates"),
     ("webhook", "send webhooks"),
@@ -139,19 +164,22 @@ impl Written {
 
 /// The row for the key at `path`.
 pub(super) fn find(path: &str) -> Option<&'static Key> {
-    KEYS.iter().find(|key| key.path == path)
+    all().find(|key| key.path == path)
+}
+
+/// Every row of both tables.
+pub(super) fn all() -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().chain(CHECK_KEYS)
+}
+
+/// Whether a row is one of `[checks]`.
+pub(super) fn is_of_checks(key: &Key) -> bool {
+    key.path.starts_with(checks::SECTION)
 }
 
 /// The part of `path` before its last dot: the section it belongs to, empty at the top.
 pub(super) fn section(path: &str) -> &str {
     path.rsplit_once('.').map_or("", |(section, _)| section)
-}
-
-/// The names of the keys in `section`, for people.
-pub(super) fn names_in(section_name: &str) -> String {
-    let keys = KEYS.iter().filter(|key| section(key.path) == section_name);
-    let names: Vec<_> = keys.map(|key| key.path.rsplit('.').next().unwrap_or(key.path)).collect();
-    names.join(", ")
 }
 
 impl Key {
@@ -174,6 +202,15 @@ impl Key {
             Field::Proxies(field) => *field(settings) = proxies(written)?,
             Field::Approval(field) => *field(settings) = word(written)?,
             Field::OnDisconnect(field) => *field(settings) = word(written)?,
+            Field::OptionalSize(field) => {
+                *field(settings) = Some(parsed(written, units::SIZE_FORM, units::parse_size)?);
+            }
+            Field::Literals(field) => *field(settings) = texts(written, Needle::literal)?,
+            Field::Patterns(field) => *field(settings) = texts(written, Needle::pattern)?,
+            Field::Paths(field) => *field(settings) = texts(written, PathGlob::parse)?,
+            Field::Domains(field) => *field(settings) = texts(written, Domain::parse)?,
+            Field::Locals(field) => *field(settings) = texts(written, LocalGlob::parse)?,
+            Field::FileTypes(field) => *field(settings) = texts(written, FileType::parse)?,
         }
         Ok(())
     }
@@ -195,6 +232,12 @@ impl Key {
             Field::Proxies(field) => quoted_list(field(settings)),
             Field::Approval(field) => quoted(field(settings).word()),
             Field::OnDisconnect(field) => quoted(field(settings).word()),
+            Field::OptionalSize(field) => quoted(units::format_size((*field(settings))?)),
+            Field::Literals(field) | Field::Patterns(field) => quoted_list(field(settings)),
+            Field::Paths(field) => quoted_list(field(settings)),
+            Field::Domains(field) => quoted_list(field(settings)),
+            Field::Locals(field) => quoted_list(field(settings)),
+            Field::FileTypes(field) => quoted_list(field(settings)),
         })
     }
 }
@@ -205,8 +248,13 @@ const URL_FORM: &str = "an address such as \"https://git.example.com\"";
 const LISTEN_FORM: &str =
     "an address to listen at such as \"127.0.0.1:8418\" or \"unix:/path\", or a list of them";
 const PROXIES_FORM: &str = "a list such as [\"10.0.0.0/8\", \"unix\"]";
+const TEXTS_FORM: &str = "a list of texts";
 
-fn parsed<T, E: Display>(
+/// The most entries of a list of [`texts`]: every one of them is looked for in every line of a push.
+const TEXTS_MAX: usize = 1000;
+
+/// What `parse` makes of a text.
+pub(super) fn parsed<T, E: Display>(
     written: &Written,
     form: &str,
     parse: impl Fn(&str) -> Result<T, E>,
@@ -233,6 +281,18 @@ fn proxies(written: &Written) -> Result<Vec<Proxy>, String> {
         return Ok(Vec::new());
     }
     parsed_list(written, PROXIES_FORM, Proxy::parse)
+}
+
+/// A list, which may be empty.
+fn texts<T, E: Display>(
+    written: &Written,
+    parse: impl Fn(&str) -> Result<T, E> + Copy,
+) -> Result<Vec<T>, String> {
+    match written.list() {
+        Some([]) => Ok(Vec::new()),
+        Some(list) if list.len() > TEXTS_MAX => Err(format!("has more than {TEXTS_MAX} entries")),
+        Some(_) | None => parsed_list(written, TEXTS_FORM, parse),
+    }
 }
 
 fn count(written: &Written, most: usize) -> Result<usize, String> {

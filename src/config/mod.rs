@@ -4,6 +4,8 @@
 //! that over the file, that over the default. An unknown key or value is refused by name; nothing is guessed.
 //! `keys` is the one table of what may be set: reading, overriding, printing and comparing all go through it.
 
+pub mod checks;
+mod entry;
 pub mod environment;
 mod file;
 pub mod gate;
@@ -13,6 +15,7 @@ mod places;
 mod print;
 mod rules;
 
+pub use checks::ChecksSettings;
 pub use environment::{Environment, Systemd};
 pub use gate::{Approval, GateSettings, OnDisconnect};
 pub use listen::{ListenAddr, ListenError};
@@ -54,6 +57,8 @@ pub struct Settings {
     pub git: GitSettings,
     /// How pushes are held and passed on.
     pub gate: GateSettings,
+    /// What a push is checked for.
+    pub checks: ChecksSettings,
     /// How often the sweeper's jobs run.
     pub sweeper: SweeperSettings,
     /// Who may read and push what.
@@ -245,14 +250,21 @@ struct Draft {
     /// Whether anybody said where the gate's own data is.
     is_data_dir_named: bool,
     problems: Vec<Problem>,
+    /// Whether `[checks]` may be set.
+    takes_checks: bool,
 }
 
 impl Draft {
     fn new(environment: &Environment) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let settings = Settings::defaults(environment.state_directory.as_deref(), cores);
-        let is_data_dir_named = environment.state_directory.is_some();
-        Self { settings, rules: Vec::new(), is_data_dir_named, problems: Vec::new() }
+        Self {
+            settings,
+            rules: Vec::new(),
+            is_data_dir_named: environment.state_directory.is_some(),
+            problems: Vec::new(),
+            takes_checks: checks::ARE_SERVED,
+        }
     }
 
     fn problem(&mut self, place: impl Into<String>, key: impl Into<String>, why: impl ToString) {
@@ -311,6 +323,7 @@ impl Settings {
             limits: Limits::default(),
             git: GitSettings::for_cores(cores),
             gate: GateSettings::default(),
+            checks: ChecksSettings::default(),
             sweeper: SweeperSettings::default(),
             rules: Rules::default(),
         }
@@ -346,7 +359,7 @@ impl Settings {
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Wrong(problems)) }
     }
 
-    /// The keys in which `new` differs and which only a restart can change. The rules are not among them.
+    /// The keys in which `new` differs and which only a restart can change. Rules and checks are not among them.
     #[must_use]
     pub fn changes_needing_restart(&self, new: &Self) -> Vec<&'static str> {
         let pairs = self.pairs().into_iter().zip(new.pairs());
@@ -366,6 +379,9 @@ impl Settings {
         }
         if let Some(why) = self.root.as_ref().and_then(|root| places::overlap(&self.data_dir, root)) {
             add("data_dir", &why);
+        }
+        for (key, why) in self.checks.contradictions() {
+            add(key, &why);
         }
         let twice = self
             .listen

@@ -1,22 +1,28 @@
 //! The effective settings as TOML that reads back as the same settings.
 
-use super::keys::{KEYS, section};
-use super::{Settings, rules};
+use super::keys::{CHECK_KEYS, KEYS, Key, section};
+use super::{ChecksSettings, Settings, checks, rules};
 use std::fmt::Write;
 
 impl Settings {
     /// Every key with its value in TOML, `None` where nothing is set; in the order of the file.
     #[must_use]
     pub fn pairs(&self) -> Vec<(&'static str, Option<String>)> {
-        KEYS.iter().map(|key| (key.path, key.get(self))).collect()
+        self.pairs_of(KEYS)
+    }
+
+    fn pairs_of(&self, keys: &'static [Key]) -> Vec<(&'static str, Option<String>)> {
+        keys.iter().map(|key| (key.path, key.get(self))).collect()
     }
 
     /// The whole as a configuration file.
     #[must_use]
     pub fn to_toml(&self) -> String {
+        let has_checks = checks::ARE_SERVED || self.checks != ChecksSettings::default();
+        let checks = if has_checks { self.pairs_of(CHECK_KEYS) } else { Vec::new() };
         let mut toml = String::new();
         let mut current = "";
-        for (path, value) in self.pairs() {
+        for (path, value) in self.pairs().into_iter().chain(checks) {
             let name = path.rsplit('.').next().unwrap_or(path);
             if section(path) != current {
                 current = section(path);
@@ -28,6 +34,6 @@ impl Settings {
                 None => writeln!(toml, "# {name} is not set"),
             };
         }
-        toml + &rules::to_toml(&self.rules)
+        toml + &checks::to_toml(&self.checks) + &rules::to_toml(&self.rules)
     }
 }

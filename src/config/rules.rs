@@ -1,11 +1,9 @@
 //! `[[rule]]`: a table of the file becomes a rule of the model, and back.
 
+use super::entry::{Entry, Fault};
 use super::keys::{Written, quoted, quoted_list};
 use crate::model::access::{Grantee, Pattern, Pushers, Readers, Rule, RuleError, Rules};
 use std::fmt::Write;
-
-/// The keys of a rule, for people.
-pub(super) const NAMES: &str = "repos, read, push, self_certify";
 
 /// A rule in the making. What is left out is as it would be without any rule.
 #[derive(Debug, Default)]
@@ -16,9 +14,13 @@ pub(super) struct RuleDraft {
     self_certify: Vec<Grantee>,
 }
 
-impl RuleDraft {
-    /// Sets the key `name`, or says what is allowed. `None`: there is no such key.
-    pub(super) fn set(&mut self, name: &str, written: &Written) -> Option<Result<(), String>> {
+impl Entry for RuleDraft {
+    const PATH: &'static str = "rule";
+    const NOUN: &'static str = "a rule";
+    const NAMES: &'static str = "repos, read, push, self_certify";
+    type Done = Rule;
+
+    fn set(&mut self, name: &str, written: &Written) -> Option<Result<(), String>> {
         let result = match name {
             "repos" => text(written).and_then(Pattern::parse).map(|repos| self.repos = Some(repos)),
             "read" => readers(written).map(|read| self.read = Some(read)),
@@ -29,23 +31,20 @@ impl RuleDraft {
         Some(result.map_err(|error| error.to_string()))
     }
 
-    /// Whether it grants pushes to repositories that it lets nobody read: whoever pushes is shown the refs, so that grant
-    /// would hold for nobody.
-    pub(super) fn grants_in_vain(&self) -> bool {
+    /// Whoever pushes is shown the refs, so a grant of pushes to repositories that nobody reads would hold for nobody.
+    fn objection(&self) -> Option<Fault> {
         let grants = self.push.as_ref().is_some_and(|push| *push != Pushers::Nobody);
-        grants && self.read == Some(Readers::Nobody)
+        let why = "would hold for nobody: whoever pushes is shown the refs, so also read must let them in";
+        (grants && self.read == Some(Readers::Nobody)).then_some(Fault { name: "push", why })
     }
 
-    /// The rule; `None` when it does not say for which repositories.
-    pub(super) fn finish(self) -> Option<Rule> {
+    fn finish(self) -> Result<Rule, Fault> {
+        let why = "is missing: a rule says for which repositories it holds";
+        let repos = self.repos.ok_or(Fault { name: "repos", why })?;
         let read = self.read.unwrap_or(Readers::Anyone);
         let others = if read == Readers::Nobody { Pushers::Nobody } else { Pushers::Users };
-        Some(Rule {
-            repos: self.repos?,
-            read,
-            push: self.push.unwrap_or(others),
-            self_certify: self.self_certify,
-        })
+        let push = self.push.unwrap_or(others);
+        Ok(Rule { repos, read, push, self_certify: self.self_certify })
     }
 }
 
@@ -57,7 +56,8 @@ fn readers(written: &Written) -> Result<Readers, RuleError> {
     Readers::parse(written.text().ok_or(RuleError::ReadWord)?)
 }
 
-fn pushers(written: &Written) -> Result<Pushers, RuleError> {
+/// Who may do something: one of three words, or a list of users and roles.
+pub(super) fn pushers(written: &Written) -> Result<Pushers, RuleError> {
     match written.list() {
         Some(list) => Pushers::parse_list(list.iter().map(text).collect::<Result<Vec<_>, _>>()?),
         None => Pushers::parse(text(written)?),
@@ -76,12 +76,7 @@ fn grantees(written: &Written) -> Result<Vec<Grantee>, RuleError> {
 pub(super) fn to_toml(rules: &Rules) -> String {
     let mut toml = String::new();
     for rule in rules.list() {
-        let push = match &rule.push {
-            Pushers::Anyone => quoted("anyone"),
-            Pushers::Users => quoted("users"),
-            Pushers::Nobody => quoted("nobody"),
-            Pushers::Listed(list) => quoted_list(list),
-        };
+        let push = pushers_to_toml(&rule.push);
         let (repos, read) = (quoted(rule.repos.as_str()), quoted(rule.read.as_str()));
         // Writing to a String cannot fail.
         let _ = write!(toml, "\n[[rule]]\nrepos = {repos}\nread = {read}\npush = {push}\n");
@@ -90,4 +85,14 @@ pub(super) fn to_toml(rules: &Rules) -> String {
         }
     }
     toml
+}
+
+/// Who may do something, as TOML.
+pub(super) fn pushers_to_toml(pushers: &Pushers) -> String {
+    match pushers {
+        Pushers::Anyone => quoted("anyone"),
+        Pushers::Users => quoted("users"),
+        Pushers::Nobody => quoted("nobody"),
+        Pushers::Listed(list) => quoted_list(list),
+    }
 }

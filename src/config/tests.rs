@@ -66,6 +66,41 @@ repos = "{attic,old}/*"
 push = "nobody"
 "#;
 
+/// Every key of `[checks]`, each with a value that is not its default.
+const CHECKS: &str = r#"
+[checks]
+secrets = true
+email.domains = ["example.com", "*.example.org"]
+email.block_local = "noreply"
+message.block = ["WIP", "do \\not merge"]
+message.block_patterns = ['^fixup!', '\bfoo\b']
+refs.protected = [{ match = "refs/heads/main", update = ["alice", "role:reviewer"], create = "nobody" }, { match = "refs/tags/**" }]
+paths.block = ["*.pem", "secrets/"]
+blobs.size_max = "5MiB"
+blobs.block_types = ["elf", "zip"]
+content.block = ["internal.example.com"]
+content.block_patterns = ["[0-9]{16}"]
+signature.required = true
+signature.allowed_signers = "/etc/tidegate/signers"
+
+[[checks.command]]
+name = "lint"
+argv = ["/usr/local/bin/lint", "--strict \"x\""]
+deadline = "90s"
+
+[[checks.command]]
+name = "scan"
+argv = ["/usr/local/bin/scan"]
+"#;
+
+/// Reads a file where checks are served.
+fn read_checks(text: &str) -> Result<Settings, ConfigError> {
+    let mut draft = Draft::new(&environment(&[]));
+    draft.takes_checks = true;
+    file::apply(&mut draft, Path::new("t.toml"), text);
+    draft.finish()
+}
+
 fn environment(vars: &[(&str, &str)]) -> Environment {
     Environment::from_vars(vars.iter().map(|(key, value)| (OsString::from(key), OsString::from(value))), 1)
 }
@@ -196,6 +231,89 @@ fn a_rule_that_lets_nobody_read_lets_nobody_push_unless_it_says_more() {
     let settings = read("[[rule]]\nrepos = \"attic/*\"\nread = \"nobody\"", &[]).unwrap();
     assert_eq!(settings.rules.list()[0].push, Pushers::Nobody);
     assert_eq!(read(&settings.to_toml(), &[]).unwrap(), settings);
+}
+
+#[test]
+fn checks_are_printed_as_they_read_back() {
+    let settings = read_checks(CHECKS).unwrap();
+    let checks = &settings.checks;
+    let rows =
+        keys::CHECK_KEYS.iter().map(|key| (key.path, key.get(&settings), key.get(&read("", &[]).unwrap())));
+    let same: Vec<_> = rows.filter(|(_, set, default)| set == default).collect();
+    assert!(same.is_empty(), "not set: {same:?}");
+    assert_eq!((checks.protected.len(), checks.commands.len()), (2, 2));
+    assert_eq!(checks.protected[0].force, Pushers::Nobody);
+    assert_eq!(checks.protected[1].update, Pushers::Users);
+    assert_eq!(checks.commands[1].deadline, Duration::from_secs(60));
+    assert!(!checks.is_empty() && read("", &[]).unwrap().checks.is_empty());
+    let printed = settings.to_toml();
+    assert_eq!(read_checks(&printed).unwrap(), settings, "{printed}");
+}
+
+#[test]
+fn each_mistake_in_checks_names_its_key_and_line() {
+    let cases = [
+        (
+            "[checks]\nsecret = true",
+            "t.toml:2: checks.secret: is no key: those of [checks] are secrets, email.domains,",
+        ),
+        (
+            "[checks]\nrefs.protect = []",
+            "checks.refs.protect: is no key: those of [checks.refs] are protected",
+        ),
+        ("[checks]\nemail = true", "checks.email: is a section"),
+        ("[checks.email]\ndomains = [\"a@b\"]", "t.toml:2: checks.email.domains: \"a@b\" is no domain"),
+        ("[checks.message]\nblock = [\"\"]", "checks.message.block: \"\" is empty"),
+        (
+            "[checks.message]\nblock_patterns = [\"(\"]",
+            "checks.message.block_patterns: \"(\" is no pattern: ",
+        ),
+        (
+            "[checks.content]\nblock_patterns = [\".*\"]",
+            "checks.content.block_patterns: \".*\" matches an empty text",
+        ),
+        ("[checks.paths]\nblock = [1]", "checks.paths.block: must be a list of texts, in quotes"),
+        ("[checks.blobs]\nblock_types = [\"exe\"]", "checks.blobs.block_types: \"exe\" is no kind of file"),
+        ("[checks.blobs]\nsize_max = \"0B\"", "checks.blobs.size_max: \"0B\" is zero"),
+        ("[checks.signature]\nrequired = true", "checks.signature.required: is true, and"),
+        (
+            "[checks.signature]\nallowed_signers = \"signers\"",
+            "checks.signature.allowed_signers: must be an absolute",
+        ),
+        (
+            "[[checks.refs.protected]]\ncreate = \"users\"",
+            "t.toml:1: checks.refs.protected.match: is missing",
+        ),
+        (
+            "[checks]\nrefs.protected = [{match = \"main\"}]",
+            "t.toml:2: checks.refs.protected.match: \"main\" is no pattern",
+        ),
+        (
+            "[[checks.refs.protected]]\nmatch = \"refs/heads/*\"\nforce = \"alice\"",
+            "t.toml:3: checks.refs.protected.force: \"alice\" is not allowed here",
+        ),
+        (
+            "[[checks.refs.protected]]\nmatch = \"refs/heads/*\"\nrewind = \"nobody\"",
+            "t.toml:3: checks.refs.protected.rewind: is no key of a protected ref: the keys are match, create",
+        ),
+        ("[[checks.command]]\nargv = [\"/x\"]", "checks.command.name: is missing"),
+        ("[[checks.command]]\nname = \"a b\"\nargv = [\"/x\"]", "checks.command.name: \"a b\" is no name"),
+        (
+            "[[checks.command]]\nname = \"a\"\nargv = [\"x\"]",
+            "checks.command.argv: must begin with the absolute path",
+        ),
+        ("[[checks.command]]\nname = \"a\"\nargv = \"/x\"", "checks.command.argv: must be a list"),
+        (
+            "[[checks.command]]\nname = \"a\"\nargv = [\"/x\"]\n[[checks.command]]\nname = \"a\"\nargv = [\"/x\"]",
+            "checks.command.name: \"a\" stands there twice",
+        ),
+        ("checks = 1", "checks: is a section"),
+    ];
+    for (text, want) in cases {
+        let Err(ConfigError::Wrong(found)) = read_checks(text) else { panic!("{text:?} was taken") };
+        let found: Vec<_> = found.iter().map(Problem::to_string).collect();
+        assert!(found.len() == 1 && found[0].contains(want), "{text:?}: {found:#?} does not say {want:?}");
+    }
 }
 
 #[test]
