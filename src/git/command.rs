@@ -151,6 +151,12 @@ impl Git {
         &self.program
     }
 
+    /// Another program where git and its hooks look for programs.
+    #[must_use]
+    pub fn find_program(&self, name: &Path) -> Option<PathBuf> {
+        resolve(name, &self.surroundings.path).ok()
+    }
+
     /// The version of the program.
     #[must_use]
     pub const fn version(&self) -> GitVersion {

@@ -2,7 +2,7 @@
 //!
 //! | for | rooms |
 //! |---|---|
-//! | starting git | [`command`], [`held`], [`service`], [`version`], [`ask`], [`upkeep`], [`pool`] |
+//! | starting git | [`command`], [`held`], [`inspect`], [`service`], [`version`], [`ask`], [`upkeep`], [`pool`] |
 //! | the wire | [`pktline`], [`sideband`], [`push_request`], [`fetch_request`], [`report`] |
 //! | what git answers | [`push_answer`], [`porcelain`] |
 //! | repositories on disk | [`layout`], [`object_format`], [`settings`], [`lease`], [`footprint`], [`reach`], [`leftovers`], [`survey`] |
@@ -14,6 +14,7 @@ pub mod command;
 pub mod fetch_request;
 pub mod footprint;
 pub mod held;
+pub mod inspect;
 pub mod layout;
 pub mod lease;
 pub mod leftovers;
