@@ -4,11 +4,14 @@
 //! |---|---|
 //! | what every step needs | [`tools`] |
 //! | the objects while they wait | [`staging`] |
+//! | what a push is checked for, and in which view | [`checks`], [`view`] |
 //! | the way on | [`forward`] |
 //!
 //! Objects enter a served repository only by a forward that its own git accepts; what is refused before is thrown away
 //! with its staging repository. Nothing here knows HTTP.
 
+pub mod checks;
 pub mod forward;
 pub mod staging;
 pub mod tools;
+pub mod view;

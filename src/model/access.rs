@@ -282,6 +282,16 @@ impl Pushers {
         if list.is_empty() { Err(RuleError::EmptyList) } else { Ok(Self::Listed(list)) }
     }
 
+    /// Whether `caller` is one of them. The operator always is.
+    #[must_use]
+    pub fn admits(&self, caller: &Caller) -> bool {
+        match caller {
+            Caller::Local => true,
+            Caller::Anonymous => *self == Self::Anyone,
+            Caller::User { name, role } => self.admit(name, *role),
+        }
+    }
+
     fn admit(&self, name: &UserName, role: Role) -> bool {
         match self {
             Self::Anyone => true,
