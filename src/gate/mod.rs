@@ -5,13 +5,19 @@
 //! | what every step needs | [`tools`] |
 //! | the objects while they wait | [`staging`] |
 //! | what a push is checked for, and in which view | [`checks`], [`view`] |
+//! | what people may do to a push and see of it | [`decide`] |
+//! | what they read before they decide | [`diff`] |
+//! | how whoever waits learns of a decision | [`waiters`] |
 //! | the way on | [`forward`] |
 //!
 //! Objects enter a served repository only by a forward that its own git accepts; what is refused before is thrown away
 //! with its staging repository. Nothing here knows HTTP.
 
 pub mod checks;
+pub mod decide;
+pub mod diff;
 pub mod forward;
 pub mod staging;
 pub mod tools;
 pub mod view;
+pub mod waiters;

@@ -8,7 +8,7 @@ mod refs;
 mod state;
 mod view;
 
-pub use people::{Actor, Decision, DecisionError, Pusher, Ruling};
+pub use people::{Actor, Decision, DecisionError, Pusher, REASON_BYTES_MAX, Ruling};
 pub use refs::{RefAnswer, RefKind, RefName, RefNameError, RefUpdate, RefUpdates, RefUpdatesError};
 pub use state::{Approval, CancelCause, Event, NoTransition, PushState, StateError, next};
 pub use view::{DecisionView, EventView, PushView, PusherView, RefView, TargetView};

@@ -7,7 +7,7 @@ use std::fmt;
 use thiserror::Error;
 
 /// The longest reason of a decision, in bytes: a paragraph that a side band carries in one packet or two.
-const REASON_BYTES_MAX: usize = 4096;
+pub const REASON_BYTES_MAX: usize = 4096;
 /// How the gate is called where its own acts are listed. No user is called so: their names have no spaces.
 const GATE: &str = "the gate";
 /// How the operator is called, who came through the socket in the data directory.
