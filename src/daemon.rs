@@ -19,6 +19,7 @@
 use crate::cli::Exit;
 use crate::cli::demo::DemoError;
 use crate::config::{ConfigError, Environment, ListenAddr, Settings};
+use crate::gate::waiters::Waiters;
 use crate::git::ask::{self, AskError, Asker};
 use crate::git::command::{Git, Surroundings};
 use crate::git::layout::{LayoutError, Root};
@@ -189,6 +190,8 @@ impl Runtime {
             fetch_bodies: Budget::new(FETCHES_MAX.max(settings.limits.request_bytes_max)),
             sweeps: Record::default(),
             front: OnceLock::new(),
+            waiters: Waiters::new(settings.limits.held_pushes),
+            differ: OnceLock::new(),
             ready: AtomicBool::new(false),
             settings,
             store,

@@ -5,6 +5,8 @@ use super::budget::Budget;
 use super::front::View;
 use super::metrics::Metrics;
 use crate::config::Settings;
+use crate::gate::diff::Differ;
+use crate::gate::waiters::Waiters;
 use crate::git::command::Git;
 use crate::git::layout::Root;
 use crate::git::lease::Leases;
@@ -92,6 +94,10 @@ pub struct App {
     pub fetch_bodies: Arc<Budget>,
     /// The workers.
     pub lanes: Lanes,
+    /// Who waits for a decision on his push.
+    pub waiters: Waiters,
+    /// Makes the diffs of held pushes; set when the gate is in place.
+    pub differ: OnceLock<Arc<dyn Differ>>,
     /// The end of it all.
     pub stop: Stop,
     /// What is counted at the doors.

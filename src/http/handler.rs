@@ -3,12 +3,13 @@
 use super::app::App;
 use super::auth;
 use super::exchange::{Exchange, Handler};
-use super::message::{Headers, Peer, Response, escaped};
+use super::message::{Headers, Method, Peer, Response, escaped};
 use super::metrics::Finished;
 use super::refusal::Refusal;
-use super::route::{self, GitTarget, Needs, Page, Target};
+use super::route::{self, Asked, BODY_MAX, Found, GitTarget, Needs, Page, Target, Way};
 use super::served::Served;
 use super::smart;
+use super::spool::SpoolError;
 use crate::git::command::Service;
 use crate::model::access::{Caller, Right, Verdict};
 use crate::model::role::Role;
@@ -48,17 +49,50 @@ fn answer(app: &Arc<App>, exchange: &mut Exchange, story: &mut Story) -> Result<
     let request = exchange.request();
     let query = request.query.as_deref().unwrap_or_default();
     match route::find(request.method.as_str(), &request.path, query)? {
-        Target::Page(page) => {
-            authorise_page(app, exchange, page, story)?;
-            let response = (page.answer)(app);
-            send(exchange, &response);
-            Ok(Served::response(if response.status < 400 { "ok" } else { "unavailable" }, &response))
-        }
+        Target::Page(found) => answer_page(app, exchange, found, story),
         Target::Git(target) => {
             story.service = Some(target.service);
             let caller = caller(app, exchange, story)?;
             authorise_git(app, &target, &caller)?;
             smart::serve(app, exchange, &caller, &target)
+        }
+    }
+}
+
+fn answer_page(
+    app: &App,
+    exchange: &mut Exchange,
+    found: Found,
+    story: &mut Story,
+) -> Result<Served, Refusal> {
+    let caller = authorise_page(app, exchange, found.page, story)?;
+    let body = match found.page.way {
+        Way::Read => Vec::new(),
+        Way::Write => read_body(exchange)?,
+    };
+    let request = exchange.request();
+    let query = request.query.as_deref().unwrap_or_default();
+    let asked = Asked { caller: &caller, push: found.push, query, headers: &request.headers, body };
+    let response = found.answer(app, &asked)?;
+    send(exchange, &response);
+    Ok(Served::response(if response.status < 400 { "ok" } else { "unavailable" }, &response))
+}
+
+/// The whole body of a page.
+fn read_body(exchange: &mut Exchange) -> Result<Vec<u8>, Refusal> {
+    let too_large = || Refusal::TooLarge(format!("a body has at most {BODY_MAX} bytes here").into());
+    if exchange.announced().is_some_and(|len| len > BODY_MAX as u64) {
+        return Err(too_large());
+    }
+    let (mut body, mut buffer) = (Vec::new(), [0; 8192]);
+    loop {
+        let count =
+            exchange.read_body(&mut buffer).map_err(|error| Refusal::from(SpoolError::Body(error)))?;
+        body.extend_from_slice(&buffer[..count]);
+        match count {
+            0 => return Ok(body),
+            _ if body.len() > BODY_MAX => return Err(too_large()),
+            _ => {}
         }
     }
 }
@@ -90,18 +124,18 @@ fn authorise_git(app: &App, target: &GitTarget, caller: &Caller) -> Result<(), R
     }
 }
 
-fn authorise_page(app: &App, exchange: &Exchange, page: &Page, story: &mut Story) -> Result<(), Refusal> {
+fn authorise_page(app: &App, exchange: &Exchange, page: &Page, story: &mut Story) -> Result<Caller, Refusal> {
     let request = exchange.request();
     match page.needs {
-        Needs::Nothing => Ok(()),
-        Needs::LoopbackOrUser if is_near(&request.headers, &request.peer) => Ok(()),
-        Needs::LoopbackOrUser => match caller(app, exchange, story)? {
+        Needs::Nothing => Ok(Caller::Anonymous),
+        Needs::LoopbackOrUser if is_near(&request.headers, &request.peer) => Ok(Caller::Anonymous),
+        Needs::LoopbackOrUser | Needs::User => match caller(app, exchange, story)? {
             Caller::Anonymous => Err(Refusal::Credential),
-            Caller::User { .. } | Caller::Local => Ok(()),
+            known @ (Caller::User { .. } | Caller::Local) => Ok(known),
         },
         Needs::Admin => match caller(app, exchange, story)? {
             Caller::Anonymous => Err(Refusal::Credential),
-            Caller::User { role: Role::Admin, .. } | Caller::Local => Ok(()),
+            admin @ (Caller::User { role: Role::Admin, .. } | Caller::Local) => Ok(admin),
             Caller::User { role: Role::Reader | Role::Pusher | Role::Reviewer, .. } => {
                 Err(Refusal::Forbidden("only an admin may see this".into()))
             }
@@ -146,7 +180,7 @@ fn finish(app: &App, exchange: &Exchange, story: &Story, served: &Served) {
     let method = escaped(request.method.as_str(), LOGGED_MAX);
     let path = escaped(&request.path, LOGGED_MAX);
     // Health checks and scrapes that went well would drown the rest.
-    let is_routine = request.path.starts_with("/-/") && *status < 400;
+    let is_routine = request.path.starts_with("/-/") && request.method != Method::Post && *status < 400;
     let level = if is_routine { log::Level::Debug } else { log::Level::Info };
     log::log!(
         level,

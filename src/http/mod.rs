@@ -6,14 +6,16 @@
 //! means; [`message`] holds the nouns.
 //!
 //! From a request to its answer: [`handler`] takes each from its head to its log line; [`auth`] says who asks, [`route`]
-//! what for. [`smart`] serves git: [`spool`] puts a request body into a file for it (within a [`budget`]), [`relay`] passes on what it says.
-//! [`status`] makes the pages, [`metrics`] counts. Every reason not to serve is a [`refusal`], what a request came to is
+//! what for. [`smart`] serves git: [`spool`] puts a request body into a file for it (within a [`budget`]), [`relay`]
+//! passes on what it says. [`status`] says how the gate is, [`metrics`] counts; [`api`] shows held pushes and takes
+//! decisions on them, its parameters read by [`form`]. Every reason not to serve is a [`refusal`], what a request came to is
 //! [`served`]; [`app`] is what all of them may use. [`control`] answers the same pages on the operator's own socket.
 //!
 //! Parsing and the decoding of chunks are `http-net`'s. What goes beyond the standard's strictness, and every limit
 //! in bytes and in time, is here. Only HTTP/1.0 and 1.1 are spoken: no TLS, no upgrade, no compression of answers;
 //! those belong to a proxy before us.
 
+pub mod api;
 pub mod app;
 pub mod auth;
 pub mod body;
@@ -21,6 +23,7 @@ pub mod budget;
 mod connection;
 pub mod control;
 pub mod exchange;
+pub mod form;
 pub mod front;
 pub mod handler;
 mod head;

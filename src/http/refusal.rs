@@ -5,6 +5,7 @@ use super::body::BodyError;
 use super::message::Response;
 use super::spool::SpoolError;
 use crate::git::pool::NotRun;
+use crate::model::push::PushState;
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -24,6 +25,13 @@ pub enum Refusal {
     Forbidden(Cow<'static, str>),
     /// Nothing here, or nothing that this caller may know of.
     NotFound,
+    /// The push is past what was asked, or not there yet: 409 with where it stands.
+    Conflict {
+        /// Where it stands.
+        state: PushState,
+        /// Why that will not do.
+        why: Cow<'static, str>,
+    },
     /// The request is not well formed.
     BadRequest(Cow<'static, str>),
     /// The resource has other methods only; the value of `Allow`.
@@ -130,6 +138,7 @@ impl Refusal {
             Self::Throttled(_) | Self::Busy { at_door: true } | Self::Waited { at_door: true, .. } => 429,
             Self::Forbidden(_) => 403,
             Self::NotFound => 404,
+            Self::Conflict { .. } => 409,
             Self::BadRequest(_) => 400,
             Self::Method(_) => 405,
             Self::MediaType(_) => 415,
@@ -164,6 +173,7 @@ impl Refusal {
             Self::Throttled(_) => "throttled",
             Self::Forbidden(_) => "forbidden",
             Self::NotFound => "not-found",
+            Self::Conflict { .. } => "conflict",
             Self::BadRequest(_) => "bad-request",
             Self::Method(_) => "method",
             Self::MediaType(_) => "media-type",
@@ -194,6 +204,7 @@ impl Refusal {
                 format!("too many failed logins: try again in {} s", wait.as_secs().max(1)).into()
             }
             Self::Forbidden(why)
+            | Self::Conflict { why, .. }
             | Self::BadRequest(why)
             | Self::MediaType(why)
             | Self::TooSlow(why)
@@ -204,7 +215,7 @@ impl Refusal {
             Self::Lfs => {
                 "git-lfs objects are not stored here: set lfs.url to a server that stores them".into()
             }
-            Self::NotFound => "no such repository or page".into(),
+            Self::NotFound => "no such repository, push or page".into(),
             Self::Method(allow) => format!("this address takes {allow} only").into(),
             Self::Busy { .. } => {
                 format!("the server is busy: try again in {} s", RETRY_AFTER.as_secs()).into()
@@ -247,6 +258,7 @@ impl Refusal {
             }
             Self::Forbidden(_)
             | Self::NotFound
+            | Self::Conflict { .. }
             | Self::BadRequest(_)
             | Self::MediaType(_)
             | Self::TooSlow(_)
@@ -260,10 +272,14 @@ impl Refusal {
         }
     }
 
-    /// The answer of the API: an error object (`{"error":{"code","message"}}`) with the same status and fields.
+    /// The answer of the API: an error object (`{"error":{"code","message"}}`) with the same status and fields, and beside
+    /// it the `state` of a push that is in the way.
     #[must_use]
     pub fn json(&self) -> Response {
-        let error = serde_json::json!({ "error": { "code": self.label(), "message": self.sentence() } });
+        let mut error = serde_json::json!({ "error": { "code": self.label(), "message": self.sentence() } });
+        if let Self::Conflict { state, .. } = self {
+            error["state"] = state.as_str().into();
+        }
         let mut response = self.response();
         response.headers = response.headers.iter().filter(|(name, _)| *name != "Content-Type").collect();
         response.with("Content-Type", "application/json").with_body(format!("{error}\n"))

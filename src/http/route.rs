@@ -5,11 +5,14 @@
 //! spellings meet behind an access rule.
 
 use super::app::App;
-use super::message::Response;
+use super::message::{Headers, Response};
 use super::refusal::Refusal;
-use super::status;
+use super::{api, status};
+use crate::gate::decide::Verb;
 use crate::git::command::Service;
+use crate::model::access::Caller;
 use crate::model::name::RepoName;
+use crate::model::push::PushId;
 use crate::model::status::PATH as STATUS;
 
 /// Who may see a page.
@@ -19,29 +22,129 @@ pub enum Needs {
     Nothing,
     /// A caller on this machine, or any user.
     LoopbackOrUser,
+    /// Any user, or the operator's own socket. What exactly he may see and do depends on the push.
+    User,
     /// An admin, or the operator's own socket.
     Admin,
+}
+
+/// What is done at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Something is shown: GET and HEAD.
+    Read,
+    /// Something is changed: POST, with a body that the door reads, bounded.
+    Write,
+}
+
+/// Makes an answer.
+#[derive(Clone, Copy, Debug)]
+pub enum Answer {
+    /// Out of how the gate is, whoever asks.
+    Look(fn(&App) -> Response),
+    /// For this caller and what he sent.
+    Ask(fn(&App, &Asked<'_>) -> Result<Response, Refusal>),
 }
 
 /// A page or an API address.
 #[derive(Debug)]
 pub struct Page {
-    /// The whole path.
+    /// The whole path; the one segment `{push}` stands for the number of any push.
     pub path: &'static str,
-    /// Who may see it.
+    /// What is done there.
+    pub way: Way,
+    /// Who may come.
     pub needs: Needs,
     /// Makes the answer.
-    pub answer: fn(&App) -> Response,
+    pub answer: Answer,
 }
 
-/// Every page, all of them for GET and HEAD.
-static PAGES: [Page; 6] = [
-    Page { path: "/-/healthz", needs: Needs::Nothing, answer: status::healthz },
-    Page { path: "/-/readyz", needs: Needs::Nothing, answer: status::readyz },
-    Page { path: "/-/metrics", needs: Needs::LoopbackOrUser, answer: status::metrics },
-    Page { path: STATUS, needs: Needs::Admin, answer: status::status },
-    Page { path: "/-/api/v1/children", needs: Needs::Admin, answer: status::children },
-    Page { path: "/-/api/v1/jobs", needs: Needs::Admin, answer: status::jobs },
+/// A page that an address names, with the push in it.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// The page.
+    pub page: &'static Page,
+    /// The push whose number stands in the path.
+    pub push: Option<PushId>,
+}
+
+/// What is known of a request for a page: the same through both doors.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// Who asks.
+    pub caller: &'a Caller,
+    /// The push whose number stands in the path.
+    pub push: Option<PushId>,
+    /// What followed the first `?`, not decoded.
+    pub query: &'a str,
+    /// The header fields.
+    pub headers: &'a Headers,
+    /// The body, whole: at most [`BODY_MAX`].
+    pub body: Vec<u8>,
+}
+
+/// The longest body of a page, in bytes: far more than a reason, and nothing to a machine.
+pub const BODY_MAX: usize = 1 << 20;
+
+/// What stands in a path for the number of a push.
+const PUSH: &str = "{push}";
+
+impl Way {
+    const fn methods(self) -> (&'static [&'static str], &'static str) {
+        match self {
+            Self::Read => (&["GET", "HEAD"], "GET, HEAD"),
+            Self::Write => (&["POST"], "POST"),
+        }
+    }
+}
+
+impl Found {
+    /// Makes the answer.
+    ///
+    /// # Errors
+    /// The refusal to answer with.
+    pub fn answer(&self, app: &App, asked: &Asked<'_>) -> Result<Response, Refusal> {
+        match self.page.answer {
+            Answer::Look(look) => Ok(look(app)),
+            Answer::Ask(ask) => ask(app, asked),
+        }
+    }
+}
+
+impl Asked<'_> {
+    /// The push in the path.
+    ///
+    /// # Errors
+    /// 404 at an address without one.
+    pub fn push(&self) -> Result<PushId, Refusal> {
+        self.push.ok_or(Refusal::NotFound)
+    }
+}
+
+const fn read(path: &'static str, needs: Needs, answer: Answer) -> Page {
+    Page { path, way: Way::Read, needs, answer }
+}
+
+const fn write(path: &'static str, needs: Needs, answer: Answer) -> Page {
+    Page { path, way: Way::Write, needs, answer }
+}
+
+/// Every page.
+#[rustfmt::skip]
+static PAGES: &[Page] = &[
+    read("/-/healthz", Needs::Nothing, Answer::Look(status::healthz)),
+    read("/-/readyz", Needs::Nothing, Answer::Look(status::readyz)),
+    read("/-/metrics", Needs::LoopbackOrUser, Answer::Look(status::metrics)),
+    read(STATUS, Needs::Admin, Answer::Look(status::status)),
+    read("/-/api/v1/children", Needs::Admin, Answer::Look(status::children)),
+    read("/-/api/v1/jobs", Needs::Admin, Answer::Look(status::jobs)),
+    read("/-/api/v1/pushes", Needs::User, Answer::Ask(api::pushes)),
+    read("/-/api/v1/pushes/{push}", Needs::User, Answer::Ask(api::push)),
+    read("/-/api/v1/pushes/{push}/diff", Needs::User, Answer::Ask(api::diff)),
+    write("/-/api/v1/pushes/{push}/approve", Needs::User, Answer::Ask(|app, asked| api::decide(app, asked, Verb::Approve))),
+    write("/-/api/v1/pushes/{push}/reject", Needs::User, Answer::Ask(|app, asked| api::decide(app, asked, Verb::Reject))),
+    write("/-/api/v1/pushes/{push}/cancel", Needs::User, Answer::Ask(|app, asked| api::decide(app, asked, Verb::Cancel))),
+    write("/-/api/v1/pushes/{push}/retry", Needs::User, Answer::Ask(|app, asked| api::decide(app, asked, Verb::Retry))),
 ];
 
 /// The two requests of the smart HTTP protocol (gitprotocol-http(5)).
@@ -68,7 +171,7 @@ pub struct GitTarget {
 #[derive(Debug)]
 pub enum Target {
     /// One of ours.
-    Page(&'static Page),
+    Page(Found),
     /// A repository's.
     Git(GitTarget),
 }
@@ -87,10 +190,24 @@ pub fn find(method: &str, path: &str, query: &str) -> Result<Target, Refusal> {
     git(method, path, query).map(Target::Git)
 }
 
-fn page(method: &str, path: &str) -> Result<&'static Page, Refusal> {
-    let page = PAGES.iter().find(|page| page.path == path).ok_or(Refusal::NotFound)?;
-    require(method, &["GET", "HEAD"], "GET, HEAD")?;
-    Ok(page)
+fn page(method: &str, path: &str) -> Result<Found, Refusal> {
+    let found = PAGES.iter().find_map(|page| {
+        let push = matched(page.path, path)?;
+        Some(Found { page, push })
+    });
+    let found = found.ok_or(Refusal::NotFound)?;
+    let (methods, allow) = found.page.way.methods();
+    require(method, methods, allow)?;
+    Ok(found)
+}
+
+/// Whether `path` is of the form of `pattern`, and the push that it names if it is.
+fn matched(pattern: &str, path: &str) -> Option<Option<PushId>> {
+    let Some((before, after)) = pattern.split_once(PUSH) else {
+        return (pattern == path).then_some(None);
+    };
+    let number = path.strip_prefix(before)?.strip_suffix(after)?;
+    PushId::parse(number).ok().map(Some)
 }
 
 fn git(method: &str, path: &str, query: &str) -> Result<GitTarget, Refusal> {
@@ -149,7 +266,7 @@ mod tests {
     fn git_target(method: &str, path: &str, query: &str) -> Result<(String, Service, Phase), u16> {
         match find(method, path, query) {
             Ok(Target::Git(target)) => Ok((target.repo.as_str().to_owned(), target.service, target.phase)),
-            Ok(Target::Page(page)) => panic!("{} is a page", page.path),
+            Ok(Target::Page(found)) => panic!("{} is a page", found.page.path),
             Err(refusal) => Err(refusal.status()),
         }
     }
@@ -198,5 +315,26 @@ mod tests {
         assert!(matches!(find("POST", "/-/healthz", ""), Err(Refusal::Method(_))));
         assert!(matches!(find("GET", "/-/nothing", ""), Err(Refusal::NotFound)));
         assert!(matches!(find("GET", "/-", ""), Err(Refusal::NotFound)));
+    }
+
+    #[test]
+    fn the_number_of_a_push_is_read_from_its_address_and_nothing_else_is() {
+        let push = |method, path: &str| match find(method, path, "") {
+            Ok(Target::Page(found)) => Ok((found.page.path, found.push.map(PushId::get))),
+            Ok(Target::Git(target)) => panic!("{target:?}"),
+            Err(refusal) => Err(refusal.status()),
+        };
+        assert_eq!(push("GET", "/-/api/v1/pushes"), Ok(("/-/api/v1/pushes", None)));
+        assert_eq!(push("HEAD", "/-/api/v1/pushes/7"), Ok(("/-/api/v1/pushes/{push}", Some(7))));
+        assert_eq!(push("GET", "/-/api/v1/pushes/7/diff"), Ok(("/-/api/v1/pushes/{push}/diff", Some(7))));
+        for verb in Verb::ALL {
+            let path = format!("/-/api/v1/pushes/12/{}", verb.as_str());
+            assert_eq!(push("POST", &path).map(|(_, id)| id), Ok(Some(12)));
+            assert_eq!(push("GET", &path), Err(405));
+        }
+        assert_eq!(push("POST", "/-/api/v1/pushes/7"), Err(405));
+        for id in ["", "0", "-1", "+7", "07", "7/", "7/x", "x", "%37", "{push}", "99999999999999999999"] {
+            assert_eq!(push("GET", &format!("/-/api/v1/pushes/{id}")), Err(404), "{id}");
+        }
     }
 }

@@ -152,7 +152,8 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn json(value: &impl Serialize) -> Response {
+/// An answer of the API.
+pub(super) fn json(value: &impl Serialize) -> Response {
     let body = serde_json::to_vec_pretty(value).expect("rows of numbers and strings are JSON");
     Response::new(200)
         .with("Content-Type", "application/json")

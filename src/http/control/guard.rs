@@ -231,8 +231,11 @@ fn body_len(length: Length) -> Result<usize, Refused> {
     }
 }
 
-/// The same request in our words: two parsers cannot differ about fields that are not there. The pages behind this door
-/// look at the method and the target.
+/// The fields that the pages behind this door read: who asks, what the body is, and where the request comes from.
+const PASSED_ON: [&str; 4] = ["authorization", "content-type", "origin", "sec-fetch-site"];
+
+/// The same request in our words: two parsers cannot differ about fields that are not there. A field that is passed on
+/// is one line of text, or the request was refused before.
 fn rewritten(parts: &RequestParts, body: &[u8]) -> Vec<u8> {
     let request = &parts.request;
     let version = match request.version {
@@ -241,8 +244,13 @@ fn rewritten(parts: &RequestParts, body: &[u8]) -> Vec<u8> {
     };
     let query = request.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
     let start = format!("{} {}{query} HTTP/{version}\r\n", request.method.as_str(), request.path);
-    let fields = format!("Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-    [start.as_bytes(), fields.as_bytes(), body].concat()
+    let mut fields = format!("Content-Length: {}\r\nConnection: close\r\n", body.len());
+    for name in PASSED_ON {
+        if let Ok(Some(value)) = request.headers.get(name) {
+            fields += &format!("{name}: {value}\r\n");
+        }
+    }
+    [start.as_bytes(), fields.as_bytes(), b"\r\n", body].concat()
 }
 
 /// A stream whose reads and writes all end at the same time.

@@ -8,15 +8,18 @@ mod guard;
 
 use self::guard::Guard;
 use super::app::App;
-use super::message::Response;
+use super::auth;
+use super::message::{Headers, Response};
 use super::refusal::Refusal;
-use super::route::{self, Target};
+use super::route::{self, Asked, BODY_MAX, Found, Needs, Target, Way};
 use crate::config::CONTROL_SOCKET;
+use crate::model::access::Caller;
+use crate::model::role::Role;
 use crate::sys::private::PrivateAddress;
 use crate::sys::stop::Level;
 use crate::sys::thread;
 use std::fs::{self, Permissions};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -138,20 +141,40 @@ impl Shared {
         }
     }
 
-    fn answer(&self, request: Request) {
+    fn answer(&self, mut request: Request) {
         let method = request.method().to_string();
         let url = request.url().to_owned();
         let (path, query) = url.split_once('?').unwrap_or((&url, ""));
-        let response = match route::find(&method, path, query) {
-            Ok(Target::Page(page)) => (page.answer)(&self.app),
-            Ok(Target::Git(_)) => {
-                Refusal::Unsupported("repositories are served at the public address, not here".into())
-                    .response()
+        let answer = route::find(&method, path, query).and_then(|target| match target {
+            Target::Page(found) => self.answer_page(&mut request, found, query),
+            Target::Git(_) => {
+                Err(Refusal::Unsupported("repositories are served at the public address, not here".into()))
             }
-            Err(refusal) => refusal.response(),
-        };
+        });
+        let response = answer.unwrap_or_else(|refusal| refusal.json());
         if let Err(error) = request.respond(translate(&response)) {
             log::debug!("control: the caller left before its answer: {error}");
+        }
+    }
+
+    fn answer_page(&self, request: &mut Request, found: Found, query: &str) -> Result<Response, Refusal> {
+        let headers = headers(request);
+        let caller = self.caller(&headers)?;
+        authorise(&caller, found)?;
+        let body = match found.page.way {
+            Way::Read => Vec::new(),
+            Way::Write => read_body(request)?,
+        };
+        found.answer(&self.app, &Asked { caller: &caller, push: found.push, query, headers: &headers, body })
+    }
+
+    /// The operator, unless he shows a user's token to act as that user.
+    fn caller(&self, headers: &Headers) -> Result<Caller, Refusal> {
+        let field =
+            headers.get("authorization").map_err(|error| Refusal::BadRequest(error.to_string().into()))?;
+        match field {
+            None => Ok(Caller::Local),
+            field @ Some(_) => Ok(auth::log_in(&self.app.store, &self.app.throttle, field, None)?),
         }
     }
 
@@ -183,6 +206,39 @@ fn open(socket: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(socket)?;
     fs::set_permissions(socket, Permissions::from_mode(0o600))?;
     Ok(listener)
+}
+
+/// Who acts as a user has that user's rights and no more.
+fn authorise(caller: &Caller, found: Found) -> Result<(), Refusal> {
+    match (found.page.needs, caller) {
+        (Needs::Nothing | Needs::LoopbackOrUser, _) | (_, Caller::Local) => Ok(()),
+        (Needs::User, Caller::User { .. }) | (Needs::Admin, Caller::User { role: Role::Admin, .. }) => Ok(()),
+        (Needs::Admin, Caller::User { .. }) => Err(Refusal::Forbidden("only an admin may see this".into())),
+        (Needs::User | Needs::Admin, Caller::Anonymous) => Err(Refusal::Credential),
+    }
+}
+
+fn headers(request: &Request) -> Headers {
+    let mut headers = Headers::new();
+    for header in request.headers() {
+        headers.push(header.field.as_str().as_str(), header.value.as_str());
+    }
+    headers
+}
+
+/// The whole body. One that stalls stalls this door, which is the operator's own.
+fn read_body(request: &mut Request) -> Result<Vec<u8>, Refusal> {
+    let mut body = Vec::new();
+    let most = BODY_MAX as u64 + 1;
+    request
+        .as_reader()
+        .take(most)
+        .read_to_end(&mut body)
+        .map_err(|error| Refusal::BadRequest(format!("reading the body: {error}").into()))?;
+    if body.len() > BODY_MAX {
+        return Err(Refusal::TooLarge(format!("a body has at most {BODY_MAX} bytes here").into()));
+    }
+    Ok(body)
 }
 
 fn translate(response: &Response) -> tiny_http::Response<io::Cursor<Vec<u8>>> {
