@@ -1,18 +1,21 @@
 //! The command line's client of a running gate: over the control socket of a data directory on this machine, or over
 //! HTTP to `TIDEGATE_URL` with `TIDEGATE_TOKEN`.
 
-use crate::config::CONTROL_SOCKET;
+use super::CliError;
+use crate::config::{self, CONTROL_SOCKET, Environment, Flags};
+use crate::model::text::sanitize_lines;
 use serde_json::Value;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use ureq::Agent;
 use ureq::config::Config;
+use ureq::http::Response;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
 };
+use ureq::{Agent, Body, RequestBuilder};
 
 /// How long a command waits for the whole answer of a gate.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -41,14 +44,39 @@ pub enum ClientError {
         /// The message of its error object, or its text.
         message: String,
     },
-    /// Its answer was not JSON.
-    #[error("the gate at {at} answered something that is not JSON: {source}")]
+    /// Its answer was not JSON, too long, or cut off.
+    #[error("the gate at {at} answered something that cannot be read: {source}")]
     Garbled {
         /// The URL or socket.
         at: String,
         /// What went wrong.
         source: Box<ureq::Error>,
     },
+}
+
+/// Which gate is meant.
+#[derive(Debug, clap::Args)]
+pub(super) struct Where {
+    /// The gate's data directory, on this machine; otherwise TIDEGATE_URL and TIDEGATE_TOKEN name the gate.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The configuration that names the data directory.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Where {
+    /// A named directory goes before the environment's URL, and that before the directory that `serve` would use.
+    pub(super) fn client(&self, environment: &Environment) -> Result<Client, CliError> {
+        let is_named = self.data_dir.is_some() || self.config.is_some();
+        if let Some(url) = environment.url.as_ref().filter(|_| !is_named) {
+            let token = environment.token.as_ref().map(|token| token.reveal().to_owned());
+            return Ok(Client::remote(url, token)?);
+        }
+        let flags =
+            Flags { config: self.config.clone(), data_dir: self.data_dir.clone(), ..Flags::default() };
+        Ok(Client::local(&config::load(&flags, environment)?.data_dir))
+    }
 }
 
 /// A client of one gate.
@@ -87,20 +115,52 @@ impl Client {
     /// # Errors
     /// When nothing answers, when the gate refuses, or when the answer is not JSON.
     pub(super) fn get(&self, path: &str) -> Result<Value, ClientError> {
-        let mut request = self.agent.get(format!("{}{path}", self.base));
-        if let Some(token) = &self.token {
-            request = request.header("Authorization", format!("Bearer {token}"));
+        let request = self.authorised(self.agent.get(format!("{}{path}", self.base)));
+        let mut response = self.checked(request.call())?;
+        response.body_mut().read_json().map_err(|error| self.garbled(error))
+    }
+
+    /// The bytes at `path`.
+    ///
+    /// # Errors
+    /// As [`Client::get`], whatever the bytes are.
+    pub(super) fn bytes(&self, path: &str) -> Result<Vec<u8>, ClientError> {
+        let request = self.authorised(self.agent.get(format!("{}{path}", self.base)));
+        let mut response = self.checked(request.call())?;
+        response.body_mut().read_to_vec().map_err(|error| self.garbled(error))
+    }
+
+    /// The JSON that is the answer to `body`, sent to `path`.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(super) fn post(&self, path: &str, body: &Value) -> Result<Value, ClientError> {
+        let request = self.authorised(self.agent.post(format!("{}{path}", self.base)));
+        let mut response = self.checked(request.send_json(body))?;
+        response.body_mut().read_json().map_err(|error| self.garbled(error))
+    }
+
+    fn authorised<T>(&self, request: RequestBuilder<T>) -> RequestBuilder<T> {
+        match &self.token {
+            Some(token) => request.header("Authorization", format!("Bearer {token}")),
+            None => request,
         }
+    }
+
+    fn checked(&self, answer: Result<Response<Body>, ureq::Error>) -> Result<Response<Body>, ClientError> {
         let at = || self.at.clone();
         let mut response =
-            request.call().map_err(|error| ClientError::Unreachable { at: at(), source: Box::new(error) })?;
+            answer.map_err(|error| ClientError::Unreachable { at: at(), source: Box::new(error) })?;
         let status = response.status().as_u16();
         if status == 200 {
-            let body = response.body_mut().read_json();
-            return body.map_err(|error| ClientError::Garbled { at: at(), source: Box::new(error) });
+            return Ok(response);
         }
         let text = response.body_mut().read_to_string().unwrap_or_default();
         Err(ClientError::Refused { at: at(), status, message: message_of(&text) })
+    }
+
+    fn garbled(&self, error: ureq::Error) -> ClientError {
+        ClientError::Garbled { at: self.at.clone(), source: Box::new(error) }
     }
 }
 
@@ -116,11 +176,27 @@ fn hint(error: &ureq::Error) -> &'static str {
     }
 }
 
-/// The message in an error object of the API; the text itself when it is not one.
+/// `path` with those of the parameters that have a value.
+pub(super) fn with_query(path: &str, parameters: &[(&str, Option<String>)]) -> String {
+    let given = parameters.iter().filter_map(|(name, value)| value.as_ref().map(|value| (name, value)));
+    let pairs: Vec<String> = given.map(|(name, value)| format!("{name}={}", encode(value))).collect();
+    if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", pairs.join("&")) }
+}
+
+/// Everything but the unreserved characters (RFC 3986) in percent signs.
+fn encode(text: &str) -> String {
+    let one = |byte: u8| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    text.bytes().map(one).collect()
+}
+
+/// The message in an error object of the API; the text itself when it is not one. Fit for a terminal.
 fn message_of(text: &str) -> String {
     let parsed: Option<Value> = serde_json::from_str(text).ok();
     let message = parsed.as_ref().and_then(|value| value.pointer("/error/message")).and_then(Value::as_str);
-    message.unwrap_or_else(|| text.trim()).to_owned()
+    sanitize_lines(message.unwrap_or_else(|| text.trim()))
 }
 
 /// No proxy and no redirects: the gate that was named is the gate that is asked.
@@ -218,5 +294,19 @@ mod tests {
         }
         assert!(hint(ErrorKind::PermissionDenied).ends_with("run it as the gate's user"));
         assert_eq!(hint(ErrorKind::TimedOut), "");
+    }
+
+    #[test]
+    fn parameters_are_encoded_and_missing_ones_left_out() {
+        let parameters =
+            [("repo", Some("a/b c".to_owned())), ("state", None), ("user", Some("ü@x".to_owned()))];
+        assert_eq!(with_query("/x", &parameters), "/x?repo=a%2Fb%20c&user=%C3%BC%40x");
+        assert_eq!(with_query("/x", &[("state", None)]), "/x");
+    }
+
+    #[test]
+    fn what_a_gate_says_is_fit_for_a_terminal() {
+        assert_eq!(message_of("{\"error\": {\"message\": \"no\\u001b[2J\"}}"), "no?[2J");
+        assert_eq!(message_of(" plain \u{202e}\n"), "plain ?");
     }
 }

@@ -1,7 +1,7 @@
 //! The operator's door: what the command line may say, and what becomes of it.
 //!
 //! `serve` and [`demo`] are the daemon's to run; every other command has a file of its own: `check_config`, `doctor`,
-//! `status`, which asks a running gate through `client`, and `user`. What any of them says goes through [`output`].
+//! `push` and `status`, which ask a running gate through `client`, and `user`. What any of them says goes through [`output`].
 //!
 //! A command ends in an [`Exit`]. What went wrong is written to standard error, and only results to standard
 //! output.
@@ -11,6 +11,7 @@ mod client;
 pub mod demo;
 mod doctor;
 pub mod output;
+mod push;
 mod status;
 mod user;
 
@@ -54,7 +55,10 @@ pub enum CliError {
     Store(#[from] StoreError),
     /// A running gate.
     #[error(transparent)]
-    Status(#[from] status::StatusError),
+    Client(#[from] client::ClientError),
+    /// Its answer is another version's.
+    #[error("reading the gate's answer: {0}; is it of another version than this command?")]
+    Strange(#[from] serde_json::Error),
     /// The token that was to come on standard input.
     #[error("reading a token from standard input: {0}")]
     Input(io::Error),
@@ -74,9 +78,12 @@ impl CliError {
         match self {
             Self::Config(_) | Self::Expired => Exit::Misused,
             Self::Store(error) if error.is_misuse() => Exit::Misused,
-            Self::Store(_) | Self::Status(_) | Self::Input(_) | Self::Unwell(_) | Self::Output(_) => {
-                Exit::Failed
-            }
+            Self::Store(_)
+            | Self::Client(_)
+            | Self::Strange(_)
+            | Self::Input(_)
+            | Self::Unwell(_)
+            | Self::Output(_) => Exit::Failed,
         }
     }
 }
@@ -102,6 +109,8 @@ enum Command {
     },
     /// Look at git, processes, limits, disk and clock, and say what a gate would miss.
     Doctor(doctor::Args),
+    /// List, show and decide on the pushes that a running gate holds or held.
+    Push(push::Args),
     /// Show what a running gate is doing: processes, queues, jobs.
     Status(status::Args),
     /// Add, list and remove users and their tokens, also while the gate runs.
@@ -150,6 +159,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, environment: &Environment) 
         Command::Serve(args) => return Next::Serve(args.into()),
         Command::CheckConfig { file } => check_config::run(file, environment),
         Command::Doctor(args) => doctor::run(args, environment),
+        Command::Push(args) => push::run(&args, environment),
         Command::Status(args) => status::run(&args, environment),
         Command::User(args) => user::run(args, environment),
     };

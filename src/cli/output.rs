@@ -1,5 +1,7 @@
 //! What commands say: results on standard output, notes on standard error.
 
+use crate::model::text::is_harmless;
+use serde_json::Value;
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 
@@ -24,6 +26,25 @@ pub fn note(line: &str) {
 /// Writes why a command failed; each of its lines says who speaks, as a log of several programs needs it.
 pub fn complain(error: &impl Display) {
     error.to_string().lines().for_each(|line| note(&format!("tidegate: {line}")));
+}
+
+/// Text of many lines, without what a terminal would obey or misorder.
+#[must_use]
+pub(super) fn plain(text: &str) -> String {
+    text.chars().map(|c| if is_harmless(c) || matches!(c, '\n' | '\t') { c } else { '?' }).collect()
+}
+
+/// JSON in which everything that a terminal would obey is escaped; it means the same.
+#[must_use]
+pub(super) fn json(value: &Value) -> String {
+    let mut text = String::new();
+    for c in format!("{value:#}\n").chars() {
+        match c {
+            c if is_harmless(c) || c == '\n' => text.push(c),
+            c => text.push_str(&format!("\\u{:04x}", u32::from(c))),
+        }
+    }
+    text
 }
 
 /// Rows as columns, each as wide as its widest cell; nothing trails.
@@ -52,5 +73,14 @@ mod tests {
             "NAME  X\na     long\nb\n"
         );
         assert_eq!(table(&[]), "");
+    }
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_gets_through() {
+        assert_eq!(plain("+\ta\x1b[2J\r\n-\u{9b}b\u{202e}"), "+\ta?[2J?\n-?b?");
+        let value = serde_json::json!({ "a": "\x1b\u{9b}\u{202e}\x7fü" });
+        let text = json(&value);
+        assert!(text.chars().all(|c| is_harmless(c) || c == '\n'), "{text:?}");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
     }
 }

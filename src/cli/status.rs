@@ -1,34 +1,18 @@
 //! `tidegate status`: what a running gate is doing, as text for people or as the API's JSON.
 
-use super::client::{Client, ClientError};
+use super::client::Where;
 use super::{CliError, output};
-use crate::config::{self, Environment, Flags};
+use crate::config::Environment;
 use crate::model::status::{ChildRow, JobRow, LaneRow, PATH, Status};
 use serde_json::Value;
 use std::fmt::{self, Display, Write};
-use std::path::PathBuf;
 use std::time::Duration;
-
-/// Why the status cannot be shown.
-#[derive(Debug, thiserror::Error)]
-pub enum StatusError {
-    /// The gate could not be asked.
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    /// Its answer is another version's.
-    #[error("reading the gate's status: {0}; is it of another version than this command?")]
-    Strange(#[from] serde_json::Error),
-}
 
 /// What `status` takes.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The gate's data directory, on this machine; otherwise TIDEGATE_URL and TIDEGATE_TOKEN name the gate.
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-    /// The configuration that names the data directory.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    at: Where,
     /// Print the API's JSON.
     #[arg(long)]
     json: bool,
@@ -36,24 +20,13 @@ pub(super) struct Args {
 
 /// Asks the gate that the arguments or the environment name and prints what it says.
 pub(super) fn run(args: &Args, environment: &Environment) -> Result<(), CliError> {
-    let answer = client(args, environment)?.get(PATH).map_err(StatusError::from)?;
+    let answer = args.at.client(environment)?.get(PATH)?;
     Ok(output::print(&report(answer, args.json)?)?)
 }
 
-/// A named directory goes before the environment's URL, and that before the directory that `serve` would use.
-fn client(args: &Args, environment: &Environment) -> Result<Client, CliError> {
-    let is_named = args.data_dir.is_some() || args.config.is_some();
-    if let Some(url) = environment.url.as_ref().filter(|_| !is_named) {
-        let token = environment.token.as_ref().map(|token| token.reveal().to_owned());
-        return Ok(Client::remote(url, token).map_err(StatusError::from)?);
-    }
-    let flags = Flags { config: args.config.clone(), data_dir: args.data_dir.clone(), ..Flags::default() };
-    Ok(Client::local(&config::load(&flags, environment)?.data_dir))
-}
-
-fn report(answer: Value, json: bool) -> Result<String, StatusError> {
+fn report(answer: Value, json: bool) -> Result<String, CliError> {
     if json {
-        return Ok(serde_json::to_string_pretty(&answer)? + "\n");
+        return Ok(output::json(&answer));
     }
     let status: Status = serde_json::from_value(answer)?;
     let mut text = String::new();

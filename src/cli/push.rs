@@ -1,0 +1,330 @@
+//! `tidegate push`: the pushes that a running gate holds or held, as text for people or as the API's JSON.
+//!
+//! What may be done is the gate's to say; here it is only asked and shown. Nothing that came from a pusher or a gate
+//! reaches the terminal as it is.
+
+use super::client::{Where, with_query};
+use super::{CliError, output};
+use crate::config::Environment;
+use crate::model::name::RepoName;
+use crate::model::push::{PushId, PushState, PushView, PusherView, RefView};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::fmt::{self, Write};
+
+/// The address of the API of pushes.
+const PATH: &str = "/-/api/v1/pushes";
+/// How much of an object id people are shown: enough to tell commits apart, as git does in a large repository.
+const OID_LEN: usize = 12;
+/// The most refs of a push that stand in a list.
+const REFS_SHOWN: usize = 2;
+
+/// What `push` takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// List pushes, the newest first.
+    List {
+        #[command(flatten)]
+        filter: ListArgs,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Show everything about a push: refs, checks, events.
+    Show {
+        /// Its number.
+        #[arg(value_parser = PushId::parse)]
+        id: PushId,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Show what a push changes.
+    Diff {
+        /// Its number.
+        #[arg(value_parser = PushId::parse)]
+        id: PushId,
+        #[command(flatten)]
+        at: Where,
+    },
+    /// Let a push go on.
+    Approve(Wish),
+    /// Refuse a push; the pusher is shown the reason.
+    Reject {
+        /// Its number.
+        #[arg(value_parser = PushId::parse)]
+        id: PushId,
+        /// Why.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Withdraw a push.
+    Cancel(Wish),
+    /// Forward a push again whose forward failed.
+    Retry(Wish),
+}
+
+#[derive(Debug, clap::Args)]
+struct Wish {
+    /// Its number.
+    #[arg(value_parser = PushId::parse)]
+    id: PushId,
+    /// Why, for the record.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+struct ListArgs {
+    /// Those that stand there: pending, forwarded, …
+    #[arg(long, value_parser = PushState::parse)]
+    state: Option<PushState>,
+    /// Those of this repository.
+    #[arg(long, value_name = "NAME", value_parser = RepoName::parse)]
+    repo: Option<RepoName>,
+    /// Those of this pusher.
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// How many.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    limit: Option<u32>,
+    /// Those older than this one.
+    #[arg(long, value_name = "ID", value_parser = PushId::parse)]
+    before: Option<PushId>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// Print the API's JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    at: Where,
+}
+
+/// The answer to a list.
+#[derive(Debug, Deserialize)]
+struct List {
+    pushes: Vec<PushView>,
+    next: Option<i64>,
+}
+
+/// Does what the arguments say and prints what came of it.
+pub(super) fn run(args: &Args, environment: &Environment) -> Result<(), CliError> {
+    match &args.action {
+        Action::List { filter, common } => list(filter, common, environment),
+        Action::Show { id, common } => {
+            let answer = common.at.client(environment)?.get(&format!("{PATH}/{id}"))?;
+            print(answer, common.json, |push| told(|out| show(push, out)))
+        }
+        Action::Diff { id, at } => {
+            let diff = at.client(environment)?.bytes(&format!("{PATH}/{id}/diff"))?;
+            Ok(output::print(&output::plain(&String::from_utf8_lossy(&diff)))?)
+        }
+        Action::Approve(wish) => {
+            decide("approve", wish.id, wish.reason.as_deref(), &wish.common, environment)
+        }
+        Action::Reject { id, reason, common } => decide("reject", *id, Some(reason), common, environment),
+        Action::Cancel(wish) => decide("cancel", wish.id, wish.reason.as_deref(), &wish.common, environment),
+        Action::Retry(wish) => decide("retry", wish.id, wish.reason.as_deref(), &wish.common, environment),
+    }
+}
+
+fn list(filter: &ListArgs, common: &Common, environment: &Environment) -> Result<(), CliError> {
+    let parameters = [
+        ("state", filter.state.map(|state| state.to_string())),
+        ("repo", filter.repo.as_ref().map(ToString::to_string)),
+        ("user", filter.user.clone()),
+        ("limit", filter.limit.map(|limit| limit.to_string())),
+        ("before", filter.before.map(|id| id.to_string())),
+    ];
+    let client = common.at.client(environment)?;
+    let answer = client.get(&with_query(PATH, &parameters))?;
+    if common.json {
+        return Ok(output::print(&output::json(&answer))?);
+    }
+    let list: List = serde_json::from_value(answer)?;
+    output::print(&output::plain(&table(&list.pushes)))?;
+    if let Some(next) = list.next {
+        output::note(&format!("there are older ones: --before {next}"));
+    }
+    Ok(())
+}
+
+fn decide(
+    verb: &str,
+    id: PushId,
+    reason: Option<&str>,
+    common: &Common,
+    environment: &Environment,
+) -> Result<(), CliError> {
+    let path = format!("{PATH}/{id}/{verb}");
+    let wish = json!({ "reason": reason.unwrap_or_default() });
+    let answer = common.at.client(environment)?.post(&path, &wish)?;
+    print(answer, common.json, |push| format!("push {} is {}\n", push.id, push.state))
+}
+
+fn print(answer: Value, json: bool, text: impl FnOnce(&PushView) -> String) -> Result<(), CliError> {
+    if json {
+        return Ok(output::print(&output::json(&answer))?);
+    }
+    let push: PushView = serde_json::from_value(answer)?;
+    Ok(output::print(&output::plain(&text(&push)))?)
+}
+
+fn told(tell: impl FnOnce(&mut String) -> fmt::Result) -> String {
+    let mut text = String::new();
+    tell(&mut text).expect("a String takes everything");
+    text
+}
+
+fn table(pushes: &[PushView]) -> String {
+    let head = ["ID", "STATE", "REPOSITORY", "PUSHER", "RECEIVED", "REFS"].map(str::to_owned).to_vec();
+    let row = |push: &PushView| {
+        vec![
+            push.id.to_string(),
+            push.state.clone(),
+            push.repo.clone(),
+            pusher(&push.pusher),
+            push.created.clone(),
+            refs(&push.refs),
+        ]
+    };
+    let rows: Vec<Vec<String>> = std::iter::once(head).chain(pushes.iter().map(row)).collect();
+    output::table(&rows)
+}
+
+fn pusher(pusher: &PusherView) -> String {
+    let claimed = pusher.claimed.as_ref().map(|name| format!(", who says he is {name}")).unwrap_or_default();
+    let unverified = if pusher.verified { "" } else { " (unverified)" };
+    format!("{}{unverified}{claimed}", pusher.name)
+}
+
+fn refs(refs: &[RefView]) -> String {
+    let names: Vec<&str> = refs.iter().take(REFS_SHOWN).map(|update| update.name.as_str()).collect();
+    let more = refs.len().saturating_sub(REFS_SHOWN);
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    names.join(" ") + &more
+}
+
+fn show(push: &PushView, out: &mut String) -> fmt::Result {
+    writeln!(out, "push {} to {}: {}", push.id, push.repo, push.state)?;
+    lines(out, "  ", &push.message)?;
+    writeln!(out, "pushed by {} at {}", pusher(&push.pusher), push.created)?;
+    if let Some(deadline) = &push.deadline {
+        writeln!(out, "until {deadline}")?;
+    }
+    for update in &push.refs {
+        show_ref(update, out)?;
+    }
+    for option in &push.options {
+        writeln!(out, "option {option}")?;
+    }
+    if let Some(decision) = &push.decision {
+        let past = if decision.is_override { ", past the rules" } else { "" };
+        writeln!(out, "{} by {} at {}{past}", decision.verdict, decision.by, decision.at)?;
+        lines(out, "  ", &decision.reason)?;
+    }
+    show_checks(push, out)?;
+    if let Some(words) = &push.upstream {
+        writeln!(out, "what the repository said")?;
+        lines(out, "  ", words)?;
+    }
+    for event in push.events.iter().flatten() {
+        writeln!(out, "{}  {:<11} {} by {}", event.at, event.to, event.event, event.actor)?;
+    }
+    Ok(())
+}
+
+fn show_ref(update: &RefView, out: &mut String) -> fmt::Result {
+    let short = |oid: &str| oid.chars().take(OID_LEN).collect::<String>();
+    let kind = serde_json::to_value(update.kind).unwrap_or_default();
+    let (kind, old, new) = (kind.as_str().unwrap_or_default(), short(&update.old), short(&update.new));
+    let answer = match (update.accepted, &update.refusal) {
+        (Some(true), _) => ", accepted".to_owned(),
+        (Some(false), Some(why)) => format!(", refused: {why}"),
+        (Some(false), None) => ", refused".to_owned(),
+        (None, _) => String::new(),
+    };
+    writeln!(out, "{kind} {} {old}..{new}{answer}", update.name)
+}
+
+fn show_checks(push: &PushView, out: &mut String) -> fmt::Result {
+    for check in push.checks.iter().flatten() {
+        writeln!(out, "check {}: {} ({} ms)", check.name, check.verdict.as_str(), check.ms)?;
+        for finding in &check.findings {
+            let place = [&finding.ref_name, &finding.commit, &finding.path];
+            let place: Vec<&str> = place.into_iter().flatten().map(String::as_str).collect();
+            lines(out, "  ", &format!("{} {}", place.join(" "), finding.message))?;
+            writeln!(out, "    {}: {}", finding.key, finding.hint)?;
+        }
+    }
+    Ok(())
+}
+
+/// Each line of a text with something before it; words of others never begin a line of ours.
+fn lines(out: &mut String, before: &str, text: &str) -> fmt::Result {
+    text.lines().try_for_each(|line| writeln!(out, "{before}{}", line.trim_end()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn push() -> PushView {
+        serde_json::from_value(json!({
+            "id": 7, "state": "pending", "repo": "acme/app", "target": {"kind": "hosted"},
+            "pusher": {"name": "alice", "verified": true, "claimed": null},
+            "refs": [{
+                "name": "refs/heads/main", "old": "1".repeat(40), "new": "2".repeat(40), "kind": "update",
+                "accepted": null, "refusal": null,
+            }],
+            "options": [], "created": "2027-01-15T08:00:00.120Z", "updated": "2027-01-15T08:00:00.120Z",
+            "deadline": "2027-01-15T08:30:00.000Z", "on_disconnect": "cancel", "attempts": 0,
+            "message": "it waits", "upstream": null,
+            "decision": null,
+            "checks": [{
+                "name": "paths", "verdict": "fail", "ms": 3,
+                "findings": [{"path": "a", "message": "no", "key": "paths.block", "hint": "remove it"}],
+            }],
+            "events": [{
+                "at": "2027-01-15T08:00:00.120Z", "actor": "alice", "event": "received", "from": null,
+                "to": "received", "why": "x",
+            }],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_push_is_shown_line_by_line() {
+        assert_eq!(
+            told(|out| show(&push(), out)),
+            "push 7 to acme/app: pending\n\
+             \x20 it waits\n\
+             pushed by alice at 2027-01-15T08:00:00.120Z\n\
+             until 2027-01-15T08:30:00.000Z\n\
+             update refs/heads/main 111111111111..222222222222\n\
+             check paths: fail (3 ms)\n  a no\n    paths.block: remove it\n\
+             2027-01-15T08:00:00.120Z  received    received by alice\n"
+        );
+    }
+
+    #[test]
+    fn a_list_has_a_line_for_each() {
+        let mut many = push();
+        many.refs = vec![many.refs[0].clone(); 4];
+        many.pusher = PusherView { name: "x".into(), verified: false, claimed: Some("bob".into()) };
+        let text = table(&[push(), many]);
+        assert_eq!(text.lines().count(), 3, "{text}");
+        assert!(text.contains("x (unverified), who says he is bob"), "{text}");
+        assert!(text.ends_with("refs/heads/main refs/heads/main and 2 more\n"), "{text}");
+    }
+}
