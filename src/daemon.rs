@@ -30,6 +30,7 @@ use crate::http::app::{App, Current, Lanes};
 use crate::http::auth::Throttle;
 use crate::http::budget::{Budget, FETCHES_MAX};
 use crate::http::control::Control;
+use crate::http::form::FormKey;
 use crate::http::front::Front;
 use crate::http::handler::Public;
 use crate::http::limits::FrontLimits;
@@ -191,6 +192,7 @@ impl Runtime {
             sweeps: Record::default(),
             front: OnceLock::new(),
             waiters: Waiters::new(settings.limits.held_pushes),
+            forms: FormKey::new()?,
             differ: OnceLock::new(),
             ready: AtomicBool::new(false),
             settings,

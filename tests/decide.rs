@@ -192,6 +192,53 @@ fn what_one_may_not_read_is_not_there_and_nothing_is_without_a_login() {
 }
 
 #[test]
+fn the_pages_are_plain_and_their_forms_count_only_from_themselves() {
+    let gate = Gate::start();
+    let id = gate.pending("app");
+    let open = |path: &str| {
+        let request = Gate::agent().get(format!("{}{path}", gate.url));
+        let mut answer = request.header("Authorization", "Bearer a-reviewer-token").call().unwrap();
+        let policy =
+            answer.headers().get("content-security-policy").map(|value| value.to_str().unwrap().to_owned());
+        (answer.status().as_u16(), policy, answer.body_mut().read_to_string().unwrap())
+    };
+    let send = |body: &str, fields: &[(&str, &str)]| {
+        let config = ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0);
+        let agent: ureq::Agent = config.timeout_global(Some(PATIENCE)).build().into();
+        let mut request = agent
+            .post(format!("{}/-/pushes/{id}/approve", gate.url))
+            .header("Authorization", "Bearer a-reviewer-token");
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.send(body).unwrap().status().as_u16()
+    };
+    let (status, policy, page) = open(&format!("/-/pushes/{id}"));
+    assert_eq!(status, 200, "{page}");
+    assert_eq!(
+        policy.as_deref(),
+        Some("default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'")
+    );
+    assert!(page.contains("refs/heads/\u{fc}&lt;b&gt;") && !page.contains("<b>"), "{page}");
+    assert!(open("/-/").2.contains(&format!("href=\"/-/pushes/{id}\"")));
+    assert_eq!(open("/-/style.css").0, 200);
+    let anonymous = Gate::agent().get(format!("{}/-/", gate.url)).call().unwrap();
+    assert_eq!(anonymous.status(), 401);
+    assert!(anonymous.headers().contains_key("www-authenticate"));
+
+    let token = page.split("name=\"token\" value=\"").nth(1).unwrap().split('"').next().unwrap();
+    let (form, own) = (format!("token={token}&reason=fine+so"), ("Sec-Fetch-Site", "same-origin"));
+    assert_eq!(send(&form, &[]), 403);
+    assert_eq!(send(&form, &[("Sec-Fetch-Site", "cross-site")]), 403);
+    assert_eq!(send("token=1.00&reason=x", &[own]), 403);
+    assert_eq!(gate.store.pushes().get(id).unwrap().unwrap().state, PushState::Pending);
+    assert_eq!(send(&form, &[own]), 303);
+    let push = gate.store.pushes().get(id).unwrap().unwrap();
+    assert_eq!((push.state, push.message.as_str()), (PushState::Approved, "fine so"));
+    assert_eq!(send(&form, &[("Origin", gate.url.as_str())]), 409);
+}
+
+#[test]
 fn a_decision_is_json_of_bounded_length_from_no_other_site() {
     let gate = Gate::start();
     let id = gate.pending("app");

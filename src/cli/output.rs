@@ -28,12 +28,6 @@ pub fn complain(error: &impl Display) {
     error.to_string().lines().for_each(|line| note(&format!("tidegate: {line}")));
 }
 
-/// Text of many lines, without what a terminal would obey or misorder.
-#[must_use]
-pub(super) fn plain(text: &str) -> String {
-    text.chars().map(|c| if is_harmless(c) || matches!(c, '\n' | '\t') { c } else { '?' }).collect()
-}
-
 /// JSON in which everything that a terminal would obey is escaped; it means the same.
 #[must_use]
 pub(super) fn json(value: &Value) -> String {
@@ -77,7 +71,6 @@ mod tests {
 
     #[test]
     fn nothing_that_a_terminal_obeys_gets_through() {
-        assert_eq!(plain("+\ta\x1b[2J\r\n-\u{9b}b\u{202e}"), "+\ta?[2J?\n-?b?");
         let value = serde_json::json!({ "a": "\x1b\u{9b}\u{202e}\x7fü" });
         let text = json(&value);
         assert!(text.chars().all(|c| is_harmless(c) || c == '\n'), "{text:?}");

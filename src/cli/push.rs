@@ -8,6 +8,7 @@ use super::{CliError, output};
 use crate::config::Environment;
 use crate::model::name::RepoName;
 use crate::model::push::{PushId, PushState, PushView, PusherView, RefView};
+use crate::model::text::plain;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::fmt::{self, Write};
@@ -127,7 +128,7 @@ pub(super) fn run(args: &Args, environment: &Environment) -> Result<(), CliError
         }
         Action::Diff { id, at } => {
             let diff = at.client(environment)?.bytes(&format!("{PATH}/{id}/diff"))?;
-            Ok(output::print(&output::plain(&String::from_utf8_lossy(&diff)))?)
+            Ok(output::print(&plain(&String::from_utf8_lossy(&diff)))?)
         }
         Action::Approve(wish) => {
             decide("approve", wish.id, wish.reason.as_deref(), &wish.common, environment)
@@ -152,7 +153,7 @@ fn list(filter: &ListArgs, common: &Common, environment: &Environment) -> Result
         return Ok(output::print(&output::json(&answer))?);
     }
     let list: List = serde_json::from_value(answer)?;
-    output::print(&output::plain(&table(&list.pushes)))?;
+    output::print(&plain(&table(&list.pushes)))?;
     if let Some(next) = list.next {
         output::note(&format!("there are older ones: --before {next}"));
     }
@@ -177,7 +178,7 @@ fn print(answer: Value, json: bool, text: impl FnOnce(&PushView) -> String) -> R
         return Ok(output::print(&output::json(&answer))?);
     }
     let push: PushView = serde_json::from_value(answer)?;
-    Ok(output::print(&output::plain(&text(&push)))?)
+    Ok(output::print(&plain(&text(&push)))?)
 }
 
 fn told(tell: impl FnOnce(&mut String) -> fmt::Result) -> String {

@@ -125,6 +125,16 @@ impl Verb {
         }
     }
 
+    /// What it is to the record, whoever wants it.
+    const fn event(self) -> Event {
+        match self {
+            Self::Approve => Event::Approved,
+            Self::Reject => Event::Rejected,
+            Self::Cancel => Event::Canceled(CancelCause::Admin),
+            Self::Retry => Event::Retried,
+        }
+    }
+
     /// Why a push that stands in `state` does not take it. Only said where the table of the record refused.
     const fn why_not(self, state: PushState) -> &'static str {
         let is_early = matches!(state, PushState::Received | PushState::Checking);
@@ -249,6 +259,18 @@ impl Desk<'_> {
             Caller::User { role: Role::Reader | Role::Pusher, .. } => Err(Denied::NotAReviewer.into()),
             Caller::Anonymous => Err(DecideError::NeedsCredential),
         }
+    }
+
+    /// What the caller may do to a push as it stands now.
+    ///
+    /// # Errors
+    /// See [`DecideError`].
+    pub fn open_to(&self, caller: &Caller, id: PushId) -> Result<Vec<Verb>, DecideError> {
+        let push = self.find(caller, id)?;
+        let is_open = |verb: &Verb| {
+            next(push.state, verb.event()).is_ok() && permit(*verb, &push, caller, self.rules, true).is_ok()
+        };
+        Ok(Verb::ALL.into_iter().filter(is_open).collect())
     }
 
     /// The records that the caller may know of, the newest first. A page may hold fewer than were asked for although

@@ -2,6 +2,7 @@
 
 use super::auth::Throttle;
 use super::budget::Budget;
+use super::form::FormKey;
 use super::front::View;
 use super::metrics::Metrics;
 use crate::config::Settings;
@@ -96,6 +97,8 @@ pub struct App {
     pub lanes: Lanes,
     /// Who waits for a decision on his push.
     pub waiters: Waiters,
+    /// The key of the forms on the pages.
+    pub forms: FormKey,
     /// Makes the diffs of held pushes; set when the gate is in place.
     pub differ: OnceLock<Arc<dyn Differ>>,
     /// The end of it all.

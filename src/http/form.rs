@@ -1,6 +1,21 @@
-//! `application/x-www-form-urlencoded`, as queries and forms have it, read strictly.
+//! `application/x-www-form-urlencoded`, as queries and forms have it, read strictly; and the tokens of our own forms.
 
 use super::refusal::Refusal;
+use crate::model::access::Caller;
+use crate::model::push::PushId;
+use crate::sys::random;
+use hmac::{Hmac, KeyInit, Mac};
+use jiff::{SignedDuration, Timestamp};
+use sha2::Sha256;
+use std::fmt;
+use std::io;
+
+/// How long a form may be looked at before it is sent: a working day.
+const FORM_LIFE: SignedDuration = SignedDuration::from_hours(12);
+
+/// The key under which this life of the gate makes forms. A token binds a form to who was shown it, to the push, and to
+/// the time: another site cannot make one, and one that leaked ends.
+pub struct FormKey([u8; 32]);
 
 /// Named values, each of a name that was expected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +64,52 @@ impl Form {
     }
 }
 
+impl fmt::Debug for FormKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FormKey(<sensitive>)")
+    }
+}
+
+impl FormKey {
+    /// A new key.
+    ///
+    /// # Errors
+    /// When the kernel gives no random bytes.
+    pub fn new() -> io::Result<Self> {
+        random::bytes().map(Self)
+    }
+
+    /// The token of a form that `caller` is shown `now`.
+    #[must_use]
+    pub fn token(&self, caller: &Caller, push: PushId, now: Timestamp) -> String {
+        let second = now.as_second();
+        let tag = self.mac(caller, push, second).finalize().into_bytes();
+        tag.iter().fold(format!("{second}."), |text, byte| format!("{text}{byte:02x}"))
+    }
+
+    /// Whether `token` is that of a form that `caller` was shown, not long before `now`.
+    #[must_use]
+    pub fn holds(&self, token: &str, caller: &Caller, push: PushId, now: Timestamp) -> bool {
+        let Some((second, tag)) = token.split_once('.') else { return false };
+        let (Ok(second), Some(tag)) = (second.parse::<i64>(), unhex(tag)) else { return false };
+        let age = now.as_second().saturating_sub(second);
+        let is_fresh = (0..FORM_LIFE.as_secs()).contains(&age);
+        is_fresh && self.mac(caller, push, second).verify_slice(&tag).is_ok()
+    }
+
+    fn mac(&self, caller: &Caller, push: PushId, second: i64) -> Hmac<Sha256> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
+        // No user's name has a space, so no two forms have one text.
+        mac.update(format!("{} {push} {second}", caller.name().unwrap_or_default()).as_bytes());
+        mac
+    }
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let pairs = text.as_bytes().chunks(2);
+    pairs.map(|pair| Some(16 * digit(*pair.first()?)? + digit(*pair.get(1)?)?)).collect()
+}
+
 fn bad(why: String) -> Refusal {
     Refusal::BadRequest(why.into())
 }
@@ -82,6 +143,26 @@ mod tests {
         let number = form.read("state", |text| text.parse::<u32>());
         assert!(matches!(number, Err(Refusal::BadRequest(_))));
         assert_eq!(form.read("user", |text| text.parse::<u32>()), Ok(None));
+    }
+
+    #[test]
+    fn a_token_is_of_one_caller_one_push_and_one_day() {
+        let (key, other) = (FormKey::new().unwrap(), FormKey::new().unwrap());
+        let user = |name| Caller::User {
+            name: crate::model::name::UserName::parse(name).unwrap(),
+            role: crate::model::role::Role::Reviewer,
+        };
+        let (id, now) = (PushId::new(7).unwrap(), Timestamp::from_second(1_800_000_000).unwrap());
+        let token = key.token(&user("alice"), id, now);
+        assert!(key.holds(&token, &user("alice"), id, now + SignedDuration::from_hours(11)));
+        assert!(!key.holds(&token, &user("alice"), id, now + SignedDuration::from_hours(13)));
+        assert!(!key.holds(&token, &user("alice"), id, now - SignedDuration::from_secs(1)));
+        assert!(!key.holds(&token, &user("bob"), id, now));
+        assert!(!key.holds(&token, &user("alice"), PushId::new(8).unwrap(), now));
+        assert!(!other.holds(&token, &user("alice"), id, now));
+        for bad in ["", ".", "1800000000.", "1800000000.zz", "x.00", &token[..token.len() - 2]] {
+            assert!(!key.holds(bad, &user("alice"), id, now), "{bad}");
+        }
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //! From a request to its answer: [`handler`] takes each from its head to its log line; [`auth`] says who asks, [`route`]
 //! what for. [`smart`] serves git: [`spool`] puts a request body into a file for it (within a [`budget`]), [`relay`]
 //! passes on what it says. [`status`] says how the gate is, [`metrics`] counts; [`api`] shows held pushes and takes
-//! decisions on them, its parameters read by [`form`]. Every reason not to serve is a [`refusal`], what a request came to is
+//! decisions on them, [`pages`] do the same for browsers; both read parameters by [`form`]. Every reason not to serve is
+//! a [`refusal`], what a request came to is
 //! [`served`]; [`app`] is what all of them may use. [`control`] answers the same pages on the operator's own socket.
 //!
 //! Parsing and the decoding of chunks are `http-net`'s. What goes beyond the standard's strictness, and every limit
@@ -32,6 +33,7 @@ pub mod limits;
 pub mod message;
 pub mod metrics;
 mod pace;
+pub mod pages;
 pub mod refusal;
 pub mod relay;
 pub mod route;

@@ -7,7 +7,7 @@
 use super::app::App;
 use super::message::{Headers, Response};
 use super::refusal::Refusal;
-use super::{api, status};
+use super::{api, pages, status};
 use crate::gate::decide::Verb;
 use crate::git::command::Service;
 use crate::model::access::Caller;
@@ -145,6 +145,13 @@ static PAGES: &[Page] = &[
     write("/-/api/v1/pushes/{push}/reject", Needs::User, Answer::Ask(|app, asked| api::decide(app, asked, Verb::Reject))),
     write("/-/api/v1/pushes/{push}/cancel", Needs::User, Answer::Ask(|app, asked| api::decide(app, asked, Verb::Cancel))),
     write("/-/api/v1/pushes/{push}/retry", Needs::User, Answer::Ask(|app, asked| api::decide(app, asked, Verb::Retry))),
+    read("/-/", Needs::User, Answer::Ask(pages::list)),
+    read("/-/style.css", Needs::Nothing, Answer::Look(pages::style)),
+    read("/-/pushes/{push}", Needs::User, Answer::Ask(pages::push)),
+    write("/-/pushes/{push}/approve", Needs::User, Answer::Ask(|app, asked| pages::decide(app, asked, Verb::Approve))),
+    write("/-/pushes/{push}/reject", Needs::User, Answer::Ask(|app, asked| pages::decide(app, asked, Verb::Reject))),
+    write("/-/pushes/{push}/cancel", Needs::User, Answer::Ask(|app, asked| pages::decide(app, asked, Verb::Cancel))),
+    write("/-/pushes/{push}/retry", Needs::User, Answer::Ask(|app, asked| pages::decide(app, asked, Verb::Retry))),
 ];
 
 /// The two requests of the smart HTTP protocol (gitprotocol-http(5)).

@@ -22,6 +22,13 @@ pub fn sanitize_lines(text: &str) -> String {
     text.trim_end().lines().map(sanitize).collect::<Vec<_>>().join("\n")
 }
 
+/// `text` as it stands, spaces, tabs and line ends included, with `?` for whatever a terminal would obey or misorder:
+/// for texts in which spaces mean something, such as diffs.
+#[must_use]
+pub fn plain(text: &str) -> String {
+    text.chars().map(|c| if is_harmless(c) || matches!(c, '\n' | '\t') { c } else { '?' }).collect()
+}
+
 /// The beginning of `text`, at most `bytes_max` bytes of it, ended by an ellipsis when something is missing.
 #[must_use]
 pub fn clip(text: &str, bytes_max: usize) -> String {
@@ -56,6 +63,11 @@ mod tests {
     #[test]
     fn lines_stay_lines_and_their_content_is_plain() {
         assert_eq!(sanitize_lines("one\x07\r\n\ntwo\u{2066}\n\n"), "one?\n\ntwo?");
+    }
+
+    #[test]
+    fn plain_text_keeps_its_spaces() {
+        assert_eq!(plain("+\ta \x1b[2J\r\n-\u{9b}b\u{202e}\n"), "+\ta ?[2J?\n-?b?\n");
     }
 
     #[test]

@@ -163,6 +163,18 @@ fn an_admin_approves_his_own_push_only_with_a_reason() {
 }
 
 #[test]
+fn people_are_offered_what_they_may_do_and_the_push_takes() {
+    let house = house();
+    let id = house.pending("app");
+    let open = |name, role| house.desk().open_to(&user(name, role), id).unwrap();
+    assert_eq!(open("bob", Role::Reader), []);
+    assert_eq!(open("alice", Role::Pusher), [Verb::Cancel]);
+    assert_eq!(open("bob", Role::Reviewer), [Verb::Approve, Verb::Reject]);
+    house.decide(&user("bob", Role::Reviewer), id, Verb::Approve).unwrap();
+    assert_eq!(open("root", Role::Admin), [Verb::Cancel]);
+}
+
+#[test]
 fn every_state_takes_what_the_table_of_the_record_allows_and_names_itself_otherwise() {
     let house = house();
     let root = user("root", Role::Admin);
