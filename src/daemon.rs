@@ -19,6 +19,9 @@
 use crate::cli::Exit;
 use crate::cli::demo::DemoError;
 use crate::config::{ConfigError, Environment, ListenAddr, Settings};
+use crate::gate::differ::GitDiffer;
+use crate::gate::road::{Parts, Road};
+use crate::gate::staging::Held;
 use crate::gate::waiters::Waiters;
 use crate::git::ask::{self, AskError, Asker};
 use crate::git::command::{Git, Surroundings};
@@ -26,7 +29,7 @@ use crate::git::layout::{LayoutError, Root};
 use crate::git::lease::Leases;
 use crate::git::settings::SettingsCache;
 use crate::git::upkeep::Upkeep;
-use crate::http::app::{App, Current, Lanes};
+use crate::http::app::{App, Lanes};
 use crate::http::auth::Throttle;
 use crate::http::budget::{Budget, FETCHES_MAX};
 use crate::http::control::Control;
@@ -40,6 +43,7 @@ use crate::store::lock::{DataLock, LockError};
 use crate::store::{Store, StoreError};
 use crate::supervise::{Deadline, Mark, Reaper, end_survivors};
 use crate::sweeper::Sweeper;
+use crate::sys::current::Current;
 use crate::sys::net::{Address, Listener};
 use crate::sys::proxies::TrustedProxies;
 use crate::sys::signals::{Order, Signals};
@@ -181,17 +185,35 @@ impl Runtime {
         let listeners = listeners(&settings)?;
         let addresses: Vec<Address> = listeners.iter().map(|listener| listener.address().clone()).collect();
         let (lanes, workers) = Lanes::start(&settings)?;
+        let (rules, leases) = (Current::new(settings.rules.clone()), Leases::new());
+        let waiters = Waiters::new(settings.limits.held_pushes);
+        let road = Road::new(Parts {
+            store: store.clone(),
+            reaper: reaper.clone(),
+            git: git.clone(),
+            root: root.clone(),
+            leases: leases.clone(),
+            held: open_held(&settings.data_dir)?,
+            waiters: waiters.clone(),
+            lane: lanes.write.clone(),
+            rules: rules.clone(),
+            stop: stop.clone(),
+            gate: settings.gate.clone(),
+            git_settings: settings.git.clone(),
+            open_max: settings.limits.held_pushes,
+        });
         let app = Arc::new(App {
-            rules: Current::new(settings.rules.clone()),
+            rules,
             repository_settings: SettingsCache::default(),
-            leases: Leases::new(),
+            leases,
             upkeep: Upkeep::default(),
             metrics: Metrics::default(),
             throttle: Throttle::default(),
             fetch_bodies: Budget::new(FETCHES_MAX.max(settings.limits.request_bytes_max)),
             sweeps: Record::default(),
             front: OnceLock::new(),
-            waiters: Waiters::new(settings.limits.held_pushes),
+            road,
+            waiters,
             forms: FormKey::new()?,
             differ: OnceLock::new(),
             ready: AtomicBool::new(false),
@@ -205,6 +227,9 @@ impl Runtime {
             started,
         });
         recovery::settle_earlier_writes(&app)?;
+        app.road.recover()?;
+        let differ = GitDiffer { road: app.road.clone(), lane: app.lanes.read.clone() };
+        app.differ.get_or_init(|| Arc::new(differ));
         let sweeper = start_sweeper(&app)?;
         let control = Control::start(Arc::clone(&app))?;
         let front = open_front(&app, listeners)?;
@@ -445,6 +470,7 @@ fn start_sweeper(app: &App) -> io::Result<JoinHandle<()>> {
         kill_grace: app.settings.git.kill_grace,
         leases: app.leases.clone(),
         store: app.store.clone(),
+        road: app.road.clone(),
     };
     sweeper.start(&app.settings.sweeper, app.stop.clone(), &app.sweeps)
 }
@@ -498,6 +524,10 @@ fn prepare_directories(data_dir: &Path) -> Result<(), DaemonError> {
         log::warn!("{} is not empty: hooks and git may read what is there; move it away", home.display());
     }
     make_private(&tmp).and_then(|()| empty(&tmp)).map_err(failed(&tmp))
+}
+
+fn open_held(data_dir: &Path) -> Result<Held, DaemonError> {
+    Held::open(data_dir).map_err(|source| DaemonError::Directory { at: data_dir.join("held"), source })
 }
 
 /// Makes the directory `at` unless there is one.

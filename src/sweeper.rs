@@ -3,6 +3,7 @@
 //! A job is short, looks at facts only, and may be run at any time and twice.
 
 use crate::config::SweeperSettings;
+use crate::gate::road::Road;
 use crate::git::lease::Leases;
 use crate::store::Store;
 use crate::supervise::Reaper;
@@ -24,17 +25,23 @@ pub struct Sweeper {
     pub leases: Leases,
     /// Users, tokens, writes under way.
     pub store: Store,
+    /// Held pushes.
+    pub road: Road,
 }
 
 /// A row: the name in `[sweeper]`, the interval's setting, one run.
 type Row = (&'static str, fn(&SweeperSettings) -> Duration, fn(&Sweeper) -> Result<(), String>);
 
 /// Every job.
-const JOBS: [Row; 4] = [
+const JOBS: [Row; 8] = [
     ("orphans", |every| every.orphans, Sweeper::end_orphans),
     ("leftovers", |every| every.leftovers, Sweeper::clean_leftovers),
     ("tokens", |every| every.tokens, Sweeper::forget_expired_tokens),
     ("checkpoint", |every| every.checkpoint, Sweeper::checkpoint),
+    ("forward_pushes", |every| every.forward_pushes, |sweeper| sweeper.road.forward_due()),
+    ("expire_pushes", |every| every.expire_pushes, |sweeper| sweeper.road.expire_due()),
+    ("close_orphans", |every| every.close_orphans, |sweeper| sweeper.road.close_orphans()),
+    ("sweep_held", |every| every.sweep_held, |sweeper| sweeper.road.sweep_held()),
 ];
 
 impl Sweeper {

@@ -130,6 +130,14 @@ pub struct SweeperSettings {
     pub tokens: Duration,
     /// Writes the database's log back into it.
     pub checkpoint: Duration,
+    /// Forwards approved pushes whose time has come.
+    pub forward_pushes: Duration,
+    /// Ends pushes that nobody decided on in time.
+    pub expire_pushes: Duration,
+    /// Ends pushes whose session is dead.
+    pub close_orphans: Duration,
+    /// Removes staging repositories that nobody needs.
+    pub sweep_held: Duration,
 }
 
 /// What the command line may set.
@@ -464,6 +472,10 @@ impl Default for SweeperSettings {
             leftovers: Duration::from_secs(60 * 60),
             tokens: Duration::from_secs(60 * 60),
             checkpoint: Duration::from_secs(5 * 60),
+            forward_pushes: Duration::from_secs(1),
+            expire_pushes: Duration::from_secs(1),
+            close_orphans: Duration::from_secs(5),
+            sweep_held: Duration::from_secs(5),
         }
     }
 }

@@ -54,6 +54,10 @@ orphans = "2s"
 leftovers = "2h"
 tokens = "7d"
 checkpoint = "90s"
+forward_pushes = "2s"
+expire_pushes = "3s"
+close_orphans = "6s"
+sweep_held = "7s"
 
 [[rule]]
 repos = "secret/**"

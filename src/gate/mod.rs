@@ -6,9 +6,11 @@
 //! | the objects while they wait | [`staging`] |
 //! | what a push is checked for, and in which view | [`checks`], [`view`] |
 //! | what people may do to a push and see of it | [`decide`] |
-//! | what they read before they decide | [`diff`] |
+//! | what they read before they decide | [`diff`], [`differ`] |
 //! | how whoever waits learns of a decision | [`waiters`] |
 //! | the way on | [`forward`] |
+//! | the steps of a record, in their order | [`road`], `onward` |
+//! | what time and a start bring about | `rounds` |
 //!
 //! Objects enter a served repository only by a forward that its own git accepts; what is refused before is thrown away
 //! with its staging repository. Nothing here knows HTTP.
@@ -16,7 +18,11 @@
 pub mod checks;
 pub mod decide;
 pub mod diff;
+pub mod differ;
 pub mod forward;
+mod onward;
+pub mod road;
+mod rounds;
 pub mod staging;
 pub mod tools;
 pub mod view;

@@ -48,6 +48,30 @@ impl Git {
         self.invocation(args, self.environment(Usage::Hold, git_dir))
     }
 
+    /// What changes from one tree-ish to the other, as text: a summary and a patch, made by git alone.
+    #[must_use]
+    pub fn show_changes(&self, git_dir: &Path, from: &str, to: &str) -> Invocation {
+        let args = ["diff", "--no-color", "--no-ext-diff", "--no-textconv", "--stat", "--patch"];
+        self.inspect(git_dir, &[&args[..], &["--end-of-options", from, to, "--"]].concat())
+    }
+
+    /// Where the histories of two commits meet.
+    #[must_use]
+    pub fn merge_base(&self, git_dir: &Path, one: &str, other: &str) -> Invocation {
+        self.inspect(git_dir, &["merge-base", one, other])
+    }
+
+    /// The commit that HEAD names.
+    #[must_use]
+    pub fn head_commit(&self, git_dir: &Path) -> Invocation {
+        self.inspect(git_dir, &["rev-parse", "--verify", "--quiet", "HEAD^{commit}"])
+    }
+
+    fn inspect(&self, git_dir: &Path, args: &[&str]) -> Invocation {
+        let args = std::iter::once(git_dir_option(git_dir)).chain(args.iter().map(OsString::from)).collect();
+        self.invocation(args, self.environment(Usage::Inspect, git_dir))
+    }
+
     /// `git push` of exactly these objects to exactly these refs, each only if it still has its old value; several refs
     /// together or not at all. The owner of the other directory decides with his hooks and settings, as if the client had
     /// pushed there itself.

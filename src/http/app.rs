@@ -7,6 +7,7 @@ use super::front::View;
 use super::metrics::Metrics;
 use crate::config::Settings;
 use crate::gate::diff::Differ;
+use crate::gate::road::Road;
 use crate::gate::waiters::Waiters;
 use crate::git::command::Git;
 use crate::git::layout::Root;
@@ -17,11 +18,12 @@ use crate::git::upkeep::Upkeep;
 use crate::model::access::Rules;
 use crate::store::Store;
 use crate::supervise::Reaper;
+use crate::sys::current::Current;
 use crate::sys::stop::Stop;
 use crate::sys::timetable::Record;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -95,6 +97,8 @@ pub struct App {
     pub fetch_bodies: Arc<Budget>,
     /// The workers.
     pub lanes: Lanes,
+    /// How held pushes travel.
+    pub road: Road,
     /// Who waits for a decision on his push.
     pub waiters: Waiters,
     /// The key of the forms on the pages.
@@ -124,28 +128,5 @@ impl App {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire) && self.stop.is_running()
-    }
-}
-
-/// A value that a reload replaces as a whole.
-#[derive(Debug)]
-pub struct Current<T>(RwLock<Arc<T>>);
-
-impl<T> Current<T> {
-    /// Begins with `value`.
-    #[must_use]
-    pub fn new(value: T) -> Self {
-        Self(RwLock::new(Arc::new(value)))
-    }
-
-    /// The value in force; it stays as it is for whoever holds it.
-    #[must_use]
-    pub fn get(&self) -> Arc<T> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Puts `value` in force.
-    pub fn set(&self, value: T) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
     }
 }

@@ -5,6 +5,7 @@
 //! place in a lane. So neither a slow client nor a malformed request ever holds a worker.
 
 mod fetch;
+mod held;
 mod push;
 pub mod recovery;
 mod stay;

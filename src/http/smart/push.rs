@@ -4,6 +4,7 @@
 //! sure that it is cleaned before the next push enters.
 
 use super::Call;
+use super::held;
 use super::stay::Stay;
 use super::work::{self, LastWords};
 use crate::git::footprint::Footprint;
@@ -42,6 +43,9 @@ pub(super) fn push(call: &Call<'_>, exchange: &mut Exchange) -> Result<Served, R
         Err(refusal @ Refusal::TooLarge(_)) => return refuse(call, exchange, &body, refusal),
         request => request?,
     };
+    if call.app.road.holds() && !request.is_probe() {
+        return held::hold(call, exchange, body, request);
+    }
     // The empty request by which a client tries its credential before it sends a large push changes nothing.
     let stay = if request.is_probe() { None } else { Some(enter(call, exchange, &request)?) };
     let worked = work::run(call, exchange, Some(body), LastWords::Report(request), stay)?;
@@ -185,7 +189,12 @@ fn is_thrown_away(exchange: &mut Exchange, most: u64) -> bool {
 }
 
 /// An answer without git: the report of a refusal.
-fn answer(call: &Call<'_>, exchange: &mut Exchange, outcome: &'static str, body: Vec<u8>) -> Served {
+pub(super) fn answer(
+    call: &Call<'_>,
+    exchange: &mut Exchange,
+    outcome: &'static str,
+    body: Vec<u8>,
+) -> Served {
     let response = Response { status: 200, headers: super::headers(call.target.service.result_type()), body };
     if let Err(error) = exchange.respond(&response) {
         log::debug!("answering a push: {error}");

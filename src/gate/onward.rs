@@ -1,0 +1,227 @@
+//! The way on of an approved push, and what becomes of its record by what the target says.
+
+use super::decide::{Verb, permit};
+use super::forward::{Forward, Forwarded, Verdict, Way};
+use super::road::{Parts, Road, UnderWay, after};
+use crate::git::command::Identity;
+use crate::git::layout::Repository;
+use crate::model::access::{Caller, Right, Verdict as Access};
+use crate::model::name::UserName;
+use crate::model::push::{Actor, Event, Push, PushId, PushState, RefAnswer, RefName, Target};
+use crate::store::StoreError;
+use crate::store::pushes::{Answer, Step};
+use crate::supervise::Deadline;
+use jiff::Timestamp;
+use std::time::{Duration, Instant};
+
+/// The pause before the second attempt; each further one is twice as long. A lock is held for seconds at most.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The longest pause between two attempts: a full disk is looked after within hours.
+const PAUSE_MAX: Duration = Duration::from_secs(3 * 3600);
+
+/// How long after its deadline a forward is believed to be lost: git is killed and the target asked by then.
+const LOST_AFTER: Duration = Duration::from_secs(30);
+
+impl Road {
+    /// Lets a worker forward a push, unless one does already. `pusher` is who pushes and from where, if that is still known.
+    pub fn send_off(&self, id: PushId, pusher: Option<Identity>) {
+        let Some(work) = self.begin(id) else { return };
+        let road = self.clone();
+        let job = move |work: UnderWay| road.go_on(&work, pusher);
+        if let Err(reason) = self.submit(work, job) {
+            log::warn!("push {id} waits for a worker: {reason}");
+        }
+    }
+
+    /// Forwards a push that is approved, or finds out what became of a forward that was interrupted.
+    fn go_on(&self, work: &UnderWay, pusher: Option<Identity>) {
+        let id = work.id();
+        // The next life of the gate does it.
+        if !self.parts().stop.is_running() {
+            return;
+        }
+        match self.look(id) {
+            Ok(Some(push)) => match push.state {
+                PushState::Approved => self.set_out(&push, pusher),
+                PushState::Forwarding => self.find_out(&push, pusher),
+                PushState::Received
+                | PushState::Checking
+                | PushState::Pending
+                | PushState::Forwarded
+                | PushState::Blocked
+                | PushState::Rejected
+                | PushState::Canceled
+                | PushState::Expired
+                | PushState::Stale
+                | PushState::Failed => {}
+            },
+            Ok(None) => {}
+            Err(error) => log::error!("push {id}: {error}"),
+        }
+    }
+
+    fn set_out(&self, push: &Push, pusher: Option<Identity>) {
+        let end = |event, why: &str| {
+            self.take(push.id, &Step::new(PushState::Approved, event, &Actor::Gate, why));
+        };
+        match self.still_may(push) {
+            Ok(None) => {}
+            Ok(Some(why)) => return end(Event::ForwardAbandoned, &why),
+            Err(error) => return log::error!("push {}: {error}", push.id),
+        }
+        if !self.parts().held.has(push.id) {
+            return end(Event::Faulted, "what was pushed is gone: push again");
+        }
+        let target = match self.target(push) {
+            Ok(target) => target,
+            Err(why) => return end(Event::ForwardAbandoned, &why),
+        };
+        let step = Step {
+            deadline: Some(after(Timestamp::now(), self.parts().gate.forward_deadline + LOST_AFTER)),
+            ..Step::new(PushState::Approved, Event::ForwardBegan, &Actor::Gate, "it is being forwarded")
+        };
+        // Of all who try only this one forwards.
+        if self.take(push.id, &step) {
+            let is_first = push.attempts == 0;
+            self.forward(push, push.attempts + 1, &target, pusher, is_first);
+        }
+    }
+
+    /// The forward that was begun belongs to nobody who lives: the target knows what came of it.
+    fn find_out(&self, push: &Push, pusher: Option<Identity>) {
+        match self.target(push) {
+            Ok(target) => self.forward(push, push.attempts, &target, pusher, false),
+            Err(why) => {
+                let step = Step::new(PushState::Forwarding, Event::ForwardAbandoned, &Actor::Gate, &why);
+                self.take(push.id, &step);
+            }
+        }
+    }
+
+    fn forward(
+        &self,
+        push: &Push,
+        attempts: u32,
+        target: &Repository,
+        pusher: Option<Identity>,
+        is_first: bool,
+    ) {
+        let Parts { held, leases, store, gate, .. } = self.parts();
+        let deadline = Deadline::starting(Instant::now(), gate.forward_deadline, "forward_deadline");
+        let way = Way { tools: self.tools(deadline, None), leases, store };
+        let user = push.pusher.verified.then(|| push.pusher.name.clone());
+        let pusher = pusher.unwrap_or(Identity { user, address: None });
+        let staging = held.find(push.id, target);
+        let forward =
+            Forward { staging: &staging, refs: &push.refs, options: &push.options, pusher: &pusher };
+        let forwarded = if is_first { forward.push(&way) } else { forward.resume(&way) };
+        self.settle(push, attempts, &forwarded);
+    }
+
+    fn settle(&self, push: &Push, attempts: u32, forwarded: &Forwarded) {
+        let now = Timestamp::now();
+        let gate = &self.parts().gate;
+        let keep = Some(after(now, gate.failed_keep));
+        let names = push.refs.iter().map(|update| update.name.clone());
+        let (event, why, deadline, refs) = match &forwarded.verdict {
+            Verdict::Accepted => {
+                let refs = names.map(|name| (name, RefAnswer::Accepted)).collect();
+                (Event::ForwardSucceeded, "the target took it".to_owned(), None, refs)
+            }
+            Verdict::Refused(answers) => {
+                let refs = names.zip(answers.iter().cloned()).collect();
+                (Event::ForwardRefused, "the target refused it".to_owned(), keep, refs)
+            }
+            Verdict::Stale(moved) => {
+                let refs = moved.iter().map(|name| (name.clone(), RefAnswer::Refused(STALE.to_owned())));
+                (Event::UpstreamMoved, stale(moved), None, refs.collect())
+            }
+            Verdict::Deferred { why } if spent(attempts, gate.forward_attempts) => {
+                let why = format!("given up after {attempts} attempts: {why}");
+                (Event::ForwardAbandoned, why, keep, Vec::new())
+            }
+            Verdict::Deferred { why } => {
+                let again = Some(after(now, pause(attempts)));
+                (Event::ForwardDeferred, why.clone(), again, Vec::new())
+            }
+        };
+        let answer = Answer { words: forwarded.remarks.join("\n"), refs };
+        let step = Step {
+            deadline,
+            answer: Some(&answer),
+            ..Step::new(PushState::Forwarding, event, &Actor::Gate, &why)
+        };
+        self.take(push.id, &step);
+    }
+
+    /// Why a push may not go on although it was approved: its pusher or who approved it has lost the right since.
+    fn still_may(&self, push: &Push) -> Result<Option<String>, StoreError> {
+        let rules = self.parts().rules.get();
+        let pusher = match (push.pusher.verified, UserName::parse(&push.pusher.name)) {
+            (true, Ok(name)) => self.user(&name)?,
+            (true, Err(_)) => None,
+            (false, _) => Some(Caller::Anonymous),
+        };
+        let may_push =
+            pusher.is_some_and(|pusher| rules.judge(&push.repo, Right::Push, &pusher) == Access::Allowed);
+        if !may_push {
+            return Ok(Some(format!("{} may not push there any more", push.pusher.actor())));
+        }
+        let Some(decision) = &push.decision else { return Ok(None) };
+        let approver = match &decision.by {
+            Actor::Operator => Some(Caller::Local),
+            Actor::User(name) => self.user(name)?,
+            Actor::Gate | Actor::Unverified(_) => None,
+        };
+        let permit = approver.and_then(|caller| {
+            permit(Verb::Approve, push, &caller, &rules, !decision.reason.is_empty()).ok()
+        });
+        let still = permit.is_some_and(|permit| decision.is_override || !permit.is_override);
+        Ok((!still).then(|| format!("{} may not approve it any more", decision.by)))
+    }
+
+    fn user(&self, name: &UserName) -> Result<Option<Caller>, StoreError> {
+        let users = self.parts().store.users().list()?;
+        let found = users.into_iter().find(|user| user.name == *name);
+        Ok(found.map(|user| Caller::User { name: user.name, role: user.role }))
+    }
+
+    fn target(&self, push: &Push) -> Result<Repository, String> {
+        let Target::Hosted { directory } = &push.target;
+        self.parts().root.at(directory).map_err(|error| {
+            log::warn!("push {}: {error}", push.id);
+            format!("the repository {} is not there any more", push.repo)
+        })
+    }
+}
+
+/// What is said of a ref that was moved by others.
+const STALE: &str = "it has moved since: fetch and push again";
+
+fn stale(moved: &[RefName]) -> String {
+    let names: Vec<&str> = moved.iter().map(RefName::as_str).collect();
+    format!("moved since by others: {}: fetch and push again", names.join(", "))
+}
+
+fn spent(attempts: u32, most: usize) -> bool {
+    usize::try_from(attempts).map_or(true, |attempts| attempts >= most)
+}
+
+/// The pause after so many attempts.
+fn pause(attempts: u32) -> Duration {
+    let doubled = 2_u32.checked_pow(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
+    FIRST_PAUSE.saturating_mul(doubled).min(PAUSE_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_the_last_attempt_is_the_last() {
+        let pauses: Vec<u64> = [1, 2, 3, 12, 40, u32::MAX].map(|n| pause(n).as_secs()).into();
+        assert_eq!(pauses, [5, 10, 20, 10240, 10800, 10800]);
+        assert!(!spent(4, 5) && spent(5, 5) && spent(6, 5));
+    }
+}

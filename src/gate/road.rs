@@ -1,0 +1,470 @@
+//! How a push travels while it is held: admitted, taken in, decided, forwarded, each step a move of its record.
+//!
+//! Whoever does something for a push that takes a git has its mark of being [`UnderWay`]; nobody else starts a git for
+//! it, and its staging repository stays until the mark is gone. Everything else is decided by the record alone, which
+//! moves by compare-and-set: a request, the sweeper and people may try the same at once.
+
+use super::staging::{Held, StagingError, unfit};
+use super::tools::Tools;
+use super::waiters::{WaitError, Waiter, Waiters};
+use crate::config::{GateSettings, GitSettings, OnDisconnect as Disconnect};
+use crate::git::ask::Asker;
+use crate::git::command::Git;
+use crate::git::layout::{Repository, Root};
+use crate::git::lease::Leases;
+use crate::git::object_format::ObjectFormat;
+use crate::git::pool::{Kind, Lane, NotRun};
+use crate::git::push_answer::PushAnswer;
+use crate::git::push_request::PushRequest;
+use crate::model::access::Rules;
+use crate::model::name::RepoName;
+use crate::model::push::{
+    Actor, Approval, CancelCause, Event, NewPush, OnDisconnect, Owner, Push, PushId, PushState, Pusher,
+    RefAnswer, RefName, RefNameError, RefUpdate, RefUpdates, RefUpdatesError, Target,
+};
+use crate::model::text::sanitize;
+use crate::store::pushes::{Adoption, Answer, Step, TransitionError};
+use crate::store::{Store, StoreError};
+use crate::supervise::{Deadline, Reaper};
+use crate::sys::current::Current;
+use crate::sys::stop::{Level, Stop};
+use jiff::{SignedDuration, Timestamp};
+use std::collections::HashSet;
+use std::fs::File;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use thiserror::Error;
+
+/// Everything that the road needs; one for the process.
+#[derive(Debug)]
+pub struct Parts {
+    /// The records, and the users.
+    pub store: Store,
+    /// The one spawner and waiter.
+    pub reaper: Reaper,
+    /// The git program.
+    pub git: Git,
+    /// The directory of hosted repositories.
+    pub root: Root,
+    /// Who is in them.
+    pub leases: Leases,
+    /// The staging repositories.
+    pub held: Held,
+    /// Who waits for decisions.
+    pub waiters: Waiters,
+    /// Whose workers run the gits that write.
+    pub lane: Lane,
+    /// The rules in force.
+    pub rules: Current<Rules>,
+    /// The end of it all.
+    pub stop: Stop,
+    /// How pushes are held.
+    pub gate: GateSettings,
+    /// The limits of gits.
+    pub git_settings: GitSettings,
+    /// The most records that may be open.
+    pub open_max: usize,
+}
+
+/// The road; clones share it.
+#[derive(Clone, Debug)]
+pub struct Road(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    parts: Parts,
+    under_way: Mutex<HashSet<PushId>>,
+    sessions: AtomicI64,
+}
+
+/// The mark of the one who runs gits for a push. When it goes, what is not needed any more is removed, and whoever waits
+/// for the push looks at it again.
+#[derive(Debug)]
+pub struct UnderWay {
+    road: Road,
+    id: PushId,
+}
+
+/// A push whose command list has been read.
+#[derive(Debug)]
+pub struct Arrival<'a> {
+    /// The repository's canonical name.
+    pub repo: &'a RepoName,
+    /// The repository.
+    pub target: &'a Repository,
+    /// Who pushes.
+    pub pusher: Pusher,
+    /// What is asked.
+    pub request: &'a PushRequest,
+}
+
+/// The objects of an admitted push.
+#[derive(Debug)]
+pub struct Intake<'a> {
+    /// Where they are to go in the end.
+    pub target: &'a Repository,
+    /// How they are named.
+    pub format: ObjectFormat,
+    /// The whole request.
+    pub body: File,
+    /// Its head.
+    pub request: &'a PushRequest,
+    /// Its client: when it leaves, the push is not taken in.
+    pub client: BorrowedFd<'a>,
+    /// When the objects must be in, counted from the admission.
+    pub deadline: Deadline,
+}
+
+/// Why a push was not admitted; the client is told in the report.
+#[derive(Debug, Error)]
+pub enum TurnedAway {
+    /// It cannot be held, whatever it holds.
+    #[error("{0}")]
+    Unfit(&'static str),
+    /// As many are open as may.
+    #[error("{0} pushes are held already, which is the limit: push again later (limits.held_pushes)")]
+    Full(usize),
+    /// A ref by a name that is not taken.
+    #[error("{name}: {error}")]
+    Name {
+        /// The name, sanitised.
+        name: String,
+        /// What is wrong with it.
+        error: RefNameError,
+    },
+    /// Updates that make no push.
+    #[error(transparent)]
+    Refs(#[from] RefUpdatesError),
+    /// A push option that is no text.
+    #[error("a push option that is not UTF-8 cannot be kept")]
+    Option,
+    /// Its request cannot wait.
+    #[error(transparent)]
+    Wait(#[from] WaitError),
+    /// It could not be recorded.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl TurnedAway {
+    /// Whether the gate is at fault, and not the push or the moment.
+    #[must_use]
+    pub const fn is_fault(&self) -> bool {
+        match self {
+            Self::Store(_) | Self::Wait(WaitError::Descriptor(_) | WaitError::Taken(_)) => true,
+            Self::Unfit(_) | Self::Full(_) | Self::Name { .. } | Self::Refs(_) | Self::Option => false,
+            Self::Wait(WaitError::Full(_)) => false,
+        }
+    }
+}
+
+impl Road {
+    /// A road on which nothing is under way.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(Shared { parts, under_way: Mutex::default(), sessions: AtomicI64::new(1) }))
+    }
+
+    /// Whether pushes to hosted repositories are held at all.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        match self.parts().gate.approval {
+            crate::config::Approval::Required => true,
+            crate::config::Approval::Auto => false,
+        }
+    }
+
+    pub(super) fn parts(&self) -> &Parts {
+        &self.0.parts
+    }
+
+    /// Records a push and begins to wait for what becomes of it.
+    ///
+    /// # Errors
+    /// See [`TurnedAway`]; then nothing is open.
+    pub fn admit(&self, arrival: &Arrival<'_>, now: Timestamp) -> Result<(PushId, Waiter), TurnedAway> {
+        let Parts { store, waiters, gate, git_settings, open_max, .. } = self.parts();
+        if let Some(why) = unfit(arrival.request) {
+            return Err(TurnedAway::Unfit(why));
+        }
+        let refs = ref_updates(arrival.request)?;
+        let options = arrival.request.options.iter().map(|option| String::from_utf8(option.clone()));
+        let options = options.collect::<Result<_, _>>().map_err(|_| TurnedAway::Option)?;
+        if usize::try_from(store.pushes().open_count()?).map_or(true, |open| open >= *open_max) {
+            return Err(TurnedAway::Full(*open_max));
+        }
+        let push = NewPush {
+            repo: arrival.repo.clone(),
+            target: Target::Hosted { directory: arrival.target.git_dir.clone() },
+            pusher: arrival.pusher.clone(),
+            refs,
+            options,
+            on_disconnect: match gate.on_disconnect {
+                Disconnect::Cancel => OnDisconnect::Cancel,
+                Disconnect::Keep => OnDisconnect::Keep,
+            },
+            owner: self.owner(Some(self.0.sessions.fetch_add(1, Ordering::Relaxed))),
+            deadline: after(now, git_settings.write_deadline),
+        };
+        let id = store.pushes().create(&push, now)?;
+        match waiters.wait(id) {
+            Ok(waiter) => Ok((id, waiter)),
+            Err(error) => {
+                self.take(
+                    id,
+                    &Step::new(PushState::Received, Event::Faulted, &Actor::Gate, &error.to_string()),
+                );
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Takes the mark for a push, unless somebody has it.
+    #[must_use]
+    pub fn begin(&self, id: PushId) -> Option<UnderWay> {
+        self.marks().insert(id).then(|| UnderWay { road: self.clone(), id })
+    }
+
+    /// Whether somebody runs gits for a push.
+    pub(super) fn is_under_way(&self, id: PushId) -> bool {
+        self.marks().contains(&id)
+    }
+
+    /// Takes the objects of a push in; afterwards it waits for its decision, or has ended. A lane's worker does this.
+    pub fn take_in(&self, work: UnderWay, intake: Intake<'_>) {
+        let id = work.id;
+        match self.look(id) {
+            Ok(Some(push)) if push.state == PushState::Received => self.receive(&push, intake),
+            Ok(_) => {}
+            Err(error) => log::error!("push {id}: {error}"),
+        }
+    }
+
+    /// A push that is not taken in because of a fault of the gate, or of the repository's settings.
+    pub fn fail(&self, id: PushId, event: Event, why: &str) {
+        self.take(id, &Step::new(PushState::Received, event, &Actor::Gate, why));
+    }
+
+    /// Ends a push that nobody decided on in time.
+    pub fn expire(&self, push: &Push) {
+        let why = if push.state == PushState::Pending {
+            "nobody decided in time (gate.approval_timeout): push again"
+        } else {
+            TOO_SLOW
+        };
+        self.take(push.id, &Step::new(push.state, Event::Expired, &Actor::Gate, why));
+    }
+
+    /// Withdraws a push that nobody waits for any more, or lets it wait alone where it is to be kept. One that has been
+    /// approved goes on.
+    pub fn abandon(&self, push: &Push, cause: CancelCause, why: &str) {
+        match (push.state, push.on_disconnect) {
+            (PushState::Pending, OnDisconnect::Keep) => self.adopt(push, None, why),
+            (PushState::Received | PushState::Checking, _) | (PushState::Pending, OnDisconnect::Cancel) => {
+                self.take(push.id, &Step::new(push.state, Event::Canceled(cause), &Actor::Gate, why));
+            }
+            (PushState::Approved | PushState::Forwarding, _) => {}
+            (
+                PushState::Forwarded
+                | PushState::Blocked
+                | PushState::Rejected
+                | PushState::Canceled
+                | PushState::Expired
+                | PushState::Stale
+                | PushState::Failed,
+                _,
+            ) => {}
+        }
+    }
+
+    /// Makes this life of the gate, and no session of it, the owner.
+    pub(super) fn adopt(&self, push: &Push, deadline: Option<Timestamp>, why: &str) {
+        let to = self.owner(None);
+        let adoption = Adoption { expected: push.state, from: &push.owner, to: &to, deadline, why };
+        match self.parts().store.pushes().adopt(push.id, &adoption, Timestamp::now()) {
+            Ok(_) => log::info!("push {} of {} stays {}: {why}", push.id, push.repo, push.state),
+            Err(TransitionError::Lost { now_in }) => log::debug!("push {} is {now_in} meanwhile", push.id),
+            Err(error) => log::error!("push {}: {error}", push.id),
+        }
+    }
+
+    /// The record as it stands.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn look(&self, id: PushId) -> Result<Option<Push>, StoreError> {
+        self.parts().store.pushes().get(id)
+    }
+
+    /// Moves a record; answers whether this was the one who did. What is not needed any more is removed.
+    pub(super) fn take(&self, id: PushId, step: &Step<'_>) -> bool {
+        let moved = match self.parts().store.pushes().transition(id, step, Timestamp::now()) {
+            Ok(moved) => {
+                log::info!("push {id}: {} -> {}: {}", moved.from, moved.to, sanitize(step.why));
+                true
+            }
+            Err(TransitionError::Lost { now_in }) => {
+                log::debug!("push {id} is {now_in} meanwhile, not {}", step.expected);
+                false
+            }
+            Err(error) => {
+                log::error!("push {id}: {}: {error}", step.event);
+                false
+            }
+        };
+        self.tidy(id);
+        moved
+    }
+
+    /// Removes the staging repository of a push that has ended and is not kept to be retried.
+    pub(super) fn tidy(&self, id: PushId) {
+        if self.is_under_way(id) || !self.parts().held.has(id) {
+            return;
+        }
+        let is_kept = match self.look(id) {
+            Ok(push) => push.is_some_and(|push| is_kept(&push)),
+            Err(error) => return log::error!("looking whether push {id} is kept: {error}"),
+        };
+        if !is_kept && let Err(error) = self.parts().held.remove(id) {
+            log::warn!("the staging repository of push {id} stays for the sweeper: {error}");
+        }
+    }
+
+    pub(super) fn owner(&self, session: Option<i64>) -> Owner {
+        Owner { boot: self.parts().store.boot().to_owned(), session }
+    }
+
+    pub(super) fn tools<'a>(&'a self, deadline: Deadline, client: Option<BorrowedFd<'a>>) -> Tools<'a> {
+        let Parts { reaper, git, stop, git_settings, .. } = self.parts();
+        let asker = Asker { reaper, deadline, grace: git_settings.kill_grace, client };
+        Tools { git, asker, lane: Kind::Write.name(), memory: git_settings.memory, stop }
+    }
+
+    /// Runs `job` with the mark of a push in the lane of writers, and waits for nobody.
+    ///
+    /// # Errors
+    /// When the lane takes no job.
+    pub fn submit(&self, work: UnderWay, job: impl FnOnce(UnderWay) + Send + 'static) -> Result<(), NotRun> {
+        self.parts().lane.submit(move || job(work)).map(crate::git::pool::Ticket::detach)
+    }
+
+    fn receive(&self, push: &Push, intake: Intake<'_>) {
+        let tools = self.tools(intake.deadline, Some(intake.client));
+        let held = &self.parts().held;
+        let staging = held.create(push.id, intake.target, intake.format, &push.refs, &tools);
+        let answer = staging.and_then(|staging| staging.receive(&tools, intake.body, intake.request));
+        match answer {
+            Ok(answer) if answer.is_accepted() => self.check(push.id),
+            Ok(answer) => self.refuse_pack(push, &answer),
+            Err(error) => {
+                let (event, why) = self.fault(&error);
+                log::warn!("push {}: {error}", push.id);
+                self.take(push.id, &Step::new(PushState::Received, event, &Actor::Gate, &why));
+            }
+        }
+    }
+
+    /// There are no checks yet besides those of git.
+    fn check(&self, id: PushId) {
+        let why = "git took the objects in";
+        if !self.take(id, &Step::new(PushState::Received, Event::CheckingBegan, &Actor::Gate, why)) {
+            return;
+        }
+        let step = Step {
+            deadline: Some(after(Timestamp::now(), self.parts().gate.approval_timeout)),
+            ..Step::new(
+                PushState::Checking,
+                Event::ChecksPassed { approval: Approval::Required },
+                &Actor::Gate,
+                "it waits for approval",
+            )
+        };
+        self.take(id, &step);
+    }
+
+    fn refuse_pack(&self, push: &Push, answer: &PushAnswer) {
+        let pack = answer.refusal_of_pack();
+        let verdicts = push.refs.iter().zip(&answer.verdicts);
+        let refs = verdicts.map(|(update, verdict)| {
+            let answer = match (&pack, verdict) {
+                (Some(why), _) | (None, Err(why)) => RefAnswer::Refused(why.clone()),
+                (None, Ok(())) => RefAnswer::Refused("another ref of the push was refused".to_owned()),
+            };
+            (update.name.clone(), answer)
+        });
+        let answer = Answer { words: answer.remarks.join("\n"), refs: refs.collect() };
+        let why = pack.as_deref().unwrap_or("git refused a ref");
+        let step = Step {
+            answer: Some(&answer),
+            ..Step::new(PushState::Received, Event::PackRefused, &Actor::Gate, why)
+        };
+        self.take(push.id, &step);
+    }
+
+    /// What becomes of a push that could not be taken in, and why, for the client.
+    fn fault(&self, error: &StagingError) -> (Event, String) {
+        if error.is_client_gone() {
+            (Event::Canceled(CancelCause::ClientGone), "its client left".to_owned())
+        } else if self.parts().stop.level() == Level::Killing {
+            (Event::Canceled(CancelCause::GateStopping), STOPPING.to_owned())
+        } else if error.is_deadline() {
+            (Event::Expired, TOO_SLOW.to_owned())
+        } else if error.is_busy() {
+            (Event::Faulted, "the gate has no room for another git: push again in a moment".to_owned())
+        } else {
+            (Event::Faulted, "the gate failed to take it in; its log says why".to_owned())
+        }
+    }
+
+    fn marks(&self) -> MutexGuard<'_, HashSet<PushId>> {
+        self.0.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a client is told whose objects took too long.
+const TOO_SLOW: &str = "it was not taken in in time (git.write_deadline)";
+
+/// What a client is told whose push is withdrawn because the gate stops.
+pub const STOPPING: &str = "the gate is stopping: push again in a moment";
+
+impl UnderWay {
+    /// Of which push.
+    #[must_use]
+    pub fn id(&self) -> PushId {
+        self.id
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        // In this order: whoever ended the push meanwhile has left its staging repository to us.
+        self.road.marks().remove(&self.id);
+        self.road.tidy(self.id);
+        self.road.parts().waiters.notify(self.id);
+    }
+}
+
+/// Whether what was pushed may still be needed.
+fn is_kept(push: &Push) -> bool {
+    push.state.is_open() || (push.state == PushState::Failed && push.deadline.is_some())
+}
+
+fn ref_updates(request: &PushRequest) -> Result<RefUpdates, TurnedAway> {
+    let update = |command: &crate::git::push_request::Command| {
+        let name = RefName::parse(&command.name).map_err(|error| TurnedAway::Name {
+            name: sanitize(&String::from_utf8_lossy(&command.name)),
+            error,
+        })?;
+        Ok(RefUpdate { name, old: command.old.clone(), new: command.new.clone() })
+    };
+    let updates = request.commands.iter().map(update).collect::<Result<Vec<_>, TurnedAway>>()?;
+    Ok(RefUpdates::new(updates)?)
+}
+
+/// The time `wait` after `now`; a wait beyond the end of time ends there.
+pub(super) fn after(now: Timestamp, wait: Duration) -> Timestamp {
+    let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
+    now.saturating_add(wait).unwrap_or(Timestamp::MAX)
+}

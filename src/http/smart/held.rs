@@ -1,0 +1,461 @@
+//! The client's side of a push that is held: its request waits here, without a worker, and is told what becomes of it.
+//!
+//! The record decides; this thread looks at it when something has happened, keeps the connection alive, and withdraws the
+//! push when the client leaves. The report is made from the record, so that it says what the gate has written down.
+
+use super::{Call, headers};
+use crate::gate::road::{Arrival, Intake, Road, STOPPING, TurnedAway, UnderWay};
+use crate::gate::waiters::Waiter;
+use crate::git::ask::Asker;
+use crate::git::command::{Identity, Service};
+use crate::git::layout::Repository;
+use crate::git::push_request::{Command, PushRequest};
+use crate::git::report;
+use crate::git::settings::RepositorySettings;
+use crate::git::sideband::{Band, KEEP_ALIVE, Width, encode_lines};
+use crate::http::app::App;
+use crate::http::exchange::Exchange;
+use crate::http::refusal::Refusal;
+use crate::http::served::Served;
+use crate::http::writer::{ResponseWriter, WriteError};
+use crate::model::name::UserName;
+use crate::model::push::{CancelCause, Event, OnDisconnect, Push, PushId, PushState, Pusher, RefAnswer};
+use crate::supervise::Deadline;
+use crate::sys::net::Socket;
+use crate::sys::poll::{self, Interest};
+use crate::sys::stop::Level;
+use jiff::Timestamp;
+use std::fs::File;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often a silent connection is kept alive, as git does it itself (`receive.keepAlive`).
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(5);
+
+/// How often people are reminded that they wait.
+const REMIND_EVERY: Duration = Duration::from_secs(60);
+
+/// How long a line may take to leave.
+const WRITE_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often a push is followed that moves on while its client leaves: there are fewer states before the forward.
+const FOLLOWS_MAX: usize = 4;
+
+/// Holds a push until it has ended, its client has left, or the gate stops.
+pub(super) fn hold(
+    call: &Call<'_>,
+    exchange: &mut Exchange,
+    body: File,
+    request: PushRequest,
+) -> Result<Served, Refusal> {
+    let road = &call.app.road;
+    let pusher = match &call.identity.user {
+        Some(name) => {
+            let name = UserName::parse(name).map_err(|error| Refusal::internal("naming a pusher", &error))?;
+            Pusher::user(&name)
+        }
+        None => Pusher::anonymous(),
+    };
+    let arrival = Arrival { repo: &call.target.repo, target: &call.repository, pusher, request: &request };
+    let (id, waiter) = match road.admit(&arrival, Timestamp::now()) {
+        Ok(admitted) => admitted,
+        Err(error) => return turn_away(call, exchange, &request, &error),
+    };
+    let writer = exchange.start(200, &headers(call.target.service.result_type()), None);
+    let request = Arc::new(request);
+    let socket = exchange.socket();
+    take_in(call, id, body, &request, &socket)?;
+    let client = Client { writer, socket, is_in_band: request.capabilities.has_side_band(), bytes: 0 };
+    let now = Instant::now();
+    let mut hold = Hold {
+        app: call.app,
+        id,
+        waiter,
+        client,
+        identity: call.identity.clone(),
+        seen: None,
+        remind_at: now + REMIND_EVERY,
+        patience: None,
+    };
+    let end = hold.follow();
+    hold.close(&request, end)
+}
+
+fn turn_away(
+    call: &Call<'_>,
+    exchange: &mut Exchange,
+    request: &PushRequest,
+    error: &TurnedAway,
+) -> Result<Served, Refusal> {
+    if error.is_fault() {
+        return Err(Refusal::internal("holding a push", error));
+    }
+    let body = report::refusal(request, &[], &error.to_string());
+    Ok(super::push::answer(call, exchange, "turned-away", body))
+}
+
+/// Lets a worker take the objects in; it watches the client itself.
+fn take_in(
+    call: &Call<'_>,
+    id: PushId,
+    body: File,
+    request: &Arc<PushRequest>,
+    socket: &Arc<Socket>,
+) -> Result<(), Refusal> {
+    let road = &call.app.road;
+    let git = &call.app.settings.git;
+    let intake = Receive {
+        app: Arc::clone(call.app),
+        target: call.repository.clone(),
+        body,
+        request: Arc::clone(request),
+        socket: Arc::clone(socket),
+        deadline: Deadline::starting(Instant::now(), git.write_deadline, "write_deadline"),
+    };
+    let submitted = match road.begin(id) {
+        Some(work) => road.submit(work, move |work| intake.run(work)),
+        None => return Err(Refusal::Internal),
+    };
+    submitted.map_err(|reason| {
+        road.fail(id, Event::Faulted, &format!("no worker took it: {reason}"));
+        Refusal::from_lane(reason, false, git.queue_wait)
+    })
+}
+
+/// The job of the worker; it owns all that it needs.
+struct Receive {
+    app: Arc<App>,
+    target: Repository,
+    body: File,
+    request: Arc<PushRequest>,
+    socket: Arc<Socket>,
+    deadline: Deadline,
+}
+
+impl Receive {
+    fn run(self, work: UnderWay) {
+        let road = &self.app.road;
+        match self.settings() {
+            Ok(settings) if settings.serves(Service::ReceivePack) => {
+                let intake = Intake {
+                    target: &self.target,
+                    format: settings.object_format(),
+                    body: self.body,
+                    request: &self.request,
+                    client: self.socket.fd(),
+                    deadline: self.deadline,
+                };
+                road.take_in(work, intake);
+            }
+            Ok(_) => {
+                let why = "this repository is configured with http.receivepack = false";
+                road.fail(work.id(), Event::PackRefused, why);
+            }
+            Err(why) => {
+                log::warn!("push {}: {why}", work.id());
+                road.fail(work.id(), Event::Faulted, "the repository's settings cannot be read");
+            }
+        }
+    }
+
+    fn settings(&self) -> Result<RepositorySettings, String> {
+        let App { reaper, settings, git, .. } = &*self.app;
+        let client = Some(self.socket.fd());
+        let asker = Asker { reaper, deadline: self.deadline, grace: settings.git.kill_grace, client };
+        let settings = self.app.repository_settings.of(git, &self.target, &asker);
+        settings.map_err(|error| error.to_string())
+    }
+}
+
+/// How a hold ended.
+enum End {
+    /// The push has ended.
+    Over(Box<Push>),
+    /// The client has left.
+    Gone,
+    /// The push goes on without its client, who is told so.
+    Told(String),
+}
+
+/// What follows from a look at the record.
+enum Turn {
+    /// Something was done: look again.
+    Again,
+    /// Wait for something to happen, until this time at most.
+    Wait(Option<Timestamp>),
+    /// It is over.
+    End(End),
+}
+
+/// The client and what it was sent.
+struct Client {
+    writer: ResponseWriter,
+    socket: Arc<Socket>,
+    is_in_band: bool,
+    bytes: u64,
+}
+
+struct Hold<'a> {
+    app: &'a Arc<App>,
+    id: PushId,
+    waiter: Waiter,
+    client: Client,
+    identity: Identity,
+    /// Where the push stood at the last look.
+    seen: Option<PushState>,
+    remind_at: Instant,
+    /// Until when a forward that is tried again is waited for.
+    patience: Option<Instant>,
+}
+
+impl Hold<'_> {
+    fn follow(&mut self) -> End {
+        loop {
+            self.waiter.clear();
+            let push = match self.road().look(self.id) {
+                Ok(Some(push)) => push,
+                Ok(None) => return End::Told(format!("push {} is gone from the record", self.id)),
+                Err(error) => {
+                    log::error!("push {}: {error}", self.id);
+                    return End::Told(format!("the gate cannot read the record of push {}", self.id));
+                }
+            };
+            let turn = match self.announce(&push) {
+                Ok(()) => self.act(push),
+                Err(_) => return self.leave(),
+            };
+            let until = match turn {
+                Turn::Again => continue,
+                Turn::End(end) => return end,
+                Turn::Wait(until) => until,
+            };
+            if self.wait(until) || self.client.socket.is_gone() || self.remind().is_err() {
+                return self.leave();
+            }
+        }
+    }
+
+    fn road(&self) -> &Road {
+        &self.app.road
+    }
+
+    /// Decides what follows from where the push stands.
+    fn act(&mut self, push: Push) -> Turn {
+        let is_stopping = !self.app.stop.is_running();
+        let is_due = push.deadline.is_some_and(|deadline| deadline <= Timestamp::now());
+        match push.state {
+            PushState::Received | PushState::Checking | PushState::Pending if is_due => {
+                self.road().expire(&push);
+                Turn::Again
+            }
+            // What is being taken in is work in flight.
+            PushState::Received | PushState::Checking => Turn::Wait(push.deadline),
+            PushState::Pending if is_stopping => self.stop(&push),
+            PushState::Pending => Turn::Wait(push.deadline),
+            PushState::Approved if is_stopping || self.is_out_of_patience() => {
+                Turn::End(End::Told(self.goes_on()))
+            }
+            PushState::Approved if is_due || push.attempts == 0 => {
+                self.road().send_off(push.id, Some(self.identity.clone()));
+                Turn::Wait(None)
+            }
+            PushState::Approved => Turn::Wait(push.deadline),
+            PushState::Forwarding => Turn::Wait(None),
+            PushState::Forwarded
+            | PushState::Blocked
+            | PushState::Rejected
+            | PushState::Canceled
+            | PushState::Expired
+            | PushState::Stale
+            | PushState::Failed => Turn::End(End::Over(Box::new(push))),
+        }
+    }
+
+    /// A push that waits is no work in flight: it is withdrawn, or waits on without its client.
+    fn stop(&self, push: &Push) -> Turn {
+        self.road().abandon(push, CancelCause::GateStopping, STOPPING);
+        match push.on_disconnect {
+            OnDisconnect::Cancel => Turn::Again,
+            OnDisconnect::Keep => {
+                let id = self.id;
+                Turn::End(End::Told(format!(
+                    "the gate is stopping; push {id} still waits for approval and is forwarded then: do not push again"
+                )))
+            }
+        }
+    }
+
+    fn goes_on(&self) -> String {
+        let id = self.id;
+        format!("push {id} is approved and will be tried again without you: tidegate push show {id}")
+    }
+
+    /// The client has left. What it left behind may move on at the same time.
+    fn leave(&self) -> End {
+        for _ in 0..FOLLOWS_MAX {
+            let Ok(Some(push)) = self.road().look(self.id) else { break };
+            let waits = matches!(push.state, PushState::Received | PushState::Checking | PushState::Pending);
+            let is_left_alone = push.owner.session.is_none();
+            if !waits || is_left_alone {
+                break;
+            }
+            self.road().abandon(&push, CancelCause::ClientGone, "its client left");
+        }
+        End::Gone
+    }
+
+    /// A client waits for the end of a forward that is put off as long as one attempt may take.
+    fn is_out_of_patience(&self) -> bool {
+        self.patience.is_some_and(|until| until <= Instant::now())
+    }
+
+    /// Tells what has changed.
+    fn announce(&mut self, push: &Push) -> Result<(), WriteError> {
+        if self.seen == Some(push.state) {
+            return Ok(());
+        }
+        let id = self.id;
+        let before = self.seen.replace(push.state);
+        match push.state {
+            PushState::Pending => {
+                let link = self.app.settings.public_url.as_ref();
+                let link = link.map(|url| format!("\n  {}/-/pushes/{id}", url.trim_end_matches('/')));
+                let link = link.unwrap_or_default();
+                self.client.say(&format!("push {id} waits for approval: tidegate push approve {id}{link}"))
+            }
+            PushState::Approved if before == Some(PushState::Forwarding) => {
+                self.patience.get_or_insert(Instant::now() + self.app.settings.gate.forward_deadline);
+                self.client.say(&format!("push {id} is tried again: {}", push.message))
+            }
+            PushState::Approved => self.client.say(&format!("push {id} is approved")),
+            PushState::Received
+            | PushState::Checking
+            | PushState::Forwarding
+            | PushState::Forwarded
+            | PushState::Blocked
+            | PushState::Rejected
+            | PushState::Canceled
+            | PushState::Expired
+            | PushState::Stale
+            | PushState::Failed => Ok(()),
+        }
+    }
+
+    /// Waits for news; answers whether the client has hung up.
+    fn wait(&self, until: Option<Timestamp>) -> bool {
+        let left = until.map(|until| until.duration_since(Timestamp::now()).unsigned_abs());
+        let limit = left.map_or(KEEP_ALIVE_EVERY, |left| left.min(KEEP_ALIVE_EVERY));
+        let stop = &self.app.stop;
+        let watches = [
+            Some((self.client.socket.fd(), Interest::HangUp)),
+            Some((self.waiter.fd(), Interest::Read)),
+            // Once it is raised it stays readable.
+            stop.is_running().then(|| (stop.fd(Level::Draining), Interest::Read)),
+        ];
+        match poll::wait(watches, Some(limit)) {
+            Ok([is_gone, _, _]) => is_gone,
+            Err(error) => {
+                log::error!("push {}: waiting: {error}", self.id);
+                true
+            }
+        }
+    }
+
+    /// Shows the client, and every proxy on the way, that the connection lives; now and then people, too.
+    fn remind(&mut self) -> Result<(), WriteError> {
+        if self.remind_at > Instant::now() {
+            return self.client.keep_alive();
+        }
+        self.remind_at = Instant::now() + REMIND_EVERY;
+        match self.seen {
+            Some(PushState::Pending) => {
+                let id = self.id;
+                self.client.say(&format!("push {id} still waits for approval"))
+            }
+            _ => self.client.keep_alive(),
+        }
+    }
+
+    /// Reports to the client as far as there is one.
+    fn close(self, request: &PushRequest, end: End) -> Result<Served, Refusal> {
+        let Self { client, id, .. } = self;
+        let detail = |state: &str| format!("push={id} {state}");
+        match end {
+            End::Gone if client.writer.sent() == 0 => Err(Refusal::ClientGone),
+            End::Gone => {
+                let bytes_out = client.bytes;
+                Ok(Served { status: 499, outcome: "client-gone", bytes_out, detail: detail("") })
+            }
+            End::Told(why) => {
+                let bytes_out = client.finish(&report::refusal(request, &[], &why));
+                Ok(Served { status: 200, outcome: "held", bytes_out, detail: detail(&why) })
+            }
+            End::Over(push) => {
+                let bytes_out = client.finish(&report_on(request, &push));
+                let outcome = if push.state == PushState::Forwarded { "ok" } else { push.state.as_str() };
+                Ok(Served { status: 200, outcome, bytes_out, detail: detail(push.state.as_str()) })
+            }
+        }
+    }
+}
+
+impl Client {
+    /// Lines that people see, where the client has a place for them.
+    fn say(&mut self, text: &str) -> Result<(), WriteError> {
+        let mut packets = Vec::new();
+        encode_lines(Band::Progress, text, Width::Large, &mut packets);
+        if self.is_in_band { self.write(&packets) } else { Ok(()) }
+    }
+
+    fn keep_alive(&mut self) -> Result<(), WriteError> {
+        if self.is_in_band { self.write(KEEP_ALIVE) } else { Ok(()) }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        self.bytes += bytes.len() as u64;
+        self.writer.write(bytes, Instant::now() + WRITE_LIMIT)
+    }
+
+    /// The last bytes; answers how many there were in all.
+    fn finish(mut self, bytes: &[u8]) -> u64 {
+        let until = Instant::now() + WRITE_LIMIT;
+        // Who leaves in this moment finds the outcome in the record.
+        if self.write(bytes).is_ok() {
+            let _ = self.writer.finish(until);
+        }
+        self.bytes
+    }
+}
+
+/// The report about a push that has ended.
+fn report_on(request: &PushRequest, push: &Push) -> Vec<u8> {
+    let sentence = sentence(push);
+    let words = push.upstream.as_deref().unwrap_or_default();
+    let mut remarks: Vec<&str> = words.lines().collect();
+    if push.state != PushState::Forwarded {
+        remarks.push(&sentence);
+    }
+    let verdict = |command: &Command| {
+        if push.state == PushState::Forwarded {
+            return Ok(());
+        }
+        let place = push.refs.iter().position(|update| update.name.as_str().as_bytes() == command.name);
+        match place.and_then(|place| push.answers.get(place)?.as_ref()) {
+            Some(RefAnswer::Accepted) => Ok(()),
+            Some(RefAnswer::Refused(why)) => Err(why.as_str()),
+            None => Err(sentence.as_str()),
+        }
+    };
+    report::answer(request, &remarks, Ok(()), verdict)
+}
+
+/// What became of a push that was not forwarded.
+fn sentence(push: &Push) -> String {
+    let (id, why) = (push.id, &push.message);
+    match (&push.decision, push.state) {
+        (Some(decision), PushState::Rejected) => {
+            format!("push {id} was rejected by {}: {}", decision.by, decision.reason)
+        }
+        (_, state) => format!("push {id} is {state}: {why}"),
+    }
+}

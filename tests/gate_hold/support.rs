@@ -1,0 +1,200 @@
+//! A real gate that holds pushes, a repository behind it, and a clone to push from.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tidegate::model::name::UserName;
+use tidegate::model::push::{Push, PushId, PushState};
+use tidegate::model::role::Role;
+use tidegate::model::secret::Secret;
+use tidegate::store::Store;
+use tidegate::store::pushes::Filter;
+use tidegate::store::users::NewToken;
+
+/// How long anything may take before the test has hung.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A gate, its repository `app`, and the clone `work`, which is a commit ahead.
+pub(crate) struct Site {
+    home: TempDir,
+    pub(crate) store: Store,
+    gate: Option<Child>,
+    url: String,
+}
+
+/// A `git push` that runs.
+pub(crate) struct Client(Option<Child>);
+
+impl Site {
+    /// With these lines in `[gate]`; the gate runs.
+    pub(crate) fn new(lines: &str) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let config = format!(
+            "listen = \"127.0.0.1:0\"\nroot = \"root\"\ndata_dir = \"data\"\n[limits]\ndrain = \"3s\"\n\
+             disk_floor = \"1MiB\"\n[gate]\napproval = \"required\"\n{lines}\n"
+        );
+        fs::write(home.path().join("gate.toml"), config).unwrap();
+        let store = Store::open(&home.path().join("data")).unwrap();
+        for (name, role) in [("alice", Role::Pusher), ("rita", Role::Reviewer)] {
+            let name = UserName::parse(name).unwrap();
+            let token = NewToken { given: Some(Secret::new(format!("{name}-token"))), ..NewToken::default() };
+            store.users().add(&name, role, &token, jiff::Timestamp::now()).unwrap();
+        }
+        let mut site = Self { home, store, gate: None, url: String::new() };
+        site.sh("git init -q --bare -b main root/app.git; git init -q -b main work; cd work
+             echo 1 > file; git add file; git commit -q -m one; git push -q ../root/app.git main
+             echo 2 > file; git commit -q -a -m two");
+        site.start();
+        site
+    }
+
+    /// Starts the gate.
+    pub(crate) fn start(&mut self) {
+        let mut gate = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+            .args(["serve", "--config", "gate.toml"])
+            .current_dir(self.home.path())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(gate.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let listening = lines.by_ref();
+        let listening = listening
+            .filter_map(|line| line.split_once("listening on ").map(|(_, url)| url.to_owned()))
+            .next();
+        std::thread::spawn(move || lines.for_each(drop));
+        self.url = listening.expect("the gate says where it listens");
+        self.gate = Some(gate);
+    }
+
+    /// Sends the gate a signal and waits for its end.
+    pub(crate) fn end(&mut self, signal: &str) {
+        let mut gate = self.gate.take().unwrap();
+        self.sh(&format!("kill -{signal} {}", gate.id()));
+        gate.wait().unwrap();
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// Runs a script that has to succeed; its output.
+    pub(crate) fn sh(&self, script: &str) -> String {
+        let output = self.shell(script).output().unwrap();
+        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+
+    fn shell(&self, script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-ec", script]).current_dir(self.home.path()).env_clear();
+        command.env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", self.home.path());
+        command.env("GIT_TERMINAL_PROMPT", "0").env("GIT_CONFIG_NOSYSTEM", "1");
+        for who in ["AUTHOR", "COMMITTER"] {
+            command.env(format!("GIT_{who}_NAME"), "Alice").env(format!("GIT_{who}_EMAIL"), "a@example.com");
+        }
+        command
+    }
+
+    /// Starts `git push` of `refs` as alice.
+    pub(crate) fn push(&self, refs: &str) -> Client {
+        let url = self.url.replace("://", "://alice:alice-token@");
+        let script = format!("cd work; exec git push {url}/app.git {refs}");
+        let client = self
+            .shell(&script)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        Client(Some(client))
+    }
+
+    /// Runs `tidegate push` as the operator.
+    pub(crate) fn decide(&self, words: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command.arg("push").args(words).args(["--data-dir", "data"]).current_dir(self.home.path());
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).output().unwrap()
+    }
+
+    /// Waits until the newest push is there, and answers it.
+    pub(crate) fn until(&self, state: PushState) -> Push {
+        let since = Instant::now();
+        loop {
+            let filter = Filter { limit: 1, ..Filter::default() };
+            let newest = self.store.pushes().list(&filter).unwrap().pushes.pop();
+            if let Some(push) = newest.as_ref().filter(|push| push.state == state) {
+                return push.clone();
+            }
+            assert!(since.elapsed() < PATIENCE, "not {state}: {newest:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until a push has no staging repository any more.
+    pub(crate) fn until_removed(&self, id: PushId) {
+        let (place, since) = (self.path(&format!("data/held/{id}.git")), Instant::now());
+        while place.exists() {
+            assert!(since.elapsed() < PATIENCE, "{place:?} stays");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until a push has no session any more.
+    pub(crate) fn until_left(&self, id: PushId) {
+        let since = Instant::now();
+        while self.store.pushes().get(id).unwrap().unwrap().owner.session.is_some() {
+            assert!(since.elapsed() < PATIENCE, "push {id} still has a session");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The commit of `main` in a repository.
+    pub(crate) fn main_of(&self, repository: &str) -> String {
+        self.sh(&format!("git -C {repository} rev-parse main"))
+    }
+
+    /// Whether the target has the commit that was pushed, by whatever name.
+    pub(crate) fn target_has_it(&self) -> bool {
+        let commit = self.main_of("work");
+        let script = format!("git -C root/app.git cat-file -e {commit}");
+        self.shell(&script).stderr(Stdio::null()).status().unwrap().success()
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        if let Some(mut gate) = self.gate.take() {
+            let _ = gate.kill();
+            let _ = gate.wait();
+        }
+    }
+}
+
+impl Client {
+    /// Waits for its end: whether it succeeded, and what it said.
+    pub(crate) fn finish(mut self) -> (bool, String) {
+        let output = self.0.take().unwrap().wait_with_output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(said).unwrap())
+    }
+
+    /// Sends a signal to git and its helpers, as a terminal does.
+    pub(crate) fn signal(&self, site: &Site, signal: &str) {
+        site.sh(&format!("kill -{signal} -{}", self.0.as_ref().unwrap().id()));
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if let Some(mut client) = self.0.take() {
+            let _ = client.kill();
+            let _ = client.wait();
+        }
+    }
+}
