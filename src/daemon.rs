@@ -374,6 +374,8 @@ impl Runtime {
                 log::error!("a thread had panicked");
             }
         });
+        // Maintenance that was ended has told the leases what it may have left; nobody is at work any more.
+        app.leases.tend();
         if let Err(error) = app.store.checkpoint() {
             log::warn!("closing the database: {error}");
         }

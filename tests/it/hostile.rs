@@ -51,6 +51,8 @@ impl Target {
         let before = self.picture();
         attack();
         gate.await_childless(SLACK);
+        // A push that changed nothing is followed by maintenance all the same, which takes a lock for a moment.
+        repo::await_clean(&self.place);
         assert_eq!(self.picture(), before, "something was touched");
         let tmp = std::fs::read_dir(self.place.data().join("tmp"));
         assert_eq!(tmp.map_or(0, Iterator::count), 0, "something is left in DATA/tmp");
