@@ -25,12 +25,26 @@ fn main() -> ExitCode {
 fn serve(flags: Flags, environment: &Environment) -> Result<(), DaemonError> {
     signals::normalise()?;
     start_log(environment);
+    #[cfg(feature = "fault-points")]
+    arm_fault_point(environment)?;
     let settings = config::load(&flags, environment)?;
     let reload: Reload = {
         let environment = environment.clone();
         Box::new(move || config::load(&flags, &environment))
     };
     Runtime::start(settings, environment)?.run(&reload)
+}
+
+#[cfg(feature = "fault-points")]
+fn arm_fault_point(environment: &Environment) -> Result<(), DaemonError> {
+    use tidegate::config::{ConfigError, Problem};
+    use tidegate::sys::fault::{Point, arm};
+
+    let Some(name) = &environment.fault_point else { return Ok(()) };
+    let why = format!("{name:?} is no fault point: write before-STATE or after-STATE");
+    let wrong = Problem { place: "TIDEGATE_FAULT_POINT".into(), key: String::new(), why };
+    arm(Point::parse(name).ok_or(ConfigError::Wrong(vec![wrong]))?);
+    Ok(())
 }
 
 fn start_log(environment: &Environment) {

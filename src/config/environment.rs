@@ -29,6 +29,9 @@ pub struct Environment {
     pub token: Option<Secret>,
     /// What systemd wants.
     pub systemd: Systemd,
+    /// Where a test wants the gate to die (`TIDEGATE_FAULT_POINT`).
+    #[cfg(feature = "fault-points")]
+    pub fault_point: Option<String>,
 }
 
 /// What systemd passed to this very process; what it meant for another is left out.
@@ -70,6 +73,8 @@ impl Environment {
             url: text("TIDEGATE_URL"),
             token: text("TIDEGATE_TOKEN").map(Secret::new),
             systemd: Systemd::from_vars(&text, get("NOTIFY_SOCKET"), pid),
+            #[cfg(feature = "fault-points")]
+            fault_point: text("TIDEGATE_FAULT_POINT"),
         }
     }
 }

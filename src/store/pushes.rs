@@ -13,6 +13,7 @@ use crate::model::push::{
     Actor, Decision, Event, NewPush, NoTransition, Owner, Push, PushEvent, PushId, PushState, PushView,
     RefAnswer, RefName, Ruling, next,
 };
+use crate::sys::fault;
 use jiff::Timestamp;
 use rusqlite::Transaction;
 use thiserror::Error;
@@ -150,7 +151,7 @@ impl Pushes<'_> {
     /// # Errors
     /// When the record cannot be written: then the push must be refused.
     pub fn create(&self, push: &NewPush, now: Timestamp) -> Result<PushId, StoreError> {
-        self.0.write("recording a push", |db| {
+        let insert = |db: &Transaction<'_>| {
             let id = rows::insert(db, push, now)?;
             let birth = rows::NewEvent {
                 cause: None,
@@ -160,7 +161,8 @@ impl Pushes<'_> {
             };
             rows::add_event(db, id, &birth, now)?;
             Ok(id)
-        })
+        };
+        fault::around(PushState::Received, || self.0.write("recording a push", insert))
     }
 
     /// Moves a record; on the disk when this returns.
@@ -168,7 +170,8 @@ impl Pushes<'_> {
     /// # Errors
     /// See [`TransitionError`]; then nothing has changed.
     pub fn transition(&self, id: PushId, step: &Step<'_>, now: Timestamp) -> Result<Moved, TransitionError> {
-        self.0.write("moving a push", |db| advance(db, id, step, None, now))
+        let to = next(step.expected, step.event)?;
+        fault::around(to, || self.0.write("moving a push", |db| advance(db, id, step, None, now)))
     }
 
     /// Records a decision on a pending push and moves it; whether somebody may decide is asked before.
@@ -186,11 +189,12 @@ impl Pushes<'_> {
             Ruling::Reject => Event::Rejected,
         };
         let step = Step { deadline, ..Step::new(PushState::Pending, event, &decision.by, &decision.reason) };
-        self.0.write("recording a decision", |db| {
+        let record = |db: &Transaction<'_>| {
             let moved = advance(db, id, &step, None, decision.at)?;
             rows::insert_decision(db, id, decision)?;
             Ok(moved)
-        })
+        };
+        fault::around(next(step.expected, step.event)?, || self.0.write("recording a decision", record))
     }
 
     /// Gives an open record another owner: this life of the gate at its start, nobody's session when the client

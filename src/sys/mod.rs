@@ -3,6 +3,7 @@
 //! Owns every system call that is not about a child process. `unsafe` is allowed here and in `supervise` only.
 
 pub mod current;
+pub mod fault;
 pub mod limits;
 pub mod logging;
 pub mod machine;

@@ -6,6 +6,8 @@
 )]
 #![expect(clippy::unwrap_used, reason = "what cannot be prepared fails the test")]
 
+#[cfg(feature = "fault-points")]
+mod faults;
 mod support;
 
 use std::os::unix::fs::PermissionsExt;

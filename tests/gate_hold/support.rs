@@ -16,13 +16,15 @@ use tidegate::store::pushes::Filter;
 use tidegate::store::users::NewToken;
 
 /// How long anything may take before the test has hung.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A gate, its repository `app`, and the clone `work`, which is a commit ahead.
 pub(crate) struct Site {
-    home: TempDir,
+    pub(crate) home: TempDir,
     pub(crate) store: Store,
-    gate: Option<Child>,
+    /// Where the gate is to die after its next start (`TIDEGATE_FAULT_POINT`).
+    pub(crate) fault_point: Option<String>,
+    pub(crate) gate: Option<Child>,
     url: String,
 }
 
@@ -32,6 +34,13 @@ pub(crate) struct Client(Option<Child>);
 impl Site {
     /// With these lines in `[gate]`; the gate runs.
     pub(crate) fn new(lines: &str) -> Self {
+        let mut site = Self::stopped(lines);
+        site.start();
+        site
+    }
+
+    /// As [`Site::new`], before the gate is started.
+    pub(crate) fn stopped(lines: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
         let config = format!(
             "listen = \"127.0.0.1:0\"\nroot = \"root\"\ndata_dir = \"data\"\n[limits]\ndrain = \"3s\"\n\
@@ -44,11 +53,10 @@ impl Site {
             let token = NewToken { given: Some(Secret::new(format!("{name}-token"))), ..NewToken::default() };
             store.users().add(&name, role, &token, jiff::Timestamp::now()).unwrap();
         }
-        let mut site = Self { home, store, gate: None, url: String::new() };
+        let site = Self { home, store, fault_point: None, gate: None, url: String::new() };
         site.sh("git init -q --bare -b main root/app.git; git init -q -b main work; cd work
              echo 1 > file; git add file; git commit -q -m one; git push -q ../root/app.git main
              echo 2 > file; git commit -q -a -m two");
-        site.start();
         site
     }
 
@@ -59,6 +67,7 @@ impl Site {
             .current_dir(self.home.path())
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap())
+            .envs(self.fault_point.as_ref().map(|point| ("TIDEGATE_FAULT_POINT", point)))
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -126,14 +135,18 @@ impl Site {
     pub(crate) fn until(&self, state: PushState) -> Push {
         let since = Instant::now();
         loop {
-            let filter = Filter { limit: 1, ..Filter::default() };
-            let newest = self.store.pushes().list(&filter).unwrap().pushes.pop();
+            let newest = self.newest();
             if let Some(push) = newest.as_ref().filter(|push| push.state == state) {
                 return push.clone();
             }
             assert!(since.elapsed() < PATIENCE, "not {state}: {newest:?}");
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    pub(crate) fn newest(&self) -> Option<Push> {
+        let filter = Filter { limit: 1, ..Filter::default() };
+        self.store.pushes().list(&filter).unwrap().pushes.pop()
     }
 
     /// Waits until a push has no staging repository any more.
