@@ -160,7 +160,7 @@ pub fn permit(
     has_reason: bool,
 ) -> Result<Permit, DecideError> {
     let (name, role) = match caller {
-        Caller::Anonymous => return Err(DecideError::NeedsCredential),
+        Caller::Anonymous | Caller::Guest { .. } => return Err(DecideError::NeedsCredential),
         // Whoever holds the socket may be the pusher himself: what he does is past the rules and is recorded so.
         Caller::Local => {
             let is_override = verb == Verb::Approve;
@@ -257,7 +257,7 @@ impl Desk<'_> {
             Caller::Local | Caller::User { role: Role::Reviewer | Role::Admin, .. } => Ok(push),
             Caller::User { .. } if is_own => Ok(push),
             Caller::User { role: Role::Reader | Role::Pusher, .. } => Err(Denied::NotAReviewer.into()),
-            Caller::Anonymous => Err(DecideError::NeedsCredential),
+            Caller::Anonymous | Caller::Guest { .. } => Err(DecideError::NeedsCredential),
         }
     }
 
@@ -368,7 +368,7 @@ impl Desk<'_> {
 fn caller_name(caller: &Caller) -> Option<&UserName> {
     match caller {
         Caller::User { name, .. } => Some(name),
-        Caller::Anonymous | Caller::Local => None,
+        Caller::Anonymous | Caller::Local | Caller::Guest { .. } => None,
     }
 }
 

@@ -130,11 +130,11 @@ fn authorise_page(app: &App, exchange: &Exchange, page: &Page, story: &mut Story
         Needs::Nothing => Ok(Caller::Anonymous),
         Needs::LoopbackOrUser if is_near(&request.headers, &request.peer) => Ok(Caller::Anonymous),
         Needs::LoopbackOrUser | Needs::User => match caller(app, exchange, story)? {
-            Caller::Anonymous => Err(Refusal::Credential),
+            Caller::Anonymous | Caller::Guest { .. } => Err(Refusal::Credential),
             known @ (Caller::User { .. } | Caller::Local) => Ok(known),
         },
         Needs::Admin => match caller(app, exchange, story)? {
-            Caller::Anonymous => Err(Refusal::Credential),
+            Caller::Anonymous | Caller::Guest { .. } => Err(Refusal::Credential),
             admin @ (Caller::User { role: Role::Admin, .. } | Caller::Local) => Ok(admin),
             Caller::User { role: Role::Reader | Role::Pusher | Role::Reviewer, .. } => {
                 Err(Refusal::Forbidden("only an admin may see this".into()))

@@ -31,6 +31,13 @@ pub enum Caller {
     },
     /// The operator, through the socket in the data directory that only the gate's own uid can open.
     Local,
+    /// Somebody with a credential for an upstream, which is for the upstream to judge.
+    Guest {
+        /// What distinguishes him from others there.
+        name: String,
+        /// How he calls himself.
+        claimed: Option<String>,
+    },
 }
 
 impl Caller {
@@ -39,6 +46,7 @@ impl Caller {
     pub fn name(&self) -> Option<&str> {
         match self {
             Self::User { name, .. } => Some(name.as_str()),
+            Self::Guest { name, .. } => Some(name),
             Self::Anonymous | Self::Local => None,
         }
     }
@@ -192,6 +200,7 @@ impl Rules {
             Caller::Local => Verdict::Allowed,
             Caller::Anonymous => judge_anonymous(read, push, right),
             Caller::User { name, role } => judge_user(read, push, right, name, *role),
+            Caller::Guest { .. } => judge_guest(read, push, right),
         }
     }
 }
@@ -231,6 +240,18 @@ fn judge_user(read: Readers, push: &Pushers, right: Right, name: &UserName, role
         (Readers::Anyone | Readers::Users, Right::Read) => Verdict::Allowed,
         (Readers::Anyone | Readers::Users, Right::Push) if push.admit(name, role) => Verdict::Allowed,
         (Readers::Anyone | Readers::Users, Right::Push) => Verdict::Forbidden,
+    }
+}
+
+/// Rules can shut an upstream's repository; whom they would have to know for more, they do not know.
+fn judge_guest(read: Readers, push: &Pushers, right: Right) -> Verdict {
+    match (read, right) {
+        (Readers::Nobody, Right::Read | Right::Push) => Verdict::Hidden,
+        (Readers::Anyone | Readers::Users, Right::Read) => Verdict::Allowed,
+        (Readers::Anyone | Readers::Users, Right::Push) => match push {
+            Pushers::Anyone | Pushers::Users => Verdict::Allowed,
+            Pushers::Nobody | Pushers::Listed(_) => Verdict::Forbidden,
+        },
     }
 }
 
@@ -289,6 +310,7 @@ impl Pushers {
             Caller::Local => true,
             Caller::Anonymous => *self == Self::Anyone,
             Caller::User { name, role } => self.admit(name, *role),
+            Caller::Guest { .. } => matches!(self, Self::Anyone | Self::Users),
         }
     }
 
@@ -403,6 +425,24 @@ mod tests {
             push,
             self_certify: Vec::new(),
         }
+    }
+
+    #[test]
+    fn rules_can_shut_a_guest_out_and_never_take_him_for_a_user() {
+        let guest = Caller::Guest { name: "forge:1f2e".into(), claimed: Some("alice".into()) };
+        let judge = |read, push, right| {
+            let rule = Rule { repos: Pattern::parse("**").unwrap(), read, push, self_certify: Vec::new() };
+            Rules::new(vec![rule], Pushers::Users).judge(&repo("forge/app"), right, &guest)
+        };
+        let alice = Pushers::parse_list(["alice", "role:reader"]).unwrap();
+        for push in [Pushers::Anyone, Pushers::Users] {
+            assert_eq!(judge(Readers::Users, push, Right::Push), Verdict::Allowed);
+        }
+        for push in [alice.clone(), Pushers::Nobody] {
+            assert_eq!(judge(Readers::Anyone, push.clone(), Right::Push), Verdict::Forbidden);
+            assert_eq!(judge(Readers::Nobody, push, Right::Read), Verdict::Hidden);
+        }
+        assert!(!alice.admits(&guest) && Pushers::Users.admits(&guest));
     }
 
     #[test]

@@ -214,7 +214,7 @@ fn authorise(caller: &Caller, found: Found) -> Result<(), Refusal> {
         (Needs::Nothing | Needs::LoopbackOrUser, _) | (_, Caller::Local) => Ok(()),
         (Needs::User, Caller::User { .. }) | (Needs::Admin, Caller::User { role: Role::Admin, .. }) => Ok(()),
         (Needs::Admin, Caller::User { .. }) => Err(Refusal::Forbidden("only an admin may see this".into())),
-        (Needs::User | Needs::Admin, Caller::Anonymous) => Err(Refusal::Credential),
+        (Needs::User | Needs::Admin, Caller::Anonymous | Caller::Guest { .. }) => Err(Refusal::Credential),
     }
 }
 
