@@ -15,3 +15,4 @@ pub mod status;
 pub mod text;
 pub mod throttle;
 pub mod units;
+pub mod upstream;

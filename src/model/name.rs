@@ -87,6 +87,13 @@ impl RepoName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The first segment and the rest, where there is one: if the first is the name of an upstream, the rest is the path
+    /// of the repository there.
+    #[must_use]
+    pub fn upstream_split(&self) -> Option<(&str, &str)> {
+        self.0.split_once('/')
+    }
 }
 
 /// Whether `byte` may stand in a segment of a repository name.
@@ -95,7 +102,8 @@ pub fn is_segment_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')
 }
 
-fn check_segment(segment: &str) -> Result<(), NameError> {
+/// Whether `segment` may stand between the slashes of a repository's name.
+pub(super) fn check_segment(segment: &str) -> Result<(), NameError> {
     if segment.is_empty() {
         return Err(NameError::EmptySegment);
     }
@@ -165,6 +173,15 @@ mod tests {
         let with = RepoName::parse("acme/tools/app.git").unwrap();
         assert_eq!(with, RepoName::parse("acme/tools/app").unwrap());
         assert_eq!(with.as_str(), "acme/tools/app");
+    }
+
+    #[test]
+    fn a_name_is_an_upstream_and_a_path_only_with_a_slash_in_it() {
+        let split =
+            |text| RepoName::parse(text).unwrap().upstream_split().map(|(a, b)| (a.to_owned(), b.to_owned()));
+        assert_eq!(split("github/org/app.git"), Some(("github".into(), "org/app".into())));
+        assert_eq!(split("github/app"), Some(("github".into(), "app".into())));
+        assert_eq!(split("github"), None);
     }
 
     #[test]
