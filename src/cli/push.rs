@@ -7,7 +7,7 @@ use super::client::{Where, with_query};
 use super::{CliError, output};
 use crate::config::Environment;
 use crate::model::name::RepoName;
-use crate::model::push::{PushId, PushState, PushView, PusherView, RefView};
+use crate::model::push::{PushId, PushState, PushView, PusherView, RefView, TargetView};
 use crate::model::text::plain;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -219,6 +219,10 @@ fn refs(refs: &[RefView]) -> String {
 fn show(push: &PushView, out: &mut String) -> fmt::Result {
     writeln!(out, "push {} to {}: {}", push.id, push.repo, push.state)?;
     lines(out, "  ", &push.message)?;
+    match &push.target {
+        TargetView::Hosted => {}
+        TargetView::Upstream { url } => writeln!(out, "goes to {url}")?,
+    }
     writeln!(out, "pushed by {} at {}", pusher(&push.pusher), push.created)?;
     if let Some(deadline) = &push.deadline {
         writeln!(out, "until {deadline}")?;
@@ -316,6 +320,13 @@ mod tests {
              check paths: fail (3 ms)\n  a no\n    paths.block: remove it\n\
              2027-01-15T08:00:00.120Z  received    received by alice\n"
         );
+    }
+
+    #[test]
+    fn where_a_push_to_an_upstream_goes_is_shown() {
+        let there = TargetView::Upstream { url: "https://forge/app.git".into() };
+        let text = told(|out| show(&PushView { target: there, ..push() }, out));
+        assert!(text.contains("  it waits\ngoes to https://forge/app.git\npushed by alice"), "{text}");
     }
 
     #[test]

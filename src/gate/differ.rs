@@ -50,8 +50,14 @@ impl Differ for GitDiffer {
 
 fn make(road: &Road, push: &Push, lane: &'static str) -> Result<Vec<u8>, DiffError> {
     let Parts { root, held, reaper, git_settings, .. } = road.parts();
-    let Target::Hosted { directory } = &push.target;
-    let target = root.at(directory).map_err(|error| DiffError::Git(error.to_string()))?;
+    let target = match &push.target {
+        Target::Hosted { directory } => {
+            root.at(directory).map_err(|error| DiffError::Git(error.to_string()))?
+        }
+        Target::Upstream { url } => {
+            return Err(DiffError::Git(format!("there is no mirror of {url} to compare with")));
+        }
+    };
     let deadline = Deadline::starting(Instant::now(), DIFF_LIMIT, "the time to make a diff");
     let asker = Asker { reaper, deadline, grace: git_settings.kill_grace, client: None };
     let worker = Worker { road, staging: held.find(push.id, &target), asker, lane };

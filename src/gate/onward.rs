@@ -188,11 +188,15 @@ impl Road {
     }
 
     fn target(&self, push: &Push) -> Result<Repository, String> {
-        let Target::Hosted { directory } = &push.target;
-        self.parts().root.at(directory).map_err(|error| {
-            log::warn!("push {}: {error}", push.id);
-            format!("the repository {} is not there any more", push.repo)
-        })
+        match &push.target {
+            Target::Hosted { directory } => self.parts().root.at(directory).map_err(|error| {
+                log::warn!("push {}: {error}", push.id);
+                format!("the repository {} is not there any more", push.repo)
+            }),
+            Target::Upstream { url } => {
+                Err(format!("this version of tidegate does not forward to upstreams, and it goes to {url}"))
+            }
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::refusal::Refusal;
 use super::route::Asked;
 use crate::gate::decide::Verb;
 use crate::model::check::CheckResult;
-use crate::model::push::{PushId, PushView, RefView};
+use crate::model::push::{PushId, PushView, RefView, TargetView};
 use crate::model::text::{clip, plain};
 use jiff::Timestamp;
 
@@ -167,6 +167,7 @@ fn facts(html: Html, push: &PushView) -> Html {
     let html = html
         .raw("<table>\n")
         .fact("Repository", &push.repo)
+        .each(upstream(&push.target), |html, url| html.fact("Goes to", url))
         .fact("Pusher", format!("{}{verified}", push.pusher.name))
         .fact("Received", &push.created)
         .fact("Message", &push.message)
@@ -179,6 +180,13 @@ fn facts(html: Html, push: &PushView) -> Html {
         html.fact("Decision", format!("{} by {}{past}: {}", decision.verdict, decision.by, decision.reason))
     });
     html.raw("</table>\n")
+}
+
+fn upstream(target: &TargetView) -> Option<&str> {
+    match target {
+        TargetView::Hosted => None,
+        TargetView::Upstream { url } => Some(url),
+    }
 }
 
 fn ref_row(html: Html, update: &RefView) -> Html {

@@ -36,6 +36,12 @@ pub enum Target {
         /// The directory, absolute.
         directory: PathBuf,
     },
+    /// A repository of an upstream, which is the one that the first segment of the push's repository names.
+    Upstream {
+        /// The repository's own address as it was found, with or without `.git`: the text of an
+        /// [`UpstreamUrl`](super::upstream::UpstreamUrl).
+        url: String,
+    },
 }
 
 /// What becomes of a push that waits when its client leaves.

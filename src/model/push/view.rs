@@ -56,6 +56,11 @@ pub struct PushView {
 pub enum TargetView {
     /// A repository on the gate's machine.
     Hosted,
+    /// A repository of an upstream.
+    Upstream {
+        /// Its address, without any credential.
+        url: String,
+    },
 }
 
 /// Who pushes.
@@ -164,6 +169,7 @@ impl TargetView {
     fn of(target: &Target) -> Self {
         match target {
             Target::Hosted { .. } => Self::Hosted,
+            Target::Upstream { url } => Self::Upstream { url: sanitize(url) },
         }
     }
 }
@@ -329,6 +335,15 @@ mod tests {
             view,
             "the command line reads what the API writes"
         );
+    }
+
+    #[test]
+    fn the_address_of_an_upstream_is_shown() {
+        let target = Target::Upstream { url: "https://forge/org/app.git\x1b".to_owned() };
+        let view = TargetView::of(&target);
+        let expected = serde_json::json!({"kind": "upstream", "url": "https://forge/org/app.git?"});
+        assert_eq!(serde_json::to_value(&view).unwrap(), expected);
+        assert_eq!(serde_json::from_value::<TargetView>(expected).unwrap(), view);
     }
 
     #[test]

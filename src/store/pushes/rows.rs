@@ -27,6 +27,8 @@ const ACCEPTED: &str = "ok";
 const REFUSED: &str = "ng ";
 /// What `pushes.target_kind` is for a directory.
 const HOSTED: &str = "hosted";
+/// What it is for a URL.
+const UPSTREAM: &str = "upstream";
 /// Which records are open.
 pub(super) const IS_OPEN: &str = "state IN ('received', 'checking', 'pending', 'approved', 'forwarding')";
 /// The columns that [`read_push`] reads.
@@ -45,6 +47,7 @@ pub(super) fn insert(db: &Connection, push: &NewPush, now: Timestamp) -> Result<
     const DOING: &str = "recording a push";
     let (kind, target) = match &push.target {
         Target::Hosted { directory } => (HOSTED, directory.as_os_str().as_bytes()),
+        Target::Upstream { url } => (UPSTREAM, url.as_bytes()),
     };
     let inserted = db.execute(
         "INSERT INTO pushes (state, repo, target_kind, target, pusher, verified, claimed, options, on_disconnect,
@@ -471,10 +474,11 @@ fn push_state(word: &str) -> Result<PushState, StoreError> {
 }
 
 fn target(kind: &str, bytes: &[u8]) -> Result<Target, StoreError> {
-    if kind == HOSTED {
-        Ok(Target::Hosted { directory: OsStr::from_bytes(bytes).into() })
-    } else {
-        Err(StoreError::Damaged("the target of a push"))
+    let damaged = || StoreError::Damaged("the target of a push");
+    match kind {
+        HOSTED => Ok(Target::Hosted { directory: OsStr::from_bytes(bytes).into() }),
+        UPSTREAM => Ok(Target::Upstream { url: str::from_utf8(bytes).map_err(|_| damaged())?.to_owned() }),
+        _ => Err(damaged()),
     }
 }
 

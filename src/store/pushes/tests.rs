@@ -98,6 +98,19 @@ fn a_record_is_read_back_as_it_was_made() {
 }
 
 #[test]
+fn where_a_push_goes_is_read_back_and_a_damaged_address_is_told() {
+    let (_home, store) = fresh();
+    let target = Target::Upstream { url: "https://forge.example/org/app.git".to_owned() };
+    let new = NewPush { target: target.clone(), ..new_push(&store) };
+    let id = store.pushes().create(&new, at(0)).unwrap();
+    assert_eq!(get(&store, id).target, target);
+    // No statement of ours could do this.
+    execute(&store, "DROP TRIGGER pushes_are_bound").unwrap();
+    execute(&store, "UPDATE pushes SET target = x'ff'").unwrap();
+    assert!(matches!(store.pushes().get(id), Err(StoreError::Damaged("the target of a push"))));
+}
+
+#[test]
 fn an_approved_push_is_forwarded_and_the_record_tells_all_of_it() {
     let (_home, store) = fresh();
     let id = approved(&store);
