@@ -1,67 +1,43 @@
-//! The way on: one `git push` from the staging repository to the target, by oid, each ref under a lease of its old value.
-//!
-//! The target's own git takes it, with its owner's hooks and settings, and they see the pusher as if he had pushed there
-//! himself. The push enters the target under its hosted lease, so that whatever a killed one leaves is cleaned.
+//! The way on: one `git push` from the staging repository to where the push goes, by oid, each ref under a lease of its
+//! old value.
 //!
 //! What came of it is read from git's lines about each ref. Where these leave a doubt (a kill, a deadline, a failed
-//! lease, an answer of another form) the target is asked: its refs are the truth. Between two attempts nothing is
+//! lease, an answer of another form) the destination is asked: its refs are the truth. Between two attempts nothing is
 //! remembered here; [`Forward::resume`] asks first.
 
+use super::destination::{Destination, Parcel};
 use super::staging::Staging;
 use super::tools::Tools;
-use crate::git::ask::{self, AskError, Asker};
+use crate::git::ask::Asker;
 use crate::git::command::Identity;
-use crate::git::footprint::{Footprint, RefTrace};
-use crate::git::held::{Onward, Update};
-use crate::git::lease::{Lease, LeaseError, Leases};
 use crate::git::porcelain::{self, Fate};
 use crate::model::oid::Oid;
 use crate::model::push::{RefAnswer, RefName, RefUpdate};
 use crate::model::text::{clip, sanitize};
-use crate::store::Store;
-use crate::store::writes::Note;
-use crate::supervise::{Deadline, Exit, Outcome, SpawnError, Why};
-use crate::sys::stop::Level;
+use crate::supervise::{Deadline, Exit, Outcome, Why};
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long the target may take to tell its refs after a push. Not a part of the push's own deadline, which may be what
-/// has passed.
+/// How long the destination may take to tell its refs after a push. Not a part of the push's own deadline, which may be
+/// what has passed.
 const ASK_LIMIT: Duration = Duration::from_secs(10);
-
-/// How much git may say about the refs, in bytes: the longest lines of a thousand of them, several times.
-const ANSWER_MAX: usize = 4 << 20;
 
 /// Longest reason of one ref, in bytes.
 const REASON_MAX: usize = 500;
 
-/// What git says when it is not the push that is wrong but the moment: another git holds a lock, or the machine lacks
-/// something that comes back.
-const PASSING: [&str; 6] = [
-    "File exists.",
-    "No space left on device",
-    "Disk quota exceeded",
-    "Cannot allocate memory",
-    "Resource temporarily unavailable",
-    "Too many open files",
-];
-
-/// What a forward needs beside the tools of every step.
+/// What a forward needs beside the push.
 #[derive(Clone, Copy, Debug)]
 pub struct Way<'a> {
     /// Under whose deadline; a lost client ends no forward, so that of the tools is not looked at.
     pub tools: Tools<'a>,
-    /// Who lets it into the target.
-    pub leases: &'a Leases,
-    /// Where it is noted while it is under way.
-    pub store: &'a Store,
+    /// Where it goes.
+    pub to: &'a dyn Destination,
 }
 
 /// An approved push.
 #[derive(Clone, Copy, Debug)]
 pub struct Forward<'a> {
-    /// Where its objects are, and where it goes.
+    /// Where its objects are.
     pub staging: &'a Staging,
     /// What was approved: exactly these values and no others.
     pub refs: &'a [RefUpdate],
@@ -110,24 +86,17 @@ pub enum Standing {
     Moved(Vec<RefName>),
 }
 
-/// Asks the target where the refs of a push stand.
-///
-/// # Errors
-/// When the target does not answer within [`ASK_LIMIT`].
-pub fn standing(tools: &Tools<'_>, staging: &Staging, refs: &[RefUpdate]) -> Result<Standing, AskError> {
-    Ok(Standing::of(refs, &present(tools, staging, refs)?))
-}
-
-/// The values of the pushed refs in the target.
-fn present(
-    tools: &Tools<'_>,
-    staging: &Staging,
-    refs: &[RefUpdate],
-) -> Result<BTreeMap<String, Oid>, AskError> {
-    let names: Vec<&str> = refs.iter().map(|update| update.name.as_str()).collect();
-    let deadline = Deadline::starting(Instant::now(), ASK_LIMIT, "the time to ask for refs");
-    let asker = Asker { deadline, client: None, ..tools.asker };
-    ask::ref_values(tools.git, &staging.target().git_dir, &names, &asker)
+impl Way<'_> {
+    /// The values of the pushed refs at the destination.
+    fn values(&self, refs: &[RefUpdate]) -> Result<BTreeMap<String, Oid>, String> {
+        let names: Vec<&str> = refs.iter().map(|update| update.name.as_str()).collect();
+        let deadline = Deadline::starting(Instant::now(), ASK_LIMIT, "the time to ask for refs");
+        let asker = Asker { deadline, client: None, ..self.tools.asker };
+        self.to.values(&Tools { asker, ..self.tools }, &names).map_err(|error| {
+            let why = format!("what came of the push is not known yet: {error}");
+            clip(&sanitize(&self.to.conceal(&why)), REASON_MAX)
+        })
+    }
 }
 
 /// A ref that is not there has the value zero.
@@ -174,9 +143,9 @@ impl Forward<'_> {
     /// Pushes what an earlier attempt, of which nothing is known, may have left to do.
     #[must_use]
     pub fn resume(&self, way: &Way<'_>) -> Forwarded {
-        let values = match present(&way.tools, self.staging, self.refs) {
+        let values = match way.values(self.refs) {
             Ok(values) => values,
-            Err(error) => return deferred(self.unknown(&error)),
+            Err(why) => return deferred(why),
         };
         match Standing::of(self.refs, &values) {
             Standing::New => Forwarded { verdict: Verdict::Accepted, remarks: Vec::new() },
@@ -190,25 +159,14 @@ impl Forward<'_> {
     }
 
     fn push_some(&self, way: &Way<'_>, updates: &[&RefUpdate]) -> Forwarded {
-        let lease = match self.enter(way, updates) {
-            Ok(lease) => lease,
+        let Self { options, pusher, .. } = *self;
+        let parcel = Parcel { from: self.staging.git_dir(), updates, options, pusher };
+        let (outcome, answer) = match way.to.push(&way.tools, &parcel) {
+            Ok(ran) => ran,
             Err(why) => return deferred(why),
         };
-        let (outcome, answer) = match self.run(way, updates, &lease) {
-            Ok(ran) => ran,
-            Err(error) => {
-                lease.settle();
-                return deferred(error.to_string());
-            }
-        };
-        if is_clean(&outcome) {
-            lease.settle();
-        } else {
-            // Cleaned here, before the target is asked.
-            drop(lease);
-        }
         let remarks = remarks(&outcome.stderr);
-        let verdict = match self.judge(updates, &outcome, &answer) {
+        let verdict = match self.judge(way, updates, &outcome, &answer) {
             Ok(()) => Verdict::Accepted,
             Err(trouble) => self.settle(way, trouble),
         };
@@ -216,47 +174,13 @@ impl Forward<'_> {
         Forwarded { verdict, remarks }
     }
 
-    /// Notes the push and enters the target with it.
-    fn enter(&self, way: &Way<'_>, updates: &[&RefUpdate]) -> Result<Lease, String> {
-        let trace = |update: &&RefUpdate| RefTrace {
-            name: update.name.as_str().as_bytes().to_vec(),
-            new: update.new.clone(),
-        };
-        let footprint = Footprint { refs: updates.iter().map(trace).collect(), ..Footprint::default() };
-        let target = self.staging.target();
-        let note = Note::make(way.store.clone(), &target.git_dir, &footprint.notes())
-            .map_err(|error| error.to_string())?;
-        let Tools { asker, stop, .. } = way.tools;
-        let is_over = || stop.level() == Level::Killing;
-        way.leases.enter(target, footprint, Box::new(note), asker.deadline.at, is_over).map_err(|error| {
-            match error {
-                LeaseError::ClientGone => "the gate is stopping".to_owned(),
-                LeaseError::Deadline | LeaseError::Full => error.to_string(),
-            }
-        })
-    }
-
-    fn run(
+    fn judge(
         &self,
         way: &Way<'_>,
         updates: &[&RefUpdate],
-        lease: &Lease,
-    ) -> Result<(Outcome, Vec<u8>), SpawnError> {
-        let updates: Vec<Update<'_>> = updates.iter().map(|update| leased(update)).collect();
-        let invocation = way.tools.git.push_onward(&Onward {
-            from: self.staging.git_dir(),
-            to: &self.staging.target().git_dir,
-            updates: &updates,
-            options: self.options,
-            identity: self.pusher,
-        });
-        let what = format!("push {}", self.staging.target().git_dir.display());
-        let mut child = way.tools.asker.reaper.spawn(way.tools.spec(invocation, what))?;
-        child.hold(Box::new(lease.hold()));
-        Ok(child.collect(ANSWER_MAX, None))
-    }
-
-    fn judge(&self, updates: &[&RefUpdate], outcome: &Outcome, answer: &[u8]) -> Result<(), Trouble> {
+        outcome: &Outcome,
+        answer: &[u8],
+    ) -> Result<(), Trouble> {
         if let Some(why) = outcome.ended {
             return Err(Trouble::Passing(ended(why, outcome)));
         }
@@ -268,26 +192,26 @@ impl Forward<'_> {
             Ok(fates) => fates,
             Err(error) => {
                 log::debug!("forward of {}: {error}", self.staging.git_dir().display());
-                return Err(self.gave_up(outcome));
+                return Err(self.gave_up(way, outcome));
             }
         };
         if outcome.is_success() && fates.iter().all(|fate| *fate == Fate::Done) {
             return Ok(());
         }
-        Err(self.refused(updates, fates, outcome))
+        Err(self.refused(way, updates, fates, outcome))
     }
 
     /// Git ended without a word about each ref.
-    fn gave_up(&self, outcome: &Outcome) -> Trouble {
-        let words = last_words(&outcome.stderr, &self.staging.target().git_dir)
-            .unwrap_or_else(|| format!("git push failed: {}", outcome.exit));
-        if is_passing(&outcome.stderr) {
+    fn gave_up(&self, way: &Way<'_>, outcome: &Outcome) -> Trouble {
+        let words =
+            last_words(way, &outcome.stderr).unwrap_or_else(|| format!("git push failed: {}", outcome.exit));
+        if way.to.is_passing(&outcome.stderr) {
             return Trouble::Passing(words);
         }
         Trouble::Refused(self.refs.iter().map(|_| RefAnswer::Refused(words.clone())).collect())
     }
 
-    fn refused(&self, updates: &[&RefUpdate], fates: Vec<Fate>, outcome: &Outcome) -> Trouble {
+    fn refused(&self, way: &Way<'_>, updates: &[&RefUpdate], fates: Vec<Fate>, outcome: &Outcome) -> Trouble {
         let is_declined =
             |fate: &Fate| matches!(fate, Fate::Refused(reason) if reason.ends_with("hook declined"));
         let (declined, leased) = (fates.iter().any(is_declined), fates.contains(&Fate::LeaseFailed));
@@ -300,8 +224,8 @@ impl Forward<'_> {
             Trouble::Passing(
                 "a ref of the target moved and came back while the push was under way".to_owned(),
             )
-        } else if is_passing(&outcome.stderr) {
-            let words = last_words(&outcome.stderr, &self.staging.target().git_dir);
+        } else if way.to.is_passing(&outcome.stderr) {
+            let words = last_words(way, &outcome.stderr);
             Trouble::Passing(words.unwrap_or_else(|| "the target could not take the push now".to_owned()))
         } else {
             Trouble::Refused(answers)
@@ -313,35 +237,20 @@ impl Forward<'_> {
         if let Trouble::Declined(answers) = trouble {
             return Verdict::Refused(answers);
         }
-        match standing(&way.tools, self.staging, self.refs) {
+        match way.values(self.refs).map(|values| Standing::of(self.refs, &values)) {
             Ok(Standing::New) => Verdict::Accepted,
             Ok(Standing::Moved(moved)) => Verdict::Stale(moved),
             Ok(Standing::Old | Standing::Between) => match trouble {
                 Trouble::Declined(answers) | Trouble::Refused(answers) => Verdict::Refused(answers),
                 Trouble::Passing(why) => Verdict::Deferred { why },
             },
-            Err(error) => Verdict::Deferred { why: self.unknown(&error) },
+            Err(why) => Verdict::Deferred { why },
         }
-    }
-
-    fn unknown(&self, error: &AskError) -> String {
-        let why = format!("what came of the push is not known yet: {error}");
-        clip(&sanitize(&without_place(&why, &self.staging.target().git_dir)), REASON_MAX)
     }
 }
 
 fn deferred(why: String) -> Forwarded {
     Forwarded { verdict: Verdict::Deferred { why }, remarks: Vec::new() }
-}
-
-fn leased(update: &RefUpdate) -> Update<'_> {
-    let value = |oid| if Oid::is_zero(oid) { None } else { Some(oid.as_str()) };
-    Update { name: update.name.as_str(), old: value(&update.old), new: value(&update.new) }
-}
-
-/// Git removes its own traces on every way out but a signal.
-fn is_clean(outcome: &Outcome) -> bool {
-    outcome.ended.is_none() && !outcome.leaked && matches!(outcome.exit, Exit::Code(_))
 }
 
 fn ended(why: Why, outcome: &Outcome) -> String {
@@ -362,30 +271,24 @@ fn answer(fate: Option<&Fate>) -> RefAnswer {
     }
 }
 
-fn is_passing(stderr: &str) -> bool {
-    PASSING.iter().any(|words| stderr.contains(words))
-}
-
 /// What the target's side said. The kept end of the stream may begin inside of a line.
 fn remarks(stderr: &str) -> Vec<String> {
     let lines = stderr.lines().filter_map(|line| line.strip_prefix("remote: "));
     lines.map(sanitize).filter(|line| !line.is_empty()).collect()
 }
 
-/// People are not told where the target lies on the disk.
-fn without_place(words: &str, target: &Path) -> String {
-    words.replace(&*target.to_string_lossy(), "the target")
+/// The first reason that git gives, from whichever side.
+fn last_words(way: &Way<'_>, stderr: &str) -> Option<String> {
+    first_reason(stderr).map(|words| clip(&sanitize(&way.to.conceal(words)), REASON_MAX))
 }
 
-/// The first reason that git gives, from whichever side.
-fn last_words(stderr: &str, target: &Path) -> Option<String> {
-    let reason = |line: &str| {
+fn first_reason(stderr: &str) -> Option<&str> {
+    stderr.lines().find_map(|line| {
         let line = line.strip_prefix("remote: ").unwrap_or(line);
         let words = line.strip_prefix("fatal: ").or_else(|| line.strip_prefix("error: "))?;
         let is_summary = words.starts_with("failed to push some refs");
-        (!is_summary).then(|| without_place(words, target))
-    };
-    stderr.lines().find_map(reason).map(|words| clip(&sanitize(&words), REASON_MAX))
+        (!is_summary).then_some(words)
+    })
 }
 
 #[cfg(test)]
@@ -417,15 +320,13 @@ mod tests {
     }
 
     #[test]
-    fn git_s_words_are_found_and_the_place_of_the_target_is_not_told() {
+    fn git_s_words_are_found_whoever_says_them() {
         let stderr = "…half a line\nremote: policy: no\t\u{1b}[1m        \nremote: \nremote: error: cannot lock\n\
                       fatal: '/srv/a.git' does not appear to be a git repository\nerror: failed to push some refs to '/srv/a.git'";
         assert_eq!(remarks(stderr), ["policy: no ?[1m", "error: cannot lock"]);
-        let target = Path::new("/srv/a.git");
-        assert_eq!(last_words(stderr, target).unwrap(), "cannot lock");
+        assert_eq!(first_reason(stderr), Some("cannot lock"));
         let fatal = stderr.split_once("lock\n").unwrap().1;
-        let words = last_words(fatal, target).unwrap();
-        assert_eq!(words, "'the target' does not appear to be a git repository");
-        assert_eq!(last_words("error: failed to push some refs to 'x'", target), None);
+        assert_eq!(first_reason(fatal), Some("'/srv/a.git' does not appear to be a git repository"));
+        assert_eq!(first_reason("error: failed to push some refs to 'x'"), None);
     }
 }

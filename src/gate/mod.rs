@@ -8,7 +8,7 @@
 //! | what people may do to a push and see of it | [`decide`] |
 //! | what they read before they decide | [`diff`], [`differ`] |
 //! | how whoever waits learns of a decision | [`waiters`] |
-//! | the way on | [`forward`] |
+//! | the way on | [`forward`], [`destination`] |
 //! | the steps of a record, in their order | [`road`], `onward` |
 //! | what time and a start bring about | `rounds` |
 //!
@@ -17,6 +17,7 @@
 
 pub mod checks;
 pub mod decide;
+pub mod destination;
 pub mod diff;
 pub mod differ;
 pub mod forward;

@@ -1,6 +1,7 @@
 //! The way on of an approved push, and what becomes of its record by what the target says.
 
 use super::decide::{Verb, permit};
+use super::destination::Hosted;
 use super::forward::{Forward, Forwarded, Verdict, Way};
 use super::road::{Parts, Road, UnderWay, after};
 use crate::git::command::Identity;
@@ -109,7 +110,8 @@ impl Road {
     ) {
         let Parts { held, leases, store, gate, .. } = self.parts();
         let deadline = Deadline::starting(Instant::now(), gate.forward_deadline, "forward_deadline");
-        let way = Way { tools: self.tools(deadline, None), leases, store };
+        let to = Hosted { repository: target, leases, store };
+        let way = Way { tools: self.tools(deadline, None), to: &to };
         let user = push.pusher.verified.then(|| push.pusher.name.clone());
         let pusher = pusher.unwrap_or(Identity { user, address: None });
         let staging = held.find(push.id, target);

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use tidegate::gate::destination::Hosted;
 use tidegate::gate::forward::{Forward, Forwarded, Way};
 use tidegate::gate::staging::{Held, Staging, StagingError};
 use tidegate::gate::tools::Tools;
@@ -244,7 +245,8 @@ impl Site {
     ) -> Forwarded {
         let pusher = Identity { user: Some("alice".into()), address: Some("192.0.2.7".parse().unwrap()) };
         let HeldPush { staging, refs, options, .. } = push;
-        let way = Way { tools: self.tools(limit), leases: &self.leases, store: &self.store };
+        let to = Hosted { repository: staging.target(), leases: &self.leases, store: &self.store };
+        let way = Way { tools: self.tools(limit), to: &to };
         act(&Forward { staging, refs, options, pusher: &pusher }, &way)
     }
 
