@@ -29,7 +29,8 @@ pub struct Sweeper {
     pub road: Road,
 }
 
-/// A row: the name in `[sweeper]`, the interval's setting, one run.
+/// A row: the name that people are shown, which is the key in `[sweeper]` with `-` for `_`, the interval's setting, one
+/// run.
 type Row = (&'static str, fn(&SweeperSettings) -> Duration, fn(&Sweeper) -> Result<(), String>);
 
 /// Every job.
@@ -38,10 +39,10 @@ const JOBS: [Row; 8] = [
     ("leftovers", |every| every.leftovers, Sweeper::clean_leftovers),
     ("tokens", |every| every.tokens, Sweeper::forget_expired_tokens),
     ("checkpoint", |every| every.checkpoint, Sweeper::checkpoint),
-    ("forward_pushes", |every| every.forward_pushes, |sweeper| sweeper.road.forward_due()),
-    ("expire_pushes", |every| every.expire_pushes, |sweeper| sweeper.road.expire_due()),
-    ("close_orphans", |every| every.close_orphans, |sweeper| sweeper.road.close_orphans()),
-    ("sweep_held", |every| every.sweep_held, |sweeper| sweeper.road.sweep_held()),
+    ("retry-forwards", |every| every.retry_forwards, |sweeper| sweeper.road.forward_due()),
+    ("expire-pushes", |every| every.expire_pushes, |sweeper| sweeper.road.expire_due()),
+    ("close-orphans", |every| every.close_orphans, |sweeper| sweeper.road.close_orphans()),
+    ("sweep-held", |every| every.sweep_held, |sweeper| sweeper.road.sweep_held()),
 ];
 
 impl Sweeper {

@@ -98,7 +98,7 @@ pub(super) const KEYS: &[Key] = &[
     Key { path: "sweeper.leftovers",        field: Field::Duration(|s| &mut s.sweeper.leftovers) },
     Key { path: "sweeper.tokens",           field: Field::Duration(|s| &mut s.sweeper.tokens) },
     Key { path: "sweeper.checkpoint",       field: Field::Duration(|s| &mut s.sweeper.checkpoint) },
-    Key { path: "sweeper.forward_pushes",   field: Field::Duration(|s| &mut s.sweeper.forward_pushes) },
+    Key { path: "sweeper.retry_forwards",   field: Field::Duration(|s| &mut s.sweeper.retry_forwards) },
     Key { path: "sweeper.expire_pushes",    field: Field::Duration(|s| &mut s.sweeper.expire_pushes) },
     Key { path: "sweeper.close_orphans",    field: Field::Duration(|s| &mut s.sweeper.close_orphans) },
     Key { path: "sweeper.sweep_held",       field: Field::Duration(|s| &mut s.sweeper.sweep_held) },

@@ -131,7 +131,7 @@ pub struct SweeperSettings {
     /// Writes the database's log back into it.
     pub checkpoint: Duration,
     /// Forwards approved pushes whose time has come.
-    pub forward_pushes: Duration,
+    pub retry_forwards: Duration,
     /// Ends pushes that nobody decided on in time.
     pub expire_pushes: Duration,
     /// Ends pushes whose session is dead.
@@ -472,7 +472,7 @@ impl Default for SweeperSettings {
             leftovers: Duration::from_secs(60 * 60),
             tokens: Duration::from_secs(60 * 60),
             checkpoint: Duration::from_secs(5 * 60),
-            forward_pushes: Duration::from_secs(1),
+            retry_forwards: Duration::from_secs(1),
             expire_pushes: Duration::from_secs(1),
             close_orphans: Duration::from_secs(5),
             sweep_held: Duration::from_secs(5),

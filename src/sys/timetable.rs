@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 /// One row of the table; `C` is what the jobs work on.
 pub struct Job<C> {
-    /// Its name in the settings, the log and the metrics.
+    /// Its name in the log, the status and the metrics.
     pub name: &'static str,
     /// From the end of one run to the start of the next.
     pub every: Duration,

@@ -77,8 +77,18 @@ fn what_runs_now_is_shown_with_its_age_and_deadline() {
 #[test]
 fn the_sweeper_runs_every_job_of_its_table() {
     let place = Place::new();
-    let jobs = ["orphans", "leftovers", "tokens", "checkpoint"];
-    let setup = jobs.iter().fold(place.gate(), |setup, job| setup.text(&format!("sweeper.{job}"), "100ms"));
+    let jobs = [
+        "orphans",
+        "leftovers",
+        "tokens",
+        "checkpoint",
+        "retry-forwards",
+        "expire-pushes",
+        "close-orphans",
+        "sweep-held",
+    ];
+    let key = |job: &str| format!("sweeper.{}", job.replace('-', "_"));
+    let setup = jobs.iter().fold(place.gate(), |setup, job| setup.text(&key(job), "100ms"));
     let gate = setup.start();
     for job in jobs {
         let labels = [format!("job=\"{job}\""), "outcome=\"ok\"".to_owned()];
