@@ -34,7 +34,7 @@ pub struct Sweeper {
 type Row = (&'static str, fn(&SweeperSettings) -> Duration, fn(&Sweeper) -> Result<(), String>);
 
 /// Every job.
-const JOBS: [Row; 8] = [
+const JOBS: [Row; 9] = [
     ("orphans", |every| every.orphans, Sweeper::end_orphans),
     ("leftovers", |every| every.leftovers, Sweeper::clean_leftovers),
     ("tokens", |every| every.tokens, Sweeper::forget_expired_tokens),
@@ -43,6 +43,7 @@ const JOBS: [Row; 8] = [
     ("expire-pushes", |every| every.expire_pushes, |sweeper| sweeper.road.expire_due()),
     ("close-orphans", |every| every.close_orphans, |sweeper| sweeper.road.close_orphans()),
     ("sweep-held", |every| every.sweep_held, |sweeper| sweeper.road.sweep_held()),
+    ("prune-records", |every| every.prune_records, |sweeper| sweeper.road.prune_records()),
 ];
 
 impl Sweeper {

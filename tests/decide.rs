@@ -40,10 +40,17 @@ struct Gate {
 
 impl Gate {
     fn start() -> Self {
+        Self::with("")
+    }
+
+    /// With these lines in its configuration, before the rules.
+    fn with(lines: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir(home.path().join("root")).unwrap();
-        let config = "listen = \"127.0.0.1:0\"\nroot = \"root\"\ndata_dir = \"data\"\n\
-             [[rule]]\nrepos = \"secret\"\nread = \"nobody\"\npush = \"nobody\"\n";
+        let config = format!(
+            "listen = \"127.0.0.1:0\"\nroot = \"root\"\ndata_dir = \"data\"\n{lines}\n\
+             [[rule]]\nrepos = \"secret\"\nread = \"nobody\"\npush = \"nobody\"\n"
+        );
         std::fs::write(home.path().join("gate.toml"), config).unwrap();
         let store = Store::open(&home.path().join("data")).unwrap();
         for role in Role::ALL {
@@ -69,9 +76,13 @@ impl Gate {
 
     /// A push by `a-pusher` that waits for a reviewer.
     fn pending(&self, repo: &str) -> PushId {
+        self.pending_since(repo, Timestamp::now())
+    }
+
+    /// One to which nothing has happened since then. Its reviewers have an hour from now on.
+    fn pending_since(&self, repo: &str, now: Timestamp) -> PushId {
         let oid = |digit| Oid::parse(&[digit; 40]).unwrap();
         let name = RefName::parse("refs/heads/\u{fc}<b>".as_bytes()).unwrap();
-        let now = Timestamp::now();
         let push = NewPush {
             repo: RepoName::parse(repo).unwrap(),
             target: Target::Hosted { directory: PathBuf::from("/nowhere") },
@@ -80,7 +91,7 @@ impl Gate {
             options: Vec::new(),
             on_disconnect: OnDisconnect::Keep,
             owner: Owner { boot: "test".to_owned(), session: None },
-            deadline: now + SignedDuration::from_hours(1),
+            deadline: Timestamp::now() + SignedDuration::from_hours(1),
         };
         let id = self.store.pushes().create(&push, now).unwrap();
         let step = |expected, event| {
@@ -89,6 +100,13 @@ impl Gate {
         step(PushState::Received, Event::CheckingBegan).unwrap();
         step(PushState::Checking, Event::ChecksPassed { approval: Approval::Required }).unwrap();
         id
+    }
+
+    /// Moves a push at that time, and gives it an hour from now on.
+    fn step(&self, id: PushId, expected: PushState, event: Event, now: Timestamp) {
+        let deadline = Some(Timestamp::now() + SignedDuration::from_hours(1));
+        let step = Step { deadline, ..Step::new(expected, event, &Actor::Gate, "by hand") };
+        self.store.pushes().transition(id, &step, now).unwrap();
     }
 
     fn agent() -> ureq::Agent {
@@ -288,4 +306,27 @@ fn the_command_line_lists_shows_and_decides_as_the_operator() {
         assert_eq!(gate.tidegate(misuse).status.code(), Some(2), "{misuse:?}");
     }
     assert_eq!(gate.tidegate(&["show", "999"]).status.code(), Some(1));
+}
+
+#[test]
+fn records_of_ended_pushes_go_when_their_time_is_over_and_no_others() {
+    let gate = Gate::with("gate.keep_records = \"1d\"\nsweeper.prune_records = \"50ms\"");
+    let (old, now) = (Timestamp::now() - SignedDuration::from_hours(25), Timestamp::now());
+    let open = gate.pending_since("app", old);
+    let failed = gate.pending_since("app", old);
+    gate.step(failed, PushState::Pending, Event::Approved, old);
+    gate.step(failed, PushState::Approved, Event::ForwardAbandoned, old);
+    let fresh = gate.pending_since("app", old);
+    gate.step(fresh, PushState::Pending, Event::Expired, now);
+    let over = gate.pending_since("app", old);
+    gate.step(over, PushState::Pending, Event::Expired, old);
+    let since = std::time::Instant::now();
+    while gate.store.pushes().get(over).unwrap().is_some() {
+        assert!(since.elapsed() < PATIENCE, "it stays");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for (id, state) in [(open, PushState::Pending), (failed, PushState::Failed), (fresh, PushState::Expired)]
+    {
+        assert_eq!(gate.store.pushes().get(id).unwrap().unwrap().state, state);
+    }
 }

@@ -64,6 +64,8 @@ pub struct GateSettings {
     pub forward_attempts: usize,
     /// How long the objects of a failed push are kept, to be passed on by hand.
     pub failed_keep: Duration,
+    /// How long the record of a push is kept after its end; `None`: for ever.
+    pub keep_records: Option<Duration>,
 }
 
 impl Default for GateSettings {
@@ -75,6 +77,7 @@ impl Default for GateSettings {
             forward_deadline: Duration::from_secs(120),
             forward_attempts: 5,
             failed_keep: Duration::from_secs(24 * 3600),
+            keep_records: None,
         }
     }
 }

@@ -47,6 +47,7 @@ enum Field {
     Approval(fn(&mut Settings) -> &mut Approval),
     OnDisconnect(fn(&mut Settings) -> &mut OnDisconnect),
     OptionalSize(fn(&mut Settings) -> &mut Option<u64>),
+    OptionalDuration(fn(&mut Settings) -> &mut Option<Duration>),
     Literals(fn(&mut Settings) -> &mut Vec<Needle>),
     Patterns(fn(&mut Settings) -> &mut Vec<Needle>),
     Paths(fn(&mut Settings) -> &mut Vec<PathGlob>),
@@ -94,6 +95,7 @@ pub(super) const KEYS: &[Key] = &[
     Key { path: "gate.forward_deadline",    field: Field::Duration(|s| &mut s.gate.forward_deadline) },
     Key { path: "gate.forward_attempts",    field: Field::Count(ATTEMPTS_MAX, |s| &mut s.gate.forward_attempts) },
     Key { path: "gate.failed_keep",         field: Field::Duration(|s| &mut s.gate.failed_keep) },
+    Key { path: "gate.keep_records",        field: Field::OptionalDuration(|s| &mut s.gate.keep_records) },
     Key { path: "sweeper.orphans",          field: Field::Duration(|s| &mut s.sweeper.orphans) },
     Key { path: "sweeper.leftovers",        field: Field::Duration(|s| &mut s.sweeper.leftovers) },
     Key { path: "sweeper.tokens",           field: Field::Duration(|s| &mut s.sweeper.tokens) },
@@ -102,6 +104,7 @@ pub(super) const KEYS: &[Key] = &[
     Key { path: "sweeper.expire_pushes",    field: Field::Duration(|s| &mut s.sweeper.expire_pushes) },
     Key { path: "sweeper.close_orphans",    field: Field::Duration(|s| &mut s.sweeper.close_orphans) },
     Key { path: "sweeper.sweep_held",       field: Field::Duration(|s| &mut s.sweeper.sweep_held) },
+    Key { path: "sweeper.prune_records",    field: Field::Duration(|s| &mut s.sweeper.prune_records) },
 ];
 
 /// The keys of `[checks]`, a table of its own because they hold from the next push on, as rules do.
@@ -209,6 +212,9 @@ impl Key {
             Field::OptionalSize(field) => {
                 *field(settings) = Some(parsed(written, units::SIZE_FORM, units::parse_size)?);
             }
+            Field::OptionalDuration(field) => {
+                *field(settings) = Some(parsed(written, units::DURATION_FORM, units::parse_duration)?);
+            }
             Field::Literals(field) => *field(settings) = texts(written, Needle::literal)?,
             Field::Patterns(field) => *field(settings) = texts(written, Needle::pattern)?,
             Field::Paths(field) => *field(settings) = texts(written, PathGlob::parse)?,
@@ -237,6 +243,7 @@ impl Key {
             Field::Approval(field) => quoted(field(settings).word()),
             Field::OnDisconnect(field) => quoted(field(settings).word()),
             Field::OptionalSize(field) => quoted(units::format_size((*field(settings))?)),
+            Field::OptionalDuration(field) => quoted(units::format_duration((*field(settings))?)),
             Field::Literals(field) | Field::Patterns(field) => quoted_list(field(settings)),
             Field::Paths(field) => quoted_list(field(settings)),
             Field::Domains(field) => quoted_list(field(settings)),

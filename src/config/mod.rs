@@ -138,6 +138,8 @@ pub struct SweeperSettings {
     pub close_orphans: Duration,
     /// Removes staging repositories that nobody needs.
     pub sweep_held: Duration,
+    /// Removes the records of pushes that ended long ago.
+    pub prune_records: Duration,
 }
 
 /// What the command line may set.
@@ -476,6 +478,7 @@ impl Default for SweeperSettings {
             expire_pushes: Duration::from_secs(1),
             close_orphans: Duration::from_secs(5),
             sweep_held: Duration::from_secs(5),
+            prune_records: Duration::from_secs(60),
         }
     }
 }

@@ -48,6 +48,7 @@ on_disconnect = "keep"
 forward_deadline = "121s"
 forward_attempts = 6
 failed_keep = "25h"
+keep_records = "90d"
 
 [sweeper]
 orphans = "2s"
@@ -58,6 +59,7 @@ retry_forwards = "2s"
 expire_pushes = "3s"
 close_orphans = "6s"
 sweep_held = "7s"
+prune_records = "61s"
 
 [[rule]]
 repos = "secret/**"

@@ -12,6 +12,9 @@ use jiff::{SignedDuration, Timestamp};
 /// wait of its session lie milliseconds.
 const ORPHAN_AGE: SignedDuration = SignedDuration::from_secs(10);
 
+/// How often one round prunes records: other jobs and other writers wait for no more than some thousands.
+const PRUNINGS_MAX: usize = 10;
+
 impl Road {
     /// Before anything is served: every record that an earlier life of the gate left open is taken over or closed.
     ///
@@ -106,6 +109,27 @@ impl Road {
         held.map_err(|error| format!("listing the staging repositories: {error}"))?
             .into_iter()
             .for_each(|id| self.tidy(id));
+        Ok(())
+    }
+
+    /// The records of pushes that ended longer ago than they are kept.
+    ///
+    /// # Errors
+    /// A sentence for the log.
+    pub fn prune_records(&self) -> Result<(), String> {
+        let Some(keep) = self.parts().gate.keep_records else { return Ok(()) };
+        let keep = SignedDuration::try_from(keep).unwrap_or(SignedDuration::MAX);
+        let before = Timestamp::now().saturating_sub(keep).unwrap_or(Timestamp::MIN);
+        let mut pruned = 0;
+        for _ in 0..PRUNINGS_MAX {
+            match self.parts().store.pushes().prune(before).map_err(|error| error.to_string())? {
+                0 => break,
+                count => pruned += count,
+            }
+        }
+        if pruned > 0 {
+            log::info!("the records of {pruned} pushes are removed (gate.keep_records)");
+        }
         Ok(())
     }
 

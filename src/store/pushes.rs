@@ -314,7 +314,7 @@ impl Pushes<'_> {
     }
 
     /// Removes records to which nothing has happened since `before` and nothing can happen, with all that hangs
-    /// on them; answers how many. It removes a bounded number at a time: call it until it answers 0.
+    /// on them; answers how many. It removes two hundred at a time at most: call it again until it answers 0.
     ///
     /// # Errors
     /// When the database cannot be written.

@@ -86,6 +86,7 @@ fn the_sweeper_runs_every_job_of_its_table() {
         "expire-pushes",
         "close-orphans",
         "sweep-held",
+        "prune-records",
     ];
     let key = |job: &str| format!("sweeper.{}", job.replace('-', "_"));
     let setup = jobs.iter().fold(place.gate(), |setup, job| setup.text(&key(job), "100ms"));
