@@ -11,10 +11,14 @@ use thiserror::Error;
 /// The longest name of a ref, in bytes: what a file system takes as one name, so that no layout of refs fails.
 const NAME_BYTES_MAX: usize = 255;
 
+/// What git tries before a name to find the ref that is meant (`git rev-parse` in gitrevisions(7)); it compares so also
+/// where a lease names a ref in full.
+const TRIED_BEFORE: [&str; 4] = ["refs/", "refs/tags/", "refs/heads/", "refs/remotes/"];
+
 /// A ref's full name, `refs/KIND/…`, as git-check-ref-format(1) wants it.
 ///
 /// Stricter than git: UTF-8 of at most 255 bytes, no segment that begins with `-`, nothing that a terminal would
-/// obey or misorder.
+/// obey or misorder, and nothing that git may find when another ref is meant.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RefName(String);
 
@@ -32,6 +36,11 @@ pub enum RefNameError {
         "the name of a ref is UTF-8 without spaces, control and bidirectional characters, and without any of ~^:?*[\\"
     )]
     BadCharacter,
+    /// Something that git may find where another ref is named.
+    #[error(
+        "git may take this ref for another one: refs/ stands nowhere after refs/, refs/heads/, refs/tags/ or refs/remotes/"
+    )]
+    Ambiguous,
     /// A segment or sequence that git keeps for itself.
     #[error(
         "no segment of a ref's name is empty, begins with '.' or '-', or ends in '.' or '.lock', and \"..\" and \"@{{\" \
@@ -113,6 +122,10 @@ impl RefName {
         let has_sequence = text.contains("..") || text.contains("@{");
         if has_sequence || !text.split('/').all(is_ref_segment) {
             return Err(RefNameError::BadSegment);
+        }
+        let rests = TRIED_BEFORE.iter().filter_map(|before| text.strip_prefix(before));
+        if rests.into_iter().any(|rest| rest.starts_with("refs/")) {
+            return Err(RefNameError::Ambiguous);
         }
         Ok(Self(text.to_owned()))
     }
@@ -196,9 +209,15 @@ mod tests {
 
     #[test]
     fn full_names_are_read() {
-        for name in
-            ["refs/heads/main", "refs/tags/v1.0", "refs/heads/a/b-c@d", "refs/heads/größe", "refs/x/@"]
-        {
+        for name in [
+            "refs/heads/main",
+            "refs/tags/v1.0",
+            "refs/heads/a/b-c@d",
+            "refs/heads/größe",
+            "refs/x/@",
+            "refs/heads/a/refs/b",
+            "refs/heads/refs",
+        ] {
             assert_eq!(RefName::parse(name.as_bytes()).unwrap().as_str(), name);
         }
         assert!(RefName::parse(format!("refs/heads/{}", "x".repeat(244)).as_bytes()).is_ok());
@@ -206,7 +225,7 @@ mod tests {
 
     #[test]
     fn what_git_refuses_or_a_terminal_obeys_is_no_name() {
-        let cases: [(&[u8], RefNameError); 24] = [
+        let cases: [(&[u8], RefNameError); 29] = [
             (b"", RefNameError::NotFull),
             (b"HEAD", RefNameError::NotFull),
             (b"refs/stash", RefNameError::NotFull),
@@ -219,6 +238,11 @@ mod tests {
             (b"refs/heads/a..b", RefNameError::BadSegment),
             (b"refs/heads/a@{b", RefNameError::BadSegment),
             (b"refs/heads/-d", RefNameError::BadSegment),
+            (b"refs/refs/heads/a", RefNameError::Ambiguous),
+            (b"refs/heads/refs/heads/a", RefNameError::Ambiguous),
+            (b"refs/tags/refs/heads/a", RefNameError::Ambiguous),
+            (b"refs/remotes/refs/heads/a/HEAD", RefNameError::Ambiguous),
+            (b"refs/heads/refs/stash", RefNameError::Ambiguous),
             (b"refs/heads/a b", RefNameError::BadCharacter),
             (b"refs/heads/a~1", RefNameError::BadCharacter),
             (b"refs/heads/a^", RefNameError::BadCharacter),
