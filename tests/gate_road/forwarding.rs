@@ -225,6 +225,29 @@ fn a_ref_of_nearly_the_same_name_is_never_taken_for_the_pushed_one() {
     }
 }
 
+/// Why such a push is not admitted: should a git come that can do it, this fails and the refusal has to go.
+#[test]
+fn no_git_puts_a_ref_into_the_place_of_another_in_one_step() {
+    for git in gits() {
+        for what in [
+            ":topic main:refs/heads/topic/x",
+            ":packed main:refs/heads/packed/x",
+            ":deep/er main:refs/heads/deep",
+            "main:refs/heads/a main:refs/heads/a/b",
+        ] {
+            let site = Site::new(&git);
+            site.sh(
+                "cd srv.git; git branch packed main; git pack-refs --all; git branch topic main; git branch deep/er main",
+            );
+            let before = site.refs("srv.git");
+            site.request(what);
+            assert_ne!(site.refs("copy.git"), before, "without a gate, {what} is one step after the other");
+            site.request(&format!("--atomic {what}"));
+            assert_eq!(site.refs("copy.git"), before, "{what} in one step");
+        }
+    }
+}
+
 #[test]
 fn a_forward_that_was_ended_between_two_refs_is_completed() {
     for git in gits() {

@@ -72,7 +72,8 @@ pub enum RefKind {
     Delete,
 }
 
-/// The updates of one push: at least one, each ref once, all ids of one length, none from nothing to nothing.
+/// The updates of one push: at least one, each ref once and none below another, all ids of one length, none from nothing
+/// to nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefUpdates(Vec<RefUpdate>);
 
@@ -85,6 +86,18 @@ pub enum RefUpdatesError {
     /// Git itself would answer `ok` for both.
     #[error("the push names {0} twice")]
     Twice(RefName),
+    /// Git takes such a push one ref after the other, and never in the one step in which a held push goes on: it counts a
+    /// ref as there until the step is over (tried with 2.39 and 2.47, in either order, loose and packed).
+    #[error(
+        "{below} lies below {above}: a held push arrives in one step, in which git lets no ref take the place of another; \
+         push them one after the other"
+    )]
+    Below {
+        /// The one ref.
+        above: RefName,
+        /// The ref that would lie in its place.
+        below: RefName,
+    },
     /// Both hashes in one push.
     #[error("the push mixes object ids of two lengths")]
     MixedLengths,
@@ -135,6 +148,11 @@ impl RefName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// What a ref must not be called that is to be there together with this one: the directories that it lies in.
+    fn places_above(&self) -> impl Iterator<Item = &str> {
+        self.0.match_indices('/').map(|(end, _)| &self.0[..end])
+    }
 }
 
 fn is_ref_character(c: char) -> bool {
@@ -182,8 +200,16 @@ impl RefUpdates {
             if update.old.is_zero() && update.new.is_zero() {
                 return Err(RefUpdatesError::Nothing(update.name.clone()));
             }
-            if !seen.insert(&update.name) {
+            if !seen.insert(update.name.as_str()) {
                 return Err(RefUpdatesError::Twice(update.name.clone()));
+            }
+        }
+        for below in &updates {
+            if let Some(above) = below.name.places_above().find_map(|place| seen.get(place)) {
+                return Err(RefUpdatesError::Below {
+                    above: RefName(above.to_string()),
+                    below: below.name.clone(),
+                });
             }
         }
         Ok(Self(updates))
@@ -277,6 +303,14 @@ mod tests {
         assert_eq!(RefUpdates::new(Vec::new()), Err(RefUpdatesError::Empty));
         let twice = RefUpdates::new(vec![a.clone(), b, a.clone()]);
         assert_eq!(twice, Err(RefUpdatesError::Twice(a.name.clone())));
+        let (beside, below) = (update("refs/heads/a-b", b'0', b'1'), update("refs/heads/a/b/c", b'1', b'0'));
+        assert!(RefUpdates::new(vec![a.clone(), beside.clone()]).is_ok());
+        for updates in
+            [vec![a.clone(), beside.clone(), below.clone()], vec![below.clone(), beside, a.clone()]]
+        {
+            let error = RefUpdates::new(updates).unwrap_err();
+            assert_eq!(error, RefUpdatesError::Below { above: a.name.clone(), below: below.name.clone() });
+        }
         let none = update("refs/heads/c", b'0', b'0');
         assert_eq!(RefUpdates::new(vec![none.clone()]), Err(RefUpdatesError::Nothing(none.name)));
         let long = RefUpdate { new: Oid::parse(&[b'1'; 64]).unwrap(), ..a };
