@@ -185,7 +185,7 @@ impl Road {
 
     fn user(&self, name: &UserName) -> Result<Option<Caller>, StoreError> {
         let users = self.parts().store.users().list()?;
-        let found = users.into_iter().find(|user| user.name == *name);
+        let found = users.into_iter().find(|user| user.name.is_spelling_of(name.as_str()));
         Ok(found.map(|user| Caller::User { name: user.name, role: user.role }))
     }
 

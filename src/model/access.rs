@@ -327,8 +327,7 @@ impl Pushers {
 impl Grantee {
     fn covers(&self, name: &UserName, role: Role) -> bool {
         match self {
-            // As in the database, where no two names differ by case alone.
-            Self::User(listed) => listed.as_str().eq_ignore_ascii_case(name.as_str()),
+            Self::User(listed) => listed.is_spelling_of(name.as_str()),
             Self::Role(least) => role >= *least,
         }
     }

@@ -145,6 +145,12 @@ impl UserName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether `name` means the same user: no two names of users differ by case alone.
+    #[must_use]
+    pub fn is_spelling_of(&self, name: &str) -> bool {
+        self.0.eq_ignore_ascii_case(name)
+    }
 }
 
 fn is_user_byte(byte: u8) -> bool {

@@ -228,7 +228,15 @@ fn what_was_pushed_is_shown_to_its_pusher_and_to_those_who_decide() {
     let id = house.pending("app");
     let sees = |caller: &Caller| house.desk().for_diff(caller, id).is_ok();
     assert!(sees(&user("alice", Role::Pusher)) && sees(&user("bob", Role::Reviewer)) && sees(&Caller::Local));
-    assert!(!sees(&user("bob", Role::Pusher)) && !sees(&user("Alice", Role::Reader)));
+    assert!(sees(&user("Alice", Role::Reader)) && !sees(&user("bob", Role::Pusher)));
+}
+
+#[test]
+fn nobody_approves_his_own_push_by_another_spelling_of_his_name() {
+    let house = house();
+    let id = house.pending("app");
+    let denied = house.decide(&user("ALICE", Role::Reviewer), id, Verb::Approve);
+    assert!(matches!(denied, Err(DecideError::Denied(Denied::OwnPush))), "{denied:?}");
 }
 
 #[test]

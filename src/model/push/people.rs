@@ -91,7 +91,7 @@ impl Pusher {
     #[must_use]
     pub fn is(&self, actor: &Actor) -> bool {
         match actor {
-            Actor::User(name) => self.verified && self.name == name.as_str(),
+            Actor::User(name) => self.verified && name.is_spelling_of(&self.name),
             Actor::Gate | Actor::Operator | Actor::Unverified(_) => false,
         }
     }
@@ -204,7 +204,8 @@ mod tests {
     #[test]
     fn only_a_verified_pusher_is_somebody() {
         let alice = Pusher::user(&UserName::parse("alice").unwrap());
-        assert!(alice.is(&user("alice")) && !alice.is(&user("Alice")) && !alice.is(&Actor::Operator));
+        assert!(alice.is(&user("alice")) && alice.is(&user("Alice")), "no two users differ by case alone");
+        assert!(!alice.is(&user("alice2")) && !alice.is(&Actor::Operator));
         let claims = Pusher { verified: false, ..alice.clone() };
         assert!(!claims.is(&user("alice")) && !claims.is(&claims.actor()));
         assert_eq!(alice.actor(), user("alice"));
