@@ -93,7 +93,7 @@ impl Gate {
             owner: Owner { boot: "test".to_owned(), session: None },
             deadline: Timestamp::now() + SignedDuration::from_hours(1),
         };
-        let id = self.store.pushes().create(&push, now).unwrap();
+        let id = self.store.pushes().create(&push, usize::MAX, now).unwrap().unwrap();
         let step = |expected, event| {
             self.store.pushes().transition(id, &Step::new(expected, event, &Actor::Gate, "on its way"), now)
         };

@@ -192,9 +192,6 @@ impl Road {
         let refs = ref_updates(arrival.request)?;
         let options = arrival.request.options.iter().map(|option| String::from_utf8(option.clone()));
         let options = options.collect::<Result<_, _>>().map_err(|_| TurnedAway::Option)?;
-        if usize::try_from(store.pushes().open_count()?).map_or(true, |open| open >= *open_max) {
-            return Err(TurnedAway::Full(*open_max));
-        }
         let push = NewPush {
             repo: arrival.repo.clone(),
             target: Target::Hosted { directory: arrival.target.git_dir.clone() },
@@ -208,7 +205,7 @@ impl Road {
             owner: self.owner(Some(self.0.sessions.fetch_add(1, Ordering::Relaxed))),
             deadline: after(now, git_settings.write_deadline),
         };
-        let id = store.pushes().create(&push, now)?;
+        let id = store.pushes().create(&push, *open_max, now)?.ok_or(TurnedAway::Full(*open_max))?;
         match waiters.wait(id) {
             Ok(waiter) => Ok((id, waiter)),
             Err(error) => {

@@ -146,12 +146,21 @@ impl Store {
 }
 
 impl Pushes<'_> {
-    /// Records a push that was received; on the disk when this returns.
+    /// Records a push that was received, on the disk when this returns; `None` when `open_max` records are open already.
+    /// Counted and recorded in one step, so that however many come at once, no more than that are ever open.
     ///
     /// # Errors
     /// When the record cannot be written: then the push must be refused.
-    pub fn create(&self, push: &NewPush, now: Timestamp) -> Result<PushId, StoreError> {
+    pub fn create(
+        &self,
+        push: &NewPush,
+        open_max: usize,
+        now: Timestamp,
+    ) -> Result<Option<PushId>, StoreError> {
         let insert = |db: &Transaction<'_>| {
+            if rows::open_count(db)? >= open_max {
+                return Ok(None);
+            }
             let id = rows::insert(db, push, now)?;
             let birth = rows::NewEvent {
                 cause: None,
@@ -160,7 +169,7 @@ impl Pushes<'_> {
                 why: rows::RECEIVED,
             };
             rows::add_event(db, id, &birth, now)?;
-            Ok(id)
+            Ok(Some(id))
         };
         fault::around(PushState::Received, || self.0.write("recording a push", insert))
     }
@@ -295,14 +304,6 @@ impl Pushes<'_> {
     /// When the database cannot be read, or is damaged.
     pub fn open_elsewhere(&self, boot: &str) -> Result<Vec<Push>, StoreError> {
         self.0.snapshot("looking for pushes of an earlier start", |db| rows::open_elsewhere(db, boot))
-    }
-
-    /// How many records are open.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub fn open_count(&self) -> Result<u32, StoreError> {
-        self.0.snapshot("counting open pushes", rows::open_count)
     }
 
     /// Records whose deadline has passed, the longest overdue first; no more than a hundred at a time.

@@ -65,7 +65,7 @@ impl House {
             owner: Owner { boot: self.store.boot().to_owned(), session: None },
             deadline: at(60),
         };
-        self.store.pushes().create(&push, at(0)).unwrap()
+        self.store.pushes().create(&push, usize::MAX, at(0)).unwrap().unwrap()
     }
 
     fn step(&self, id: PushId, event: Event) {

@@ -112,7 +112,7 @@ fn of_all_that_happens_to_a_waiting_push_at_once_one_thing_does() {
         .collect();
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
-        let id = stores[0].pushes().create(&new_push(&stores[0]), at(0)).unwrap();
+        let id = stores[0].pushes().create(&new_push(&stores[0]), usize::MAX, at(0)).unwrap().unwrap();
         pass_checks(&stores[0], id);
         target.store(id.get(), Ordering::Release);
         gun.wait();
@@ -122,4 +122,27 @@ fn of_all_that_happens_to_a_waiting_push_at_once_one_thing_does() {
     shooters.into_iter().for_each(|shooter| shooter.join().unwrap());
     let winners: BTreeSet<Shot> = rounds.iter().map(|(id, hits)| judge(&stores[1], *id, hits)).collect();
     assert_eq!(winners.len(), 4, "each of the four should win now and then: {winners:?}");
+}
+
+#[test]
+fn of_all_that_come_at_once_no_more_are_admitted_than_may_be_open() {
+    const OPEN_MAX: usize = 5;
+    let home = tempfile::tempdir().unwrap();
+    let open = || Store::open_relaxed(&home.path().join("data")).unwrap();
+    let stores = [open(), open()];
+    let gun = Arc::new(Barrier::new(THREADS));
+    let comers: Vec<_> = (0..THREADS)
+        .map(|thread| {
+            let (store, gun) = (stores[thread % 2].clone(), gun.clone());
+            let work = move || {
+                gun.wait();
+                let create = |_| store.pushes().create(&new_push(&store), OPEN_MAX, at(0)).unwrap();
+                (0..10).filter_map(create).count()
+            };
+            crate::sys::thread::spawn(format!("comer-{thread}"), work).unwrap()
+        })
+        .collect();
+    let admitted: usize = comers.into_iter().map(|comer| comer.join().unwrap()).sum();
+    assert_eq!(admitted, OPEN_MAX);
+    assert_eq!(rows::open_count(&stores[0].writer()).unwrap(), OPEN_MAX);
 }

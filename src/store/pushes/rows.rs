@@ -245,9 +245,12 @@ pub(super) fn state(db: &Connection, id: PushId) -> Result<Option<PushState>, St
     word.map(|word| push_state(&word)).transpose()
 }
 
-pub(super) fn open_count(db: &Connection) -> Result<u32, StoreError> {
+/// How many records are open.
+pub(super) fn open_count(db: &Connection) -> Result<usize, StoreError> {
     let query = format!("SELECT count(*) FROM pushes WHERE {IS_OPEN}");
-    db.query_row(&query, (), |row| row.get(0)).map_err(StoreError::database("counting open pushes"))
+    let count: u32 =
+        db.query_row(&query, (), |row| row.get(0)).map_err(StoreError::database("counting open pushes"))?;
+    Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
 pub(super) fn push(db: &Connection, id: PushId) -> Result<Option<Push>, StoreError> {

@@ -34,7 +34,7 @@ pub(super) fn new_push(store: &Store) -> NewPush {
 }
 
 fn received(store: &Store) -> PushId {
-    store.pushes().create(&new_push(store), at(0)).unwrap()
+    store.pushes().create(&new_push(store), usize::MAX, at(0)).unwrap().unwrap()
 }
 
 fn take(store: &Store, id: PushId, expected: PushState, event: Event) -> Result<Moved, TransitionError> {
@@ -66,7 +66,7 @@ fn execute(store: &Store, sql: &str) -> rusqlite::Result<usize> {
 fn a_record_is_read_back_as_it_was_made() {
     let (home, store) = fresh();
     let new = new_push(&store);
-    let id = store.pushes().create(&new, at(0)).unwrap();
+    let id = store.pushes().create(&new, usize::MAX, at(0)).unwrap().unwrap();
     let found = get(&Store::open(&home.path().join("data")).unwrap(), id);
     let expected = Push {
         id,
@@ -102,7 +102,7 @@ fn where_a_push_goes_is_read_back_and_a_damaged_address_is_told() {
     let (_home, store) = fresh();
     let target = Target::Upstream { url: "https://forge.example/org/app.git".to_owned() };
     let new = NewPush { target: target.clone(), ..new_push(&store) };
-    let id = store.pushes().create(&new, at(0)).unwrap();
+    let id = store.pushes().create(&new, usize::MAX, at(0)).unwrap().unwrap();
     assert_eq!(get(&store, id).target, target);
     // No statement of ours could do this.
     execute(&store, "DROP TRIGGER pushes_are_bound").unwrap();
@@ -249,7 +249,7 @@ fn open_records_of_earlier_lives_are_found_and_adopted_once() {
     let own = received(&store);
     let found = store.pushes().open_elsewhere(store.boot()).unwrap();
     assert_eq!(found.iter().map(|push| push.id).collect::<Vec<_>>(), [waiting]);
-    assert_eq!(store.pushes().open_count().unwrap(), 2);
+    assert_eq!(rows::open_count(&store.writer()).unwrap(), 2);
     let to = Owner { boot: store.boot().to_owned(), session: None };
     let adoption = Adoption {
         expected: PushState::Received,
@@ -278,7 +278,7 @@ fn what_is_due_is_found_the_longest_overdue_first() {
     };
     let (first, second) = (received(&store), approved(&store));
     let early = NewPush { deadline: at(30), ..new_push(&store) };
-    let third = store.pushes().create(&early, at(0)).unwrap();
+    let third = store.pushes().create(&early, usize::MAX, at(0)).unwrap().unwrap();
     assert_eq!(due(29), []);
     assert_eq!(due(30), [third]);
     assert_eq!(due(60), [third, first]);
@@ -317,7 +317,7 @@ fn lists_are_filtered_and_paged_the_newest_first() {
         pusher: Pusher::user(&UserName::parse("bob").unwrap()),
         ..new_push(&store)
     };
-    let other = store.pushes().create(&other, at(1)).unwrap();
+    let other = store.pushes().create(&other, usize::MAX, at(1)).unwrap().unwrap();
     take(&store, ids[2], PushState::Received, Event::Expired).unwrap();
     let list = |filter: Filter| {
         let page = store.pushes().list(&filter).unwrap();
