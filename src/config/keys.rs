@@ -20,6 +20,9 @@ const WORKERS_MAX: usize = 1024;
 /// The key of the gate's own data, of which commands ask whether it was set.
 pub(super) const DATA_DIR: &str = "data_dir";
 
+/// The key whose default follows another one.
+pub(super) const HELD_PUSHES: &str = "limits.held_pushes";
+
 /// The least address space of a git: with less it does not get as far as to say what it lacks.
 const MEMORY_MIN: u64 = 64 << 20;
 
@@ -76,7 +79,7 @@ pub(super) const KEYS: &[Key] = &[
     Key { path: "limits.commands_max",      field: Field::Count(COUNT_MAX, |s| &mut s.limits.commands_max) },
     Key { path: "limits.request_bytes_max", field: Field::Size(|s| &mut s.limits.request_bytes_max) },
     Key { path: "limits.disk_floor",        field: Field::Size(|s| &mut s.limits.disk_floor) },
-    Key { path: "limits.held_pushes",       field: Field::Count(COUNT_MAX, |s| &mut s.limits.held_pushes) },
+    Key { path: HELD_PUSHES,                field: Field::Count(COUNT_MAX, |s| &mut s.limits.held_pushes) },
     Key { path: "limits.drain",             field: Field::Duration(|s| &mut s.limits.drain) },
     Key { path: "git.program",              field: Field::Program(|s| &mut s.git.program) },
     Key { path: "git.read_workers",         field: Field::Count(WORKERS_MAX, |s| &mut s.git.read_workers) },

@@ -86,7 +86,7 @@ pub struct Limits {
     pub request_bytes_max: u64,
     /// Free bytes on the disk below which pushes, and requests that do not fit memory, are refused.
     pub disk_floor: u64,
-    /// Pushes that may wait for a reviewer at a time.
+    /// Pushes that may wait for a reviewer at a time: each holds a connection, and half of these are not for them.
     pub held_pushes: usize,
     /// How long work in flight may go on when the gate stops.
     pub drain: Duration,
@@ -259,6 +259,8 @@ struct Draft {
     rules: Vec<Rule>,
     /// Whether anybody said where the gate's own data is.
     is_data_dir_named: bool,
+    /// Whether anybody said how many pushes may be held; otherwise the number follows the connections.
+    is_held_pushes_set: bool,
     problems: Vec<Problem>,
     /// Whether `[checks]` may be set.
     takes_checks: bool,
@@ -272,6 +274,7 @@ impl Draft {
             settings,
             rules: Vec::new(),
             is_data_dir_named: environment.state_directory.is_some(),
+            is_held_pushes_set: false,
             problems: Vec::new(),
             takes_checks: checks::ARE_SERVED,
         }
@@ -306,6 +309,9 @@ impl Draft {
         let settings = &mut self.settings;
         settings.data_dir = absolute(&settings.data_dir)?;
         settings.root = settings.root.as_deref().map(absolute).transpose()?;
+        if !self.is_held_pushes_set {
+            settings.limits.held_pushes = settings.limits.held_pushes_max().min(HELD_PUSHES);
+        }
         let others = if settings.anonymous_push { Pushers::Anyone } else { Pushers::Users };
         settings.rules = Rules::new(self.rules, others);
         self.problems.extend(settings.contradictions());
@@ -390,6 +396,15 @@ impl Settings {
         if let Some(why) = self.root.as_ref().and_then(|root| places::overlap(&self.data_dir, root)) {
             add("data_dir", &why);
         }
+        let Limits { held_pushes, connections, .. } = self.limits;
+        let most = self.limits.held_pushes_max();
+        if held_pushes > most {
+            let why = format!(
+                "is {held_pushes}, and limits.connections is {connections}: a held push keeps a connection, and half of \
+                 them are kept for everybody else, so at most {most} pushes can be held"
+            );
+            add(keys::HELD_PUSHES, &why);
+        }
         for (key, why) in self.checks.contradictions() {
             add(key, &why);
         }
@@ -429,6 +444,17 @@ impl Settings {
     }
 }
 
+/// How many pushes may be held at a time where nobody says and the connections allow it: more are no queue that reviewers
+/// look through.
+const HELD_PUSHES: usize = 1000;
+
+impl Limits {
+    /// The most pushes that may be held beside everything else that needs a connection.
+    fn held_pushes_max(&self) -> usize {
+        (self.connections / 2).max(1)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -441,7 +467,7 @@ impl Default for Limits {
             commands_max: 1000,
             request_bytes_max: 16 << 20,
             disk_floor: 1 << 30,
-            held_pushes: 1000,
+            held_pushes: 512,
             drain: Duration::from_secs(20),
         }
     }

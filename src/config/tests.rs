@@ -25,7 +25,7 @@ push_bytes_max = "3GiB"
 commands_max = 999
 request_bytes_max = "15MiB"
 disk_floor = "1000B"
-held_pushes = 999
+held_pushes = 499
 drain = "250ms"
 
 [git]
@@ -149,6 +149,16 @@ fn the_full_sample_sets_every_key() {
 }
 
 #[test]
+fn held_pushes_leave_half_of_the_connections_to_others() {
+    let held = |text: &str| read(text, &[]).unwrap().limits.held_pushes;
+    assert_eq!(held(""), 512);
+    assert_eq!(held("limits.connections = 100"), 50);
+    assert_eq!(held("limits.connections = 1"), 1);
+    assert_eq!(held("limits.connections = 100_000"), 1000);
+    assert_eq!(held("limits.connections = 100_000\nlimits.held_pushes = 50_000"), 50_000);
+}
+
+#[test]
 fn every_problem_is_listed_with_its_line_its_key_and_what_is_allowed() {
     let text = "listen = \"nowhere\"\n[limits]\nhead = \"0s\"\nhaed = \"1s\"\nconnections = -1\n[[rule]]\nread = \"all\"\n";
     let found = problems(text, &[]);
@@ -194,6 +204,11 @@ fn each_mistake_names_its_key() {
         ("[limits]\npush_bytes_max = \"99999999TiB\"", "limits.push_bytes_max: \"99999999TiB\" is more than"),
         ("[limits]\nconnections = 0", "limits.connections: must be a whole number"),
         ("[limits]\nconnections = 99999999999999999999", "limits.connections: must be a whole number"),
+        ("[limits]\nheld_pushes = 513", "limits.held_pushes: is 513, and limits.connections is 1024: "),
+        (
+            "[limits]\nheld_pushes = 4\nconnections = 7",
+            "limits.held_pushes: is 4, and limits.connections is 7: ",
+        ),
         ("[limits]\nconnections = \"10\"", "limits.connections: must be a whole number"),
         ("[git]\nread_workers = 1.5", "git.read_workers: must be a whole number"),
         ("[git]\nmemory = \"63MiB\"", "git.memory: \"63MiB\" is less than 64MiB"),
