@@ -30,8 +30,9 @@ impl Road {
         let Some(work) = self.begin(id) else { return };
         let road = self.clone();
         let job = move |work: UnderWay| road.go_on(&work, pusher);
-        if let Err(reason) = self.submit(work, job) {
-            log::warn!("push {id} waits for a worker: {reason}");
+        match self.submit(work, job) {
+            Ok(ticket) => ticket.detach(),
+            Err(reason) => log::warn!("push {id} waits for a worker: {reason}"),
         }
     }
 

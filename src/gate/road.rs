@@ -13,7 +13,7 @@ use crate::git::command::Git;
 use crate::git::layout::{Repository, Root};
 use crate::git::lease::Leases;
 use crate::git::object_format::ObjectFormat;
-use crate::git::pool::{Kind, Lane, NotRun};
+use crate::git::pool::{Kind, Lane, NotRun, Ticket};
 use crate::git::push_answer::PushAnswer;
 use crate::git::push_request::PushRequest;
 use crate::model::access::Rules;
@@ -339,12 +339,16 @@ impl Road {
         Tools { git, asker, lane: Kind::Write.name(), memory: git_settings.memory, stop }
     }
 
-    /// Runs `job` with the mark of a push in the lane of writers, and waits for nobody.
+    /// Runs `job` with the mark of a push in the lane of writers. The mark goes with the ticket if no worker has it then.
     ///
     /// # Errors
     /// When the lane takes no job.
-    pub fn submit(&self, work: UnderWay, job: impl FnOnce(UnderWay) + Send + 'static) -> Result<(), NotRun> {
-        self.parts().lane.submit(move || job(work)).map(crate::git::pool::Ticket::detach)
+    pub fn submit(
+        &self,
+        work: UnderWay,
+        job: impl FnOnce(UnderWay) + Send + 'static,
+    ) -> Result<Ticket<()>, NotRun> {
+        self.parts().lane.submit(move || job(work))
     }
 
     fn receive(&self, push: &Push, intake: Intake<'_>) {
@@ -461,7 +465,8 @@ fn ref_updates(request: &PushRequest) -> Result<RefUpdates, TurnedAway> {
 }
 
 /// The time `wait` after `now`; a wait beyond the end of time ends there.
-pub(super) fn after(now: Timestamp, wait: Duration) -> Timestamp {
+#[must_use]
+pub fn after(now: Timestamp, wait: Duration) -> Timestamp {
     let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
     now.saturating_add(wait).unwrap_or(Timestamp::MAX)
 }

@@ -394,8 +394,8 @@ impl<T> Ticket<T> {
         self.is_detached = true;
     }
 
-    /// Takes the job out of the queue; `false` when a worker has it or had it.
-    fn cancel(&self) -> bool {
+    /// Takes the job out of the queue; `false` when a worker has it or had it, or it was taken out before.
+    pub fn cancel(&self) -> bool {
         let canceled = self.slot.leave_waiting(Phase::Canceled).is_some();
         if canceled {
             self.lane.forget(self.id);

@@ -88,6 +88,18 @@ impl Site {
         gate.wait().unwrap();
     }
 
+    /// Sends this as the body of a `POST git-receive-pack` to `app` by alice; the text of the answer.
+    pub(crate) fn post(&self, body: &[u8]) -> String {
+        let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE));
+        let agent: ureq::Agent = config.build().into();
+        let request = agent
+            .post(format!("{}/app.git/git-receive-pack", self.url))
+            .header("Authorization", "Bearer alice-token")
+            .content_type("application/x-git-receive-pack-request");
+        let mut answer = request.send(body).unwrap();
+        format!("{}\n{}", answer.status(), String::from_utf8_lossy(&answer.body_mut().read_to_vec().unwrap()))
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
     }

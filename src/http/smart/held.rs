@@ -4,11 +4,12 @@
 //! push when the client leaves. The report is made from the record, so that it says what the gate has written down.
 
 use super::{Call, headers};
-use crate::gate::road::{Arrival, Intake, Road, STOPPING, TurnedAway, UnderWay};
+use crate::gate::road::{Arrival, Intake, Road, STOPPING, TurnedAway, UnderWay, after};
 use crate::gate::waiters::Waiter;
 use crate::git::ask::Asker;
 use crate::git::command::{Identity, Service};
 use crate::git::layout::Repository;
+use crate::git::pool::Ticket;
 use crate::git::push_request::{Command, PushRequest};
 use crate::git::report;
 use crate::git::settings::RepositorySettings;
@@ -38,6 +39,9 @@ const REMIND_EVERY: Duration = Duration::from_secs(60);
 /// How long a line may take to leave.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 
+/// What a client is told whose push no worker took.
+const NO_WORKER: &str = "no worker was free in time (git.queue_wait): push again in a moment";
+
 /// How often a push is followed that moves on while its client leaves: there are fewer states before the forward.
 const FOLLOWS_MAX: usize = 4;
 
@@ -64,13 +68,15 @@ pub(super) fn hold(
     let writer = exchange.start(200, &headers(call.target.service.result_type()), None);
     let request = Arc::new(request);
     let socket = exchange.socket();
-    take_in(call, id, body, &request, &socket)?;
+    let ticket = take_in(call, id, body, &request, &socket)?;
     let client = Client { writer, socket, is_in_band: request.capabilities.has_side_band(), bytes: 0 };
     let now = Instant::now();
     let mut hold = Hold {
         app: call.app,
         id,
         waiter,
+        ticket,
+        queued_until: after(Timestamp::now(), call.app.settings.git.queue_wait),
         client,
         identity: call.identity.clone(),
         seen: None,
@@ -101,7 +107,7 @@ fn take_in(
     body: File,
     request: &Arc<PushRequest>,
     socket: &Arc<Socket>,
-) -> Result<(), Refusal> {
+) -> Result<Ticket<()>, Refusal> {
     let road = &call.app.road;
     let git = &call.app.settings.git;
     let intake = Receive {
@@ -199,6 +205,10 @@ struct Hold<'a> {
     app: &'a Arc<App>,
     id: PushId,
     waiter: Waiter,
+    /// The job that takes the objects in.
+    ticket: Ticket<()>,
+    /// Until when a worker must have it.
+    queued_until: Timestamp,
     client: Client,
     identity: Identity,
     /// Where the push stood at the last look.
@@ -246,6 +256,13 @@ impl Hold<'_> {
         match push.state {
             PushState::Received | PushState::Checking | PushState::Pending if is_due => {
                 self.road().expire(&push);
+                Turn::Again
+            }
+            PushState::Received if self.queued_until > Timestamp::now() => {
+                Turn::Wait(push.deadline.map(|deadline| deadline.min(self.queued_until)))
+            }
+            PushState::Received if self.ticket.cancel() => {
+                self.road().fail(self.id, Event::Faulted, NO_WORKER);
                 Turn::Again
             }
             // What is being taken in is work in flight.

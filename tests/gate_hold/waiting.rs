@@ -1,0 +1,38 @@
+//! Held pushes that wait for something else than people.
+
+use crate::support::Site;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+use tidegate::model::push::PushState;
+
+/// The lane of writers has one worker, and a forward whose hook waits for the file `go` has it.
+#[test]
+fn a_push_that_no_worker_takes_in_time_is_refused_and_leaves_nothing() {
+    let site = Site::new("[git]\nwrite_workers = 1\nqueue_wait = \"300ms\"");
+    site.sh("git -C root/app.git branch topic");
+    let hook = site.path("root/app.git/hooks/pre-receive");
+    std::fs::write(&hook, "#!/bin/sh\nuntil test -e ../../go; do sleep 0.02; done\n").unwrap();
+    std::fs::set_permissions(&hook, PermissionsExt::from_mode(0o755)).unwrap();
+    let client = site.push("main");
+    let first = site.until(PushState::Pending);
+    assert!(site.decide(&["approve", &first.id.to_string()]).status.success());
+    site.until(PushState::Forwarding);
+
+    let command =
+        format!("{} {} refs/heads/topic\0 report-status", site.main_of("root/app.git"), "0".repeat(40));
+    let since = Instant::now();
+    let answer = site.post(format!("{:04x}{command}0000", command.len() + 4).as_bytes());
+    assert!(
+        answer.starts_with("200") && answer.contains("no worker was free in time (git.queue_wait)"),
+        "{answer}"
+    );
+    assert!(since.elapsed() >= Duration::from_millis(300), "it waited");
+    let refused = site.until(PushState::Failed);
+    assert!(refused.id > first.id && refused.attempts == 0, "{refused:?}");
+
+    site.sh("touch go");
+    let (is_success, said) = client.finish();
+    assert!(is_success, "{said}");
+    site.until_removed(refused.id);
+    site.sh("git -C root/app.git rev-parse topic");
+}
