@@ -9,6 +9,7 @@
 #[cfg(feature = "fault-points")]
 mod faults;
 mod support;
+mod turned_away;
 mod waiting;
 
 use std::os::unix::fs::PermissionsExt;

@@ -1,0 +1,37 @@
+//! Pushes that are refused before anything of them is stored.
+
+use crate::support::Site;
+use tidegate::store::pushes::Filter;
+
+/// The head of a push of these refs, which all become the same commit or are deleted.
+fn head(site: &Site, refs: &[(&str, bool)]) -> Vec<u8> {
+    let (commit, zero) = (site.main_of("root/app.git"), "0".repeat(40));
+    let mut body = String::new();
+    for (at, (name, is_made)) in refs.iter().enumerate() {
+        let (old, new) = if *is_made { (&zero, &commit) } else { (&commit, &zero) };
+        let capabilities = if at == 0 { "\0 report-status" } else { "" };
+        let command = format!("{old} {new} {name}{capabilities}");
+        body += &format!("{:04x}{command}", command.len() + 4);
+    }
+    (body + "0000").into_bytes()
+}
+
+#[test]
+fn a_push_that_git_cannot_pass_on_or_may_confuse_is_told_so_and_not_recorded() {
+    let site = Site::new("");
+    site.sh("git -C root/app.git branch topic");
+    let cases: [(&[(&str, bool)], &str); 3] = [
+        (
+            &[("refs/heads/topic", false), ("refs/heads/topic/x", true)],
+            "refs/heads/topic/x lies below refs/heads/topic",
+        ),
+        (&[("refs/heads/a/b", true), ("refs/heads/a", true)], "refs/heads/a/b lies below refs/heads/a"),
+        (&[("refs/heads/refs/heads/main", true)], "git may take this ref for another one"),
+    ];
+    for (refs, words) in cases {
+        let answer = site.post(&head(&site, refs));
+        assert!(answer.starts_with("200") && answer.contains(words), "{answer}");
+    }
+    assert!(site.store.pushes().list(&Filter { limit: 1, ..Filter::default() }).unwrap().pushes.is_empty());
+    assert_eq!(site.sh("ls -A data/held"), "");
+}
