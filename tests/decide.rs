@@ -10,7 +10,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -138,6 +138,17 @@ impl Gate {
     fn decide(&self, user: &str, id: PushId, verb: &str, reason: &str) -> (u16, Value) {
         let body = json!({ "reason": reason }).to_string();
         self.post(user, &format!("/{id}/{verb}"), &body, &[("Content-Type", "application/json")])
+    }
+
+    /// As the user `a-ROLE`, whose token is given on standard input.
+    fn tidegate_as(&self, user: &str, token: &str, args: &[&str], variables: &[(&str, &str)]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command.arg("push").args(args).args(["--as", user, "--token-stdin"]).current_dir(self.home.path());
+        command.env_clear().envs(variables.iter().copied());
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        writeln!(child.stdin.take().unwrap(), "{token}").unwrap();
+        child.wait_with_output().unwrap()
     }
 
     fn tidegate(&self, args: &[&str]) -> Output {
@@ -328,5 +339,47 @@ fn records_of_ended_pushes_go_when_their_time_is_over_and_no_others() {
     for (id, state) in [(open, PushState::Pending), (failed, PushState::Failed), (fresh, PushState::Expired)]
     {
         assert_eq!(gate.store.pushes().get(id).unwrap().unwrap().state, state);
+    }
+}
+
+#[test]
+fn on_the_machine_one_acts_as_oneself_with_a_token_and_without_going_past_the_rules() {
+    let gate = Gate::start();
+    let id = gate.pending("app");
+    let data = ["--data-dir", "data"];
+    let act_on = |id: PushId, user: &str, token: &str, verb: &[&str]| {
+        gate.tidegate_as(user, token, &[&[verb[0], &id.to_string()], &verb[1..], &data].concat(), &[])
+    };
+    let act = |user: &str, token: &str, verb: &[&str]| act_on(id, user, token, verb);
+    for (user, token, status) in [
+        ("a-reviewer", "a-admin-token", "401"),
+        ("a-reviewer", "wrong-token", "401"),
+        ("nobody", "a-reviewer-token", "401"),
+        ("a-pusher", "a-pusher-token", "403"),
+        ("a-reader", "a-reader-token", "403"),
+    ] {
+        let refused = act(user, token, &["approve"]);
+        let words = String::from_utf8(refused.stderr).unwrap();
+        assert!(refused.status.code() == Some(1) && words.contains(status), "{user}: {words}");
+    }
+    assert_eq!(gate.store.pushes().get(id).unwrap().unwrap().state, PushState::Pending);
+    let approved = act("a-reviewer", "a-reviewer-token", &["approve", "--json", "--reason", "fine"]);
+    let push: Value = serde_json::from_slice(&approved.stdout).unwrap();
+    assert_eq!(
+        (&push["state"], &push["decision"]["by"], &push["decision"]["override"]),
+        (&json!("approved"), &json!("a-reviewer"), &json!(false))
+    );
+    let own = gate.pending("app");
+    assert!(act_on(own, "a-pusher", "a-pusher-token", &["cancel"]).status.success());
+    let events = gate.store.pushes().events(own).unwrap();
+    assert_eq!(events.last().unwrap().actor.to_string(), "a-pusher");
+
+    let elsewhere = gate.pending("app").to_string();
+    let variables = [("TIDEGATE_URL", gate.url.as_str()), ("TIDEGATE_TOKEN", "a-reader-token")];
+    let words = ["reject", &elsewhere, "--reason", "no"];
+    let rejected = gate.tidegate_as("a-reviewer", "a-reviewer-token", &words, &variables);
+    assert_eq!(String::from_utf8(rejected.stdout).unwrap(), format!("push {elsewhere} is rejected\n"));
+    for misuse in [&["approve", "1", "--as", "a-reviewer"][..], &["approve", "1", "--token-stdin"]] {
+        assert_eq!(gate.tidegate(misuse).status.code(), Some(2), "{misuse:?}");
     }
 }

@@ -3,7 +3,11 @@
 
 use super::CliError;
 use crate::config::{self, CONTROL_SOCKET, Environment, Flags};
+use crate::model::name::UserName;
+use crate::model::secret::Secret;
 use crate::model::text::sanitize_lines;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -70,8 +74,7 @@ impl Where {
     pub(super) fn client(&self, environment: &Environment) -> Result<Client, CliError> {
         let is_named = self.data_dir.is_some() || self.config.is_some();
         if let Some(url) = environment.url.as_ref().filter(|_| !is_named) {
-            let token = environment.token.as_ref().map(|token| token.reveal().to_owned());
-            return Ok(Client::remote(url, token)?);
+            return Ok(Client::remote(url, environment.token.clone())?);
         }
         let flags =
             Flags { config: self.config.clone(), data_dir: self.data_dir.clone(), ..Flags::default() };
@@ -85,7 +88,14 @@ pub(super) struct Client {
     agent: Agent,
     base: String,
     at: String,
-    token: Option<String>,
+    credential: Option<Credential>,
+}
+
+/// Who the client is to the gate; without one, whoever may open the socket.
+#[derive(Debug)]
+enum Credential {
+    Token(Secret),
+    User(UserName, Secret),
 }
 
 impl Client {
@@ -95,19 +105,30 @@ impl Client {
         let socket = data_dir.join(CONTROL_SOCKET);
         let at = socket.display().to_string();
         let agent = Agent::with_parts(settings(), UnixConnector { socket }, NoResolver);
-        Self { agent, base: "http://localhost".into(), at, token: None }
+        Self { agent, base: "http://localhost".into(), at, credential: None }
     }
 
     /// A client of the gate at `url`.
     ///
     /// # Errors
     /// When the text has no scheme of ours.
-    pub(super) fn remote(url: &str, token: Option<String>) -> Result<Self, ClientError> {
+    pub(super) fn remote(url: &str, token: Option<Secret>) -> Result<Self, ClientError> {
         if !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) {
             return Err(ClientError::NoScheme(url.to_owned()));
         }
         let base = url.trim_end_matches('/').to_owned();
-        Ok(Self { agent: Agent::new_with_config(settings()), at: base.clone(), base, token })
+        Ok(Self {
+            agent: Agent::new_with_config(settings()),
+            at: base.clone(),
+            base,
+            credential: token.map(Credential::Token),
+        })
+    }
+
+    /// The same gate, asked as this user.
+    #[must_use]
+    pub(super) fn acting_as(self, user: UserName, token: Secret) -> Self {
+        Self { credential: Some(Credential::User(user, token)), ..self }
     }
 
     /// The JSON at `path`, which begins with `/`.
@@ -141,10 +162,14 @@ impl Client {
     }
 
     fn authorised<T>(&self, request: RequestBuilder<T>) -> RequestBuilder<T> {
-        match &self.token {
-            Some(token) => request.header("Authorization", format!("Bearer {token}")),
-            None => request,
-        }
+        let field = match &self.credential {
+            None => return request,
+            Some(Credential::Token(token)) => format!("Bearer {}", token.reveal()),
+            Some(Credential::User(user, token)) => {
+                format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{}", token.reveal())))
+            }
+        };
+        request.header("Authorization", field)
     }
 
     fn checked(&self, answer: Result<Response<Body>, ureq::Error>) -> Result<Response<Body>, ClientError> {

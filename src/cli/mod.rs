@@ -10,6 +10,7 @@ mod check_config;
 mod client;
 pub mod demo;
 mod doctor;
+mod input;
 pub mod output;
 mod push;
 mod status;

@@ -3,10 +3,10 @@
 //! What may be done is the gate's to say; here it is only asked and shown. Nothing that came from a pusher or a gate
 //! reaches the terminal as it is.
 
-use super::client::{Where, with_query};
-use super::{CliError, output};
+use super::client::{Client, Where, with_query};
+use super::{CliError, input, output};
 use crate::config::Environment;
-use crate::model::name::RepoName;
+use crate::model::name::{RepoName, UserName};
 use crate::model::push::{PushId, PushState, PushView, PusherView, RefView, TargetView};
 use crate::model::text::plain;
 use serde::Deserialize;
@@ -63,6 +63,8 @@ enum Action {
         #[arg(long, value_name = "TEXT")]
         reason: String,
         #[command(flatten)]
+        actor: ActorArgs,
+        #[command(flatten)]
         common: Common,
     },
     /// Withdraw a push.
@@ -80,7 +82,19 @@ struct Wish {
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     #[command(flatten)]
+    actor: ActorArgs,
+    #[command(flatten)]
     common: Common,
+}
+
+#[derive(Debug, clap::Args)]
+struct ActorArgs {
+    /// Act as this user, with his rights and in his name, and not as the operator.
+    #[arg(long = "as", value_name = "USER", value_parser = UserName::parse, requires = "token_stdin")]
+    user: Option<UserName>,
+    /// Take that user's token from the first line of standard input.
+    #[arg(long, requires = "user")]
+    token_stdin: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -130,12 +144,12 @@ pub(super) fn run(args: &Args, environment: &Environment) -> Result<(), CliError
             let diff = at.client(environment)?.bytes(&format!("{PATH}/{id}/diff"))?;
             Ok(output::print(&plain(&String::from_utf8_lossy(&diff)))?)
         }
-        Action::Approve(wish) => {
-            decide("approve", wish.id, wish.reason.as_deref(), &wish.common, environment)
+        Action::Approve(wish) => wish.decide("approve", environment),
+        Action::Reject { id, reason, actor, common } => {
+            decide("reject", *id, reason, actor.client(common, environment)?, common.json)
         }
-        Action::Reject { id, reason, common } => decide("reject", *id, Some(reason), common, environment),
-        Action::Cancel(wish) => decide("cancel", wish.id, wish.reason.as_deref(), &wish.common, environment),
-        Action::Retry(wish) => decide("retry", wish.id, wish.reason.as_deref(), &wish.common, environment),
+        Action::Cancel(wish) => wish.decide("cancel", environment),
+        Action::Retry(wish) => wish.decide("retry", environment),
     }
 }
 
@@ -160,17 +174,27 @@ fn list(filter: &ListArgs, common: &Common, environment: &Environment) -> Result
     Ok(())
 }
 
-fn decide(
-    verb: &str,
-    id: PushId,
-    reason: Option<&str>,
-    common: &Common,
-    environment: &Environment,
-) -> Result<(), CliError> {
-    let path = format!("{PATH}/{id}/{verb}");
-    let wish = json!({ "reason": reason.unwrap_or_default() });
-    let answer = common.at.client(environment)?.post(&path, &wish)?;
-    print(answer, common.json, |push| format!("push {} is {}\n", push.id, push.state))
+impl Wish {
+    fn decide(&self, verb: &str, environment: &Environment) -> Result<(), CliError> {
+        let client = self.actor.client(&self.common, environment)?;
+        decide(verb, self.id, self.reason.as_deref().unwrap_or_default(), client, self.common.json)
+    }
+}
+
+impl ActorArgs {
+    /// Who does not say who he is is whoever the gate takes him for.
+    fn client(&self, common: &Common, environment: &Environment) -> Result<Client, CliError> {
+        let client = common.at.client(environment)?;
+        Ok(match &self.user {
+            Some(user) => client.acting_as(user.clone(), input::token()?),
+            None => client,
+        })
+    }
+}
+
+fn decide(verb: &str, id: PushId, reason: &str, client: Client, json: bool) -> Result<(), CliError> {
+    let answer = client.post(&format!("{PATH}/{id}/{verb}"), &json!({ "reason": reason }))?;
+    print(answer, json, |push| format!("push {} is {}\n", push.id, push.state))
 }
 
 fn print(answer: Value, json: bool, text: impl FnOnce(&PushView) -> String) -> Result<(), CliError> {

@@ -3,22 +3,18 @@
 //! A new token is the only thing on standard output, so that a script can take it; the sentence about it is a
 //! note.
 
-use super::{CliError, output};
+use super::{CliError, input, output};
 use crate::config::{self, DataDir, Environment, Flags};
 use crate::model::name::UserName;
 use crate::model::role::Role;
-use crate::model::secret::Secret;
 use crate::model::units;
 use crate::store::users::{Issued, NewToken, User, Users};
 use crate::store::{Store, StoreError};
 use clap::Subcommand;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use std::io::{self, BufRead, ErrorKind, Read};
+use std::io;
 use std::path::PathBuf;
-
-/// The most that is read from standard input: more than the longest token.
-const INPUT_BYTES_MAX: u64 = 4096;
 
 /// `tidegate user …`
 #[derive(Debug, clap::Args)]
@@ -144,7 +140,7 @@ fn remove(users: Users<'_>, name: &UserName) -> Result<(), StoreError> {
 impl TokenArgs {
     fn read(&self, now: Timestamp) -> Result<NewToken, CliError> {
         let expires = self.expires.map(|expiry| expiry.from(now)).transpose()?;
-        let given = if self.token_stdin { Some(read_token().map_err(CliError::Input)?) } else { None };
+        let given = if self.token_stdin { Some(input::token()?) } else { None };
         Ok(NewToken { given, label: self.label.clone(), expires })
     }
 }
@@ -165,18 +161,6 @@ fn parse_expiry(text: &str) -> Result<Expiry, String> {
     }
     let after = units::parse_duration(text).ok().and_then(|time| SignedDuration::try_from(time).ok());
     after.map(Expiry::After).ok_or_else(|| "write a time such as 90d, or 2027-01-31T00:00:00Z".to_owned())
-}
-
-/// The first line of standard input, without its end.
-fn read_token() -> io::Result<Secret> {
-    let mut line = String::new();
-    io::stdin().lock().take(INPUT_BYTES_MAX).read_line(&mut line)?;
-    let token = line.strip_suffix('\n').unwrap_or(&line);
-    let token = token.strip_suffix('\r').unwrap_or(token);
-    if token.is_empty() {
-        return Err(io::Error::new(ErrorKind::UnexpectedEof, "there is none"));
-    }
-    Ok(Secret::new(token.to_owned()))
 }
 
 /// What `--json` prints of a new token; a token that was given is not repeated.
