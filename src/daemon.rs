@@ -20,6 +20,7 @@ use crate::cli::Exit;
 use crate::cli::demo::DemoError;
 use crate::config::{ConfigError, Environment, ListenAddr, Settings};
 use crate::gate::differ::GitDiffer;
+use crate::gate::maintenance::Maintenance;
 use crate::gate::road::{Parts, Road};
 use crate::gate::staging::Held;
 use crate::gate::waiters::Waiters;
@@ -28,7 +29,7 @@ use crate::git::command::{Git, Surroundings};
 use crate::git::layout::{LayoutError, Root};
 use crate::git::lease::Leases;
 use crate::git::settings::SettingsCache;
-use crate::git::upkeep::Upkeep;
+use crate::git::upkeep::Tools;
 use crate::http::app::{App, Lanes};
 use crate::http::auth::Throttle;
 use crate::http::budget::{Budget, FETCHES_MAX};
@@ -187,12 +188,17 @@ impl Runtime {
         let (lanes, workers) = Lanes::start(&settings)?;
         let (rules, leases) = (Current::new(settings.rules.clone()), Leases::new());
         let waiters = Waiters::new(settings.limits.held_pushes);
+        let tools = Tools { reaper: reaper.clone(), git: git.clone(), leases: leases.clone() };
+        let maintenance = Maintenance::new(lanes.upkeep.clone(), tools, store.clone());
+        let repository_settings = Arc::<SettingsCache>::default();
         let road = Road::new(Parts {
             store: store.clone(),
             reaper: reaper.clone(),
             git: git.clone(),
             root: root.clone(),
             leases: leases.clone(),
+            repository_settings: Arc::clone(&repository_settings),
+            maintenance: maintenance.clone(),
             held: open_held(&settings.data_dir)?,
             waiters: waiters.clone(),
             lane: lanes.write.clone(),
@@ -204,9 +210,9 @@ impl Runtime {
         });
         let app = Arc::new(App {
             rules,
-            repository_settings: SettingsCache::default(),
+            repository_settings,
             leases,
-            upkeep: Upkeep::default(),
+            maintenance,
             metrics: Metrics::default(),
             throttle: Throttle::default(),
             fetch_bodies: Budget::new(FETCHES_MAX.max(settings.limits.request_bytes_max)),

@@ -9,6 +9,7 @@
 //! | what they read before they decide | [`diff`], [`differ`] |
 //! | how whoever waits learns of a decision | [`waiters`] |
 //! | the way on | [`forward`], [`destination`] |
+//! | what a changed repository needs afterwards | [`maintenance`] |
 //! | the steps of a record, in their order | [`road`], `onward` |
 //! | what time and a start bring about | `rounds` |
 //!
@@ -21,6 +22,7 @@ pub mod destination;
 pub mod diff;
 pub mod differ;
 pub mod forward;
+pub mod maintenance;
 mod onward;
 pub mod road;
 mod rounds;

@@ -24,6 +24,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(3 * 3600);
 /// How long after its deadline a forward is believed to be lost: git is killed and the target asked by then.
 const LOST_AFTER: Duration = Duration::from_secs(30);
 
+/// How long a repository may take to tell its settings after a forward: nobody waits for it any more but a worker.
+const SETTINGS_LIMIT: Duration = Duration::from_secs(10);
+
 impl Road {
     /// Lets a worker forward a push, unless one does already. `pusher` is who pushes and from where, if that is still known.
     pub fn send_off(&self, id: PushId, pusher: Option<Identity>) {
@@ -120,6 +123,20 @@ impl Road {
             Forward { staging: &staging, refs: &push.refs, options: &push.options, pusher: &pusher };
         let forwarded = if is_first { forward.push(&way) } else { forward.resume(&way) };
         self.settle(push, attempts, &forwarded);
+        if forwarded.verdict == Verdict::Accepted {
+            self.maintain(target);
+        }
+    }
+
+    /// What git would have started behind a push of the client's own.
+    fn maintain(&self, target: &Repository) {
+        let Parts { git, repository_settings, maintenance, .. } = self.parts();
+        let deadline = Deadline::starting(Instant::now(), SETTINGS_LIMIT, "the time to read settings");
+        match repository_settings.of(git, target, &self.tools(deadline, None).asker) {
+            Ok(settings) if settings.maintains() => maintenance.request(target),
+            Ok(_) => {}
+            Err(error) => log::warn!("no maintenance of {:?}: {error}", target.git_dir),
+        }
     }
 
     fn settle(&self, push: &Push, attempts: u32, forwarded: &Forwarded) {

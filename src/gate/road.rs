@@ -4,6 +4,7 @@
 //! it, and its staging repository stays until the mark is gone. Everything else is decided by the record alone, which
 //! moves by compare-and-set: a request, the sweeper and people may try the same at once.
 
+use super::maintenance::Maintenance;
 use super::staging::{Held, StagingError, unfit};
 use super::tools::Tools;
 use super::waiters::{WaitError, Waiter, Waiters};
@@ -16,6 +17,7 @@ use crate::git::object_format::ObjectFormat;
 use crate::git::pool::{Kind, Lane, NotRun, Ticket};
 use crate::git::push_answer::PushAnswer;
 use crate::git::push_request::PushRequest;
+use crate::git::settings::SettingsCache;
 use crate::model::access::Rules;
 use crate::model::name::RepoName;
 use crate::model::push::{
@@ -50,6 +52,10 @@ pub struct Parts {
     pub root: Root,
     /// Who is in them.
     pub leases: Leases,
+    /// Their own settings.
+    pub repository_settings: Arc<SettingsCache>,
+    /// Where their maintenance is asked for.
+    pub maintenance: Maintenance,
     /// The staging repositories.
     pub held: Held,
     /// Who waits for decisions.

@@ -7,6 +7,7 @@ use super::front::View;
 use super::metrics::Metrics;
 use crate::config::Settings;
 use crate::gate::diff::Differ;
+use crate::gate::maintenance::Maintenance;
 use crate::gate::road::Road;
 use crate::gate::waiters::Waiters;
 use crate::git::command::Git;
@@ -14,7 +15,6 @@ use crate::git::layout::Root;
 use crate::git::lease::Leases;
 use crate::git::pool::{Kind, Lane, Size};
 use crate::git::settings::SettingsCache;
-use crate::git::upkeep::Upkeep;
 use crate::model::access::Rules;
 use crate::store::Store;
 use crate::supervise::Reaper;
@@ -88,11 +88,11 @@ pub struct App {
     /// The directory of hosted repositories.
     pub root: Root,
     /// The repositories' own settings.
-    pub repository_settings: SettingsCache,
+    pub repository_settings: Arc<SettingsCache>,
     /// Who pushes to which repository.
     pub leases: Leases,
-    /// Repositories whose maintenance is queued.
-    pub upkeep: Upkeep,
+    /// Where maintenance of repositories is asked for.
+    pub maintenance: Maintenance,
     /// What the bodies of all fetches may take together.
     pub fetch_bodies: Arc<Budget>,
     /// The workers.

@@ -10,6 +10,7 @@
 mod faults;
 mod support;
 mod turned_away;
+mod upkeep;
 mod waiting;
 
 use std::os::unix::fs::PermissionsExt;

@@ -8,10 +8,9 @@ use super::held;
 use super::stay::Stay;
 use super::work::{self, LastWords};
 use crate::git::footprint::Footprint;
-use crate::git::lease::{LeaseError, Record};
+use crate::git::lease::LeaseError;
 use crate::git::push_request::{Bounds, PushError, PushRequest};
 use crate::git::report;
-use crate::git::upkeep::Tools;
 use crate::http::exchange::Exchange;
 use crate::http::message::Response;
 use crate::http::refusal::Refusal;
@@ -50,7 +49,7 @@ pub(super) fn push(call: &Call<'_>, exchange: &mut Exchange) -> Result<Served, R
     let stay = if request.is_probe() { None } else { Some(enter(call, exchange, &request)?) };
     let worked = work::run(call, exchange, Some(body), LastWords::Report(request), stay)?;
     if worked.settings.maintains() && worked.served.outcome == "ok" {
-        maintain(call);
+        call.app.maintenance.request(&call.repository);
     }
     Ok(worked.served)
 }
@@ -107,20 +106,6 @@ fn refuse(
     }
     call.app.metrics.refused(refusal.label());
     Ok(answer(call, exchange, refusal.label(), report::refusal(&request, &[], &refusal.sentence())))
-}
-
-fn maintain(call: &Call<'_>) {
-    let app = call.app;
-    let tools = Tools { reaper: app.reaper.clone(), git: app.git.clone(), leases: app.leases.clone() };
-    let (store, place) = (app.store.clone(), call.repository.git_dir.clone());
-    let note = move |footprint: &Footprint| match Note::make(store, &place, &footprint.notes()) {
-        Ok(note) => Some(Box::new(note) as Record),
-        Err(error) => {
-            log::warn!("no maintenance of {place:?}: {error}");
-            None
-        }
-    };
-    app.upkeep.request(&app.lanes.upkeep, tools, &call.repository, note);
 }
 
 /// A push is refused while the disk still has room for what runs already.
