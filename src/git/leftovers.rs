@@ -435,7 +435,7 @@ mod tests {
     fn while_a_foreign_process_is_at_work_everything_is_left_for_later() {
         let bare = Bare::new();
         bare.write("refs/heads/main.lock", "");
-        let _at_work = File::open(bare.path("HEAD")).unwrap();
+        let _at_work = File::options().write(true).open(bare.path("HEAD")).unwrap();
         let window = Window { from: long_ago(), until: SystemTime::now() };
         // Seen from a process that does not exist, this one is foreign.
         let elsewhere = Pid::from_raw(i32::MAX);

@@ -187,6 +187,16 @@ pub fn environ(pid: Pid) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
+/// The arguments with which `pid` was started, a NUL after each; the first is the program's name. Blocks as [`environ`].
+///
+/// # Errors
+/// When there is no such process.
+pub fn arguments(pid: Pid) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    File::open(format!("/proc/{pid}/cmdline"))?.take(ENVIRON_MAX).read_to_end(&mut text)?;
+    Ok(text)
+}
+
 /// The value of `name` in an environment as [`environ`] answers it.
 #[must_use]
 pub fn variable<'a>(environ: &'a [u8], name: &str) -> Option<&'a [u8]> {

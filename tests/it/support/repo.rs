@@ -163,13 +163,9 @@ pub(crate) fn leftovers(directory: &Path) -> Vec<String> {
 
 /// Waits until no lock and no temporary object is left in the repositories of `place`: what was ended is cleaned
 /// after its client has been answered, and maintenance after a push takes a lock for a moment.
-///
-/// Looks rarely: while this process has a directory of a repository open, the gate takes it for another writer there
-/// and puts its cleaning off.
 #[track_caller]
 pub(crate) fn await_clean(place: &Place) {
     let start = Instant::now();
-    pass(LOOKS_APART);
     loop {
         let left = leftovers(&place.root());
         if left.is_empty() {
@@ -181,7 +177,7 @@ pub(crate) fn await_clean(place: &Place) {
 }
 
 /// Between two looks for leftovers.
-const LOOKS_APART: Duration = Duration::from_millis(300);
+const LOOKS_APART: Duration = Duration::from_millis(20);
 
 /// Bytes of all files below `directory`.
 pub(crate) fn size_of(directory: &Path) -> u64 {
