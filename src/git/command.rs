@@ -293,9 +293,16 @@ struct Setting {
 const SERVING: &[Usage] = &[Usage::Read, Usage::Write, Usage::Hold];
 const WORKING: &[Usage] = &[Usage::Read, Usage::Write, Usage::Hold, Usage::Send, Usage::Upkeep];
 const HOLD: &[Usage] = &[Usage::Hold];
+/// Those whose address space is limited.
+const LIMITED: &[Usage] = &[Usage::Write, Usage::Hold, Usage::Send];
+
+/// How much of a pack git maps at a time, and how much of all packs. By default it is all there is, so that a git whose
+/// address space is limited fails at the first object of a pack that is larger.
+pub(crate) const MAPPED: [(&str, &str); 2] =
+    [("core.packedGitWindowSize", "32m"), ("core.packedGitLimit", "256m")];
 
 /// What is forced on whom, and since which version git knows it.
-const SETTINGS: [Setting; 27] = [
+const SETTINGS: [Setting; 29] = [
     // Automatic maintenance detaches with setsid(2) and so leaves the process group; we run it ourselves.
     row("gc.auto", "0", MINIMUM, SERVING),
     row("maintenance.auto", "false", MINIMUM, SERVING),
@@ -311,6 +318,8 @@ const SETTINGS: [Setting; 27] = [
     row("pack.threads", "1", MINIMUM, &[Usage::Read, Usage::Upkeep]),
     // Resolving the deltas of a push is worth a second core; write workers are few.
     row("pack.threads", "2", MINIMUM, &[Usage::Write, Usage::Hold, Usage::Send]),
+    row(MAPPED[0].0, MAPPED[0].1, MINIMUM, LIMITED),
+    row(MAPPED[1].0, MAPPED[1].1, MINIMUM, LIMITED),
     row("pack.windowMemory", "100m", MINIMUM, &[Usage::Read, Usage::Send, Usage::Upkeep]),
     // A transport that runs any program, should a hook or a submodule URL ever name it.
     row("protocol.ext.allow", "never", MINIMUM, WORKING),

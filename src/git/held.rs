@@ -1,6 +1,6 @@
 //! Command lines for a push on its way through the gate: taken into a repository of ours first, then pushed on from there.
 
-use crate::git::command::{Git, Identity, Invocation, Usage, git_dir_option};
+use crate::git::command::{Git, Identity, Invocation, MAPPED, Usage, git_dir_option};
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -69,7 +69,8 @@ impl Git {
 
     fn inspect(&self, git_dir: &Path, args: &[&str]) -> Invocation {
         let args = std::iter::once(git_dir_option(git_dir)).chain(args.iter().map(OsString::from)).collect();
-        self.invocation(args, self.environment(Usage::Inspect, git_dir))
+        let mapped = MAPPED.map(|(key, value)| (key, value.into()));
+        self.invocation(args, self.environment_with(mapped.into()))
     }
 
     /// `git push` of exactly these objects to exactly these refs, each only if it still has its old value; several refs
@@ -178,7 +179,8 @@ mod tests {
         assert!(
             there.contains(&("safe.directory", "/srv/a.git")) && there.contains(&("receive.autogc", "false"))
         );
-        assert!(there.iter().all(|(key, _)| !key.starts_with("core.") && !key.starts_with("push.")));
+        let ours = ["core.hooks", "core.alternate", "push."];
+        assert!(there.iter().all(|(key, _)| ours.iter().all(|prefix| !key.starts_with(prefix))));
         let all = settings(&env, env["GIT_CONFIG_COUNT"].parse().unwrap());
         assert!(
             all.contains(&("core.hooksPath", "/dev/null")) && all.contains(&("push.pushOption", "ci.skip"))
@@ -200,6 +202,8 @@ mod tests {
             ("receive.advertisePushOptions", "true"),
             ("core.hooksPath", "/dev/null"),
             ("gc.auto", "0"),
+            ("core.packedGitWindowSize", "32m"),
+            ("core.packedGitLimit", "256m"),
         ] {
             assert!(all.contains(&expected), "{expected:?} is missing from {all:?}");
         }

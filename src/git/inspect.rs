@@ -7,7 +7,7 @@
 //!
 //! Questions take their objects from standard input, so that no number of them is too large for a command line.
 
-use crate::git::command::{Git, Identity, Invocation, Usage, pair};
+use crate::git::command::{Git, Identity, Invocation, MAPPED, Usage, pair};
 use crate::model::oid::Oid;
 use std::ffi::OsString;
 use std::path::Path;
@@ -162,12 +162,8 @@ impl Git {
 
     fn ask_in(&self, sight: Sight<'_>, args: &[&str], settings: Vec<(&'static str, OsString)>) -> Invocation {
         let mut forced = self.forced(Usage::Read, sight.git_dir);
-        forced.extend([
-            ("core.attributesFile", "/dev/null".into()),
-            // By default git maps as much of the packs as there is, which a limit of address space takes for memory.
-            ("core.packedGitWindowSize", "32m".into()),
-            ("core.packedGitLimit", "1g".into()),
-        ]);
+        forced.push(("core.attributesFile", "/dev/null".into()));
+        forced.extend(MAPPED.map(|(key, value)| (key, value.into())));
         forced.extend(settings);
         let mut env = self.environment_with(forced);
         env.extend_from_slice(sight.env);
