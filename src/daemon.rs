@@ -187,6 +187,7 @@ impl Runtime {
         let addresses: Vec<Address> = listeners.iter().map(|listener| listener.address().clone()).collect();
         let (lanes, workers) = Lanes::start(&settings)?;
         let (rules, leases) = (Current::new(settings.rules.clone()), Leases::new());
+        let checks = Current::new(settings.checks.clone());
         let waiters = Waiters::new(settings.limits.held_pushes);
         let tools = Tools { reaper: reaper.clone(), git: git.clone(), leases: leases.clone() };
         let maintenance = Maintenance::new(lanes.upkeep.clone(), tools, store.clone());
@@ -203,6 +204,7 @@ impl Runtime {
             waiters: waiters.clone(),
             lane: lanes.write.clone(),
             rules: rules.clone(),
+            checks: checks.clone(),
             stop: stop.clone(),
             gate: settings.gate.clone(),
             git_settings: settings.git.clone(),
@@ -210,6 +212,7 @@ impl Runtime {
         });
         let app = Arc::new(App {
             rules,
+            checks,
             repository_settings,
             leases,
             maintenance,
@@ -325,7 +328,8 @@ impl Runtime {
                     log::warn!("reload: these keys change at the next start only: {}", waiting.join(", "));
                 }
                 self.app.rules.set(new.rules);
-                log::info!("reload: the rules are replaced");
+                self.app.checks.set(new.checks);
+                log::info!("reload: the rules and the checks are replaced");
             }
             Err(error) => log::error!("reload: everything stays as it was: {error}"),
         }

@@ -290,10 +290,10 @@ fn show_checks(push: &PushView, out: &mut String) -> fmt::Result {
     for check in push.checks.iter().flatten() {
         writeln!(out, "check {}: {} ({} ms)", check.name, check.verdict.as_str(), check.ms)?;
         for finding in &check.findings {
-            let place = [&finding.ref_name, &finding.commit, &finding.path];
-            let place: Vec<&str> = place.into_iter().flatten().map(String::as_str).collect();
-            lines(out, "  ", &format!("{} {}", place.join(" "), finding.message))?;
-            writeln!(out, "    {}: {}", finding.key, finding.hint)?;
+            let place = [&finding.ref_name, &finding.commit, &finding.path].into_iter().flatten();
+            let words: Vec<&str> = place.chain([&finding.message]).map(String::as_str).collect();
+            lines(out, "  ", &words.join(" "))?;
+            lines(out, "    ", &finding.advice())?;
         }
     }
     Ok(())

@@ -10,12 +10,13 @@
 //! | how whoever waits learns of a decision | [`waiters`] |
 //! | the way on | [`forward`], [`destination`] |
 //! | what a changed repository needs afterwards | [`maintenance`] |
-//! | the steps of a record, in their order | [`road`], `onward` |
+//! | the steps of a record, in their order | [`road`], `checking`, `onward` |
 //! | what time and a start bring about | `rounds` |
 //!
 //! Objects enter a served repository only by a forward that its own git accepts; what is refused before is thrown away
 //! with its staging repository. Nothing here knows HTTP.
 
+mod checking;
 pub mod checks;
 pub mod decide;
 pub mod destination;

@@ -66,7 +66,8 @@ impl Road {
         }
     }
 
-    fn set_out(&self, push: &Push, pusher: Option<Identity>) {
+    /// Forwards a push that is approved; the caller has its mark.
+    pub(super) fn set_out(&self, push: &Push, pusher: Option<Identity>) {
         let end = |event, why: &str| {
             self.take(push.id, &Step::new(PushState::Approved, event, &Actor::Gate, why));
         };
@@ -178,13 +179,9 @@ impl Road {
     /// Why a push may not go on although it was approved: its pusher or who approved it has lost the right since.
     fn still_may(&self, push: &Push) -> Result<Option<String>, StoreError> {
         let rules = self.parts().rules.get();
-        let pusher = match (push.pusher.verified, UserName::parse(&push.pusher.name)) {
-            (true, Ok(name)) => self.user(&name)?,
-            (true, Err(_)) => None,
-            (false, _) => Some(Caller::Anonymous),
-        };
-        let may_push =
-            pusher.is_some_and(|pusher| rules.judge(&push.repo, Right::Push, &pusher) == Access::Allowed);
+        let may_push = self
+            .pusher(push)?
+            .is_some_and(|pusher| rules.judge(&push.repo, Right::Push, &pusher) == Access::Allowed);
         if !may_push {
             return Ok(Some(format!("{} may not push there any more", push.pusher.actor())));
         }
@@ -199,6 +196,15 @@ impl Road {
         });
         let still = permit.is_some_and(|permit| decision.is_override || !permit.is_override);
         Ok((!still).then(|| format!("{} may not approve it any more", decision.by)))
+    }
+
+    /// Who pushed, with the role of this moment; `None` when it is a user no more.
+    pub(super) fn pusher(&self, push: &Push) -> Result<Option<Caller>, StoreError> {
+        match (push.pusher.verified, UserName::parse(&push.pusher.name)) {
+            (true, Ok(name)) => self.user(&name),
+            (true, Err(_)) => Ok(None),
+            (false, _) => Ok(Some(Caller::Anonymous)),
+        }
     }
 
     fn user(&self, name: &UserName) -> Result<Option<Caller>, StoreError> {

@@ -1,4 +1,4 @@
-//! How a push travels while it is held: admitted, taken in, decided, forwarded, each step a move of its record.
+//! How a push travels through the gate: admitted, taken in, checked, decided, forwarded, each step a move of its record.
 //!
 //! Whoever does something for a push that takes a git has its mark of being [`UnderWay`]; nobody else starts a git for
 //! it, and its staging repository stays until the mark is gone. Everything else is decided by the record alone, which
@@ -8,9 +8,9 @@ use super::maintenance::Maintenance;
 use super::staging::{Held, StagingError, unfit};
 use super::tools::Tools;
 use super::waiters::{WaitError, Waiter, Waiters};
-use crate::config::{GateSettings, GitSettings, OnDisconnect as Disconnect};
+use crate::config::{Approval, ChecksSettings, GateSettings, GitSettings, OnDisconnect as Disconnect};
 use crate::git::ask::Asker;
-use crate::git::command::Git;
+use crate::git::command::{Git, Identity};
 use crate::git::layout::{Repository, Root};
 use crate::git::lease::Leases;
 use crate::git::object_format::ObjectFormat;
@@ -21,8 +21,8 @@ use crate::git::settings::SettingsCache;
 use crate::model::access::Rules;
 use crate::model::name::RepoName;
 use crate::model::push::{
-    Actor, Approval, CancelCause, Event, NewPush, OnDisconnect, Owner, Push, PushId, PushState, Pusher,
-    RefAnswer, RefName, RefNameError, RefUpdate, RefUpdates, RefUpdatesError, Target,
+    Actor, CancelCause, Event, NewPush, OnDisconnect, Owner, Push, PushId, PushState, Pusher, RefAnswer,
+    RefName, RefNameError, RefUpdate, RefUpdates, RefUpdatesError, Target,
 };
 use crate::model::text::sanitize;
 use crate::store::pushes::{Adoption, Answer, Step, TransitionError};
@@ -64,6 +64,8 @@ pub struct Parts {
     pub lane: Lane,
     /// The rules in force.
     pub rules: Current<Rules>,
+    /// What pushes are checked for now.
+    pub checks: Current<ChecksSettings>,
     /// The end of it all.
     pub stop: Stop,
     /// How pushes are held.
@@ -119,7 +121,9 @@ pub struct Intake<'a> {
     pub request: &'a PushRequest,
     /// Its client: when it leaves, the push is not taken in.
     pub client: BorrowedFd<'a>,
-    /// When the objects must be in, counted from the admission.
+    /// Who pushes and from where, for whatever runs on the pusher's behalf.
+    pub identity: &'a Identity,
+    /// When the push must be taken in and checked, counted from the admission.
     pub deadline: Deadline,
 }
 
@@ -173,12 +177,13 @@ impl Road {
         Self(Arc::new(Shared { parts, under_way: Mutex::default(), sessions: AtomicI64::new(1) }))
     }
 
-    /// Whether pushes to hosted repositories are held at all.
+    /// Whether a push to a hosted repository has to take this road, because there is something to check or to decide;
+    /// otherwise it is served straight.
     #[must_use]
-    pub fn holds(&self) -> bool {
+    pub fn is_needed(&self) -> bool {
         match self.parts().gate.approval {
-            crate::config::Approval::Required => true,
-            crate::config::Approval::Auto => false,
+            Approval::Required => true,
+            Approval::Auto => !self.parts().checks.get().is_empty(),
         }
     }
 
@@ -231,11 +236,13 @@ impl Road {
     }
 
     /// Whether somebody runs gits for a push.
-    pub(super) fn is_under_way(&self, id: PushId) -> bool {
+    #[must_use]
+    pub fn is_under_way(&self, id: PushId) -> bool {
         self.marks().contains(&id)
     }
 
-    /// Takes the objects of a push in; afterwards it waits for its decision, or has ended. A lane's worker does this.
+    /// Takes the objects of a push in and checks them; afterwards it waits for its decision or has ended, or, where nobody
+    /// decides, has been forwarded. A lane's worker does this.
     pub fn take_in(&self, work: UnderWay, intake: Intake<'_>) {
         let id = work.id;
         match self.look(id) {
@@ -361,34 +368,21 @@ impl Road {
         let tools = self.tools(intake.deadline, Some(intake.client));
         let held = &self.parts().held;
         let staging = held.create(push.id, intake.target, intake.format, &push.refs, &tools);
-        let answer = staging.and_then(|staging| staging.receive(&tools, intake.body, intake.request));
+        let answer = staging.and_then(|staging| {
+            let answer = staging.receive(&tools, intake.body, intake.request)?;
+            Ok((staging, answer))
+        });
         match answer {
-            Ok(answer) if answer.is_accepted() => self.check(push.id),
-            Ok(answer) => self.refuse_pack(push, &answer),
+            Ok((staging, answer)) if answer.is_accepted() => {
+                self.check(push, &staging, intake.identity, &tools);
+            }
+            Ok((_, answer)) => self.refuse_pack(push, &answer),
             Err(error) => {
                 let (event, why) = self.fault(&error);
                 log::warn!("push {}: {error}", push.id);
                 self.take(push.id, &Step::new(PushState::Received, event, &Actor::Gate, &why));
             }
         }
-    }
-
-    /// There are no checks yet besides those of git.
-    fn check(&self, id: PushId) {
-        let why = "git took the objects in";
-        if !self.take(id, &Step::new(PushState::Received, Event::CheckingBegan, &Actor::Gate, why)) {
-            return;
-        }
-        let step = Step {
-            deadline: Some(after(Timestamp::now(), self.parts().gate.approval_timeout)),
-            ..Step::new(
-                PushState::Checking,
-                Event::ChecksPassed { approval: Approval::Required },
-                &Actor::Gate,
-                "it waits for approval",
-            )
-        };
-        self.take(id, &step);
     }
 
     fn refuse_pack(&self, push: &Push, answer: &PushAnswer) {
@@ -413,7 +407,7 @@ impl Road {
     /// What becomes of a push that could not be taken in, and why, for the client.
     fn fault(&self, error: &StagingError) -> (Event, String) {
         if error.is_client_gone() {
-            (Event::Canceled(CancelCause::ClientGone), "its client left".to_owned())
+            (Event::Canceled(CancelCause::ClientGone), CLIENT_LEFT.to_owned())
         } else if self.parts().stop.level() == Level::Killing {
             (Event::Canceled(CancelCause::GateStopping), STOPPING.to_owned())
         } else if error.is_deadline() {
@@ -431,7 +425,10 @@ impl Road {
 }
 
 /// What a client is told whose objects took too long.
-const TOO_SLOW: &str = "it was not taken in in time (git.write_deadline)";
+const TOO_SLOW: &str = "it was not taken in and checked in time (git.write_deadline)";
+
+/// Why a push is canceled that nobody waits for.
+pub(super) const CLIENT_LEFT: &str = "its client left";
 
 /// What a client is told whose push is withdrawn because the gate stops.
 pub const STOPPING: &str = "the gate is stopping: push again in a moment";

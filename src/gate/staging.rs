@@ -143,6 +143,12 @@ impl Held {
         }
     }
 
+    /// A directory of ours on the same volume, for files that nobody needs after the next start.
+    #[must_use]
+    pub fn scratch(&self) -> &Path {
+        &self.tmp
+    }
+
     /// Makes the staging repository of the push `id` of `refs` to `target`, whose objects are named by `format`.
     ///
     /// # Errors

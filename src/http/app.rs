@@ -5,7 +5,7 @@ use super::budget::Budget;
 use super::form::FormKey;
 use super::front::View;
 use super::metrics::Metrics;
-use crate::config::Settings;
+use crate::config::{ChecksSettings, Settings};
 use crate::gate::diff::Differ;
 use crate::gate::maintenance::Maintenance;
 use crate::gate::road::Road;
@@ -77,7 +77,7 @@ impl Lanes {
 /// Everything a handler may use; one for the process.
 #[derive(Debug)]
 pub struct App {
-    /// The settings as of the start; the rules in them are superseded by [`App::rules`].
+    /// The settings as of the start; the rules and checks in them are superseded by [`App::rules`] and [`App::checks`].
     pub settings: Settings,
     /// Users, tokens, writes under way.
     pub store: Store,
@@ -119,6 +119,8 @@ pub struct App {
     pub started: Instant,
     /// The rules in force.
     pub rules: Current<Rules>,
+    /// What pushes are checked for now.
+    pub checks: Current<ChecksSettings>,
     /// Whether requests are served.
     pub ready: AtomicBool,
 }

@@ -232,9 +232,7 @@ fn check_row(html: Html, check: &CheckResult) -> Html {
             .each(&finding.path, |html, path| html.raw("<code>").text(path).raw("</code> "))
             .text(&finding.message)
             .raw("<br>")
-            .text(&finding.key)
-            .raw(": ")
-            .text(&finding.hint)
+            .text(finding.advice())
             .raw("</p>")
     });
     html.raw("</td></tr>\n")

@@ -47,6 +47,16 @@ pub struct CheckResult {
     pub ms: u64,
 }
 
+impl Finding {
+    /// What asks for it and what the pusher can do: the key and the hint, or the hint alone where no key asks.
+    #[must_use]
+    pub fn advice(&self) -> String {
+        let parts = [self.key.as_str(), self.hint.as_str()];
+        let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        parts.join(": ")
+    }
+}
+
 impl Verdict {
     /// Every verdict.
     pub const ALL: [Self; 3] = [Self::Pass, Self::Fail, Self::Unavailable];

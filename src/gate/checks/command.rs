@@ -57,7 +57,14 @@ fn ask(bench: &Bench<'_>, command: &CommandSettings) -> Result<(Outcome, Vec<u8>
     spec.cwd = Some(bench.view.git_dir().to_path_buf());
     spec.stdin = bench.lines(lines)?;
     let mut output = Vec::new();
-    let outcome = asker.reaper.spawn(spec)?.stream(asker.client, |bytes| {
+    let child = asker.reaper.spawn(spec).map_err(|error| {
+        if error.is_missing() {
+            log::error!("command:{}: there is no program {:?}", command.name, command.argv.first());
+            return CheckError::Lacking("its program is not there (checks.command.argv)");
+        }
+        error.into()
+    })?;
+    let outcome = child.stream(asker.client, |bytes| {
         output.extend_from_slice(&bytes[..bytes.len().min(OUTPUT_MAX - output.len())]);
         Ok(())
     });

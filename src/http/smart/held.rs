@@ -3,7 +3,7 @@
 //! The record decides; this thread looks at it when something has happened, keeps the connection alive, and withdraws the
 //! push when the client leaves. The report is made from the record, so that it says what the gate has written down.
 
-use super::{Call, headers};
+use super::{Call, headers, verdicts};
 use crate::gate::road::{Arrival, Intake, Road, STOPPING, TurnedAway, UnderWay, after};
 use crate::gate::waiters::Waiter;
 use crate::git::ask::Asker;
@@ -19,6 +19,7 @@ use crate::http::exchange::Exchange;
 use crate::http::refusal::Refusal;
 use crate::http::served::Served;
 use crate::http::writer::{ResponseWriter, WriteError};
+use crate::model::check::CheckResult;
 use crate::model::name::UserName;
 use crate::model::push::{CancelCause, Event, OnDisconnect, Push, PushId, PushState, Pusher, RefAnswer};
 use crate::supervise::Deadline;
@@ -35,6 +36,9 @@ const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(5);
 
 /// How often people are reminded that they wait.
 const REMIND_EVERY: Duration = Duration::from_secs(60);
+
+/// What people are told when git has taken the objects of a push in.
+const OBJECTS_IN: &str = "objects received";
 
 /// How long a line may take to leave.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
@@ -116,6 +120,7 @@ fn take_in(
         body,
         request: Arc::clone(request),
         socket: Arc::clone(socket),
+        identity: call.identity.clone(),
         deadline: Deadline::starting(Instant::now(), git.write_deadline, "write_deadline"),
     };
     let submitted = match road.begin(id) {
@@ -135,6 +140,7 @@ struct Receive {
     body: File,
     request: Arc<PushRequest>,
     socket: Arc<Socket>,
+    identity: Identity,
     deadline: Deadline,
 }
 
@@ -149,6 +155,7 @@ impl Receive {
                     body: self.body,
                     request: &self.request,
                     client: self.socket.fd(),
+                    identity: &self.identity,
                     deadline: self.deadline,
                 };
                 road.take_in(work, intake);
@@ -265,10 +272,12 @@ impl Hold<'_> {
                 self.road().fail(self.id, Event::Faulted, NO_WORKER);
                 Turn::Again
             }
-            // What is being taken in is work in flight.
+            // What is being taken in or checked is work in flight.
             PushState::Received | PushState::Checking => Turn::Wait(push.deadline),
             PushState::Pending if is_stopping => self.stop(&push),
             PushState::Pending => Turn::Wait(push.deadline),
+            // Where nobody decides, the worker that took it in forwards it, too.
+            PushState::Approved if self.road().is_under_way(push.id) => Turn::Wait(None),
             PushState::Approved if is_stopping || self.is_out_of_patience() => {
                 Turn::End(End::Told(self.goes_on()))
             }
@@ -333,6 +342,10 @@ impl Hold<'_> {
         }
         let id = self.id;
         let before = self.seen.replace(push.state);
+        for step in steps_behind(before.unwrap_or(PushState::Received))..steps_behind(push.state) {
+            let line = if step == 0 { OBJECTS_IN.to_owned() } else { verdicts::passed(&self.results()) };
+            self.client.say(&line)?;
+        }
         match push.state {
             PushState::Pending => {
                 let link = self.app.settings.public_url.as_ref();
@@ -344,8 +357,11 @@ impl Hold<'_> {
                 self.patience.get_or_insert(Instant::now() + self.app.settings.gate.forward_deadline);
                 self.client.say(&format!("push {id} is tried again: {}", push.message))
             }
-            PushState::Approved => self.client.say(&format!("push {id} is approved")),
-            PushState::Received
+            PushState::Approved if push.decision.is_some() => {
+                self.client.say(&format!("push {id} is approved"))
+            }
+            PushState::Approved
+            | PushState::Received
             | PushState::Checking
             | PushState::Forwarding
             | PushState::Forwarded
@@ -356,6 +372,14 @@ impl Hold<'_> {
             | PushState::Stale
             | PushState::Failed => Ok(()),
         }
+    }
+
+    /// What the checks found; without it the client is told less, and nothing that is wrong.
+    fn results(&self) -> Vec<CheckResult> {
+        self.app.store.pushes().checks(self.id).unwrap_or_else(|error| {
+            log::error!("push {}: {error}", self.id);
+            Vec::new()
+        })
     }
 
     /// Waits for news; answers whether the client has hung up.
@@ -395,6 +419,12 @@ impl Hold<'_> {
 
     /// Reports to the client as far as there is one.
     fn close(self, request: &PushRequest, end: End) -> Result<Served, Refusal> {
+        let objections = match &end {
+            End::Over(push) if push.state == PushState::Blocked => {
+                verdicts::objections(self.id, &self.results())
+            }
+            End::Over(_) | End::Told(_) | End::Gone => Vec::new(),
+        };
         let Self { client, id, .. } = self;
         let detail = |state: &str| format!("push={id} {state}");
         match end {
@@ -408,7 +438,7 @@ impl Hold<'_> {
                 Ok(Served { status: 200, outcome: "held", bytes_out, detail: detail(&why) })
             }
             End::Over(push) => {
-                let bytes_out = client.finish(&report_on(request, &push));
+                let bytes_out = client.finish(&report_on(request, &push, &objections));
                 let outcome = if push.state == PushState::Forwarded { "ok" } else { push.state.as_str() };
                 Ok(Served { status: 200, outcome, bytes_out, detail: detail(push.state.as_str()) })
             }
@@ -444,14 +474,30 @@ impl Client {
     }
 }
 
-/// The report about a push that has ended.
-fn report_on(request: &PushRequest, push: &Push) -> Vec<u8> {
+/// How many of the lines about its steps are due to a push that stands there: that its objects are in, that its checks
+/// passed. An end that any step may have is no news of them.
+const fn steps_behind(state: PushState) -> usize {
+    match state {
+        PushState::Received | PushState::Canceled | PushState::Expired | PushState::Failed => 0,
+        PushState::Checking | PushState::Blocked => 1,
+        PushState::Pending
+        | PushState::Approved
+        | PushState::Forwarding
+        | PushState::Forwarded
+        | PushState::Rejected
+        | PushState::Stale => 2,
+    }
+}
+
+/// The report about a push that has ended, with what its checks object to.
+fn report_on(request: &PushRequest, push: &Push, objections: &[String]) -> Vec<u8> {
     let sentence = sentence(push);
     let words = push.upstream.as_deref().unwrap_or_default();
     let mut remarks: Vec<&str> = words.lines().collect();
     if push.state != PushState::Forwarded {
         remarks.push(&sentence);
     }
+    remarks.extend(objections.iter().map(String::as_str));
     let verdict = |command: &Command| {
         if push.state == PushState::Forwarded {
             return Ok(());

@@ -9,6 +9,7 @@ mod held;
 mod push;
 pub mod recovery;
 mod stay;
+mod verdicts;
 mod work;
 
 use super::app::App;

@@ -42,7 +42,7 @@ pub(super) fn push(call: &Call<'_>, exchange: &mut Exchange) -> Result<Served, R
         Err(refusal @ Refusal::TooLarge(_)) => return refuse(call, exchange, &body, refusal),
         request => request?,
     };
-    if call.app.road.holds() && !request.is_probe() {
+    if call.app.road.is_needed() && !request.is_probe() {
         return held::hold(call, exchange, body, request);
     }
     // The empty request by which a client tries its credential before it sends a large push changes nothing.
