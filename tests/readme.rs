@@ -114,14 +114,19 @@ fn the_front_page_names_every_key_that_is_refused_as_not_built() {
 }
 
 #[test]
-fn the_example_configuration_of_the_front_page_is_accepted() {
+fn the_example_configurations_of_the_front_page_are_accepted() {
     let readme = readme();
-    let example = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("tidegate.toml");
-    std::fs::write(&path, example.expect("README.md has an example of a configuration")).unwrap();
-    let printed = check_config(&path);
-    assert!(printed.contains("repos = \"secret/**\""), "{printed}");
+    let printed =
+        readme.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).map(|example| {
+            std::fs::write(&path, example).unwrap();
+            check_config(&path)
+        });
+    let printed: String = printed.collect();
+    for part in ["repos = \"secret/**\"", "name = \"policy\"", "match = \"refs/heads/{main,release/*}\""] {
+        assert!(printed.contains(part), "no {part}: {printed}");
+    }
 }
 
 /// The keys in the table of the front page.

@@ -14,13 +14,6 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Whether the gate runs checks, so that `[checks]` may be set. While it is not, the section is refused: whoever writes it
-/// relies on it.
-pub(super) const ARE_SERVED: bool = false;
-
-/// The section.
-pub(super) const SECTION: &str = "checks";
-
 /// How long an external command may take when nothing is set.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
 /// The longest name of a command, in characters: it is part of a check's name.

@@ -1,7 +1,7 @@
 //! From TOML and variables to the draft, noting every problem with its place.
 
 use super::Draft;
-use super::checks::{self, CommandDraft, ProtectedDraft};
+use super::checks::{CommandDraft, ProtectedDraft};
 use super::entry::{self, Entry};
 use super::environment::overridden_key;
 use super::keys::{self, LATER, Written};
@@ -47,9 +47,6 @@ pub(super) fn apply_override(draft: &mut Draft, name: &str, value: &OsStr) {
     let Some(value) = value.to_str() else {
         return draft.problem(name, path, "is not UTF-8");
     };
-    if is_refused(draft, &path) {
-        return draft.problem(name, path, not_yet(CHECKS_DO));
-    }
     match keys::find(&path) {
         Some(key) => set(draft, || name.to_owned(), key, &Written::Variable(value.to_owned())),
         None if is_section(&path) || LISTS.contains(&path.as_str()) => {
@@ -67,9 +64,7 @@ fn read_table(draft: &mut Draft, source: &Source<'_>, prefix: &str, table: &DeTa
             format!("{prefix}.{}", name.get_ref())
         };
         let place = || source.place(name.span());
-        if is_refused(draft, &path) {
-            draft.problem(place(), path, not_yet(CHECKS_DO));
-        } else if let Some(key) = keys::find(&path) {
+        if let Some(key) = keys::find(&path) {
             set(draft, || source.place(value.span()), key, &written(value.get_ref()));
         } else if read_list(draft, source, &path, value) {
             // What was wrong with its tables was noted one by one.
@@ -117,18 +112,6 @@ fn read_list(draft: &mut Draft, source: &Source<'_>, path: &str, value: &Spanned
     true
 }
 
-/// Whether `path` is in `[checks]`, and that may not be set; see [`checks::ARE_SERVED`].
-fn is_refused(draft: &Draft, path: &str) -> bool {
-    !draft.takes_checks && (path == checks::SECTION || is_below(path, checks::SECTION))
-}
-
-/// What a version without checks does not do.
-const CHECKS_DO: &str = "check the content of pushes";
-
-fn not_yet(what: &str) -> String {
-    format!("this version of tidegate does not {what} yet: remove the key")
-}
-
 /// Puts the rule behind those that are there, if it is ever its turn.
 fn add_rule(draft: &mut Draft, place: String, rule: Rule) {
     if let Some(earlier) = draft.rules.iter().find(|earlier| earlier.repos.covers(&rule.repos)) {
@@ -145,7 +128,7 @@ fn add_rule(draft: &mut Draft, place: String, rule: Rule) {
 fn unknown(path: &str) -> String {
     let later = LATER.iter().find(|(later, _)| path == *later || is_below(path, later));
     if let Some((_, what)) = later {
-        return not_yet(what);
+        return format!("this version of tidegate does not {what} yet: remove the key");
     }
     let section = keys::section(path);
     match section {
@@ -172,9 +155,8 @@ fn names_in(section: &str) -> impl Iterator<Item = &'static str> {
 }
 
 fn sections() -> String {
-    let served = keys::all().filter(|key| checks::ARE_SERVED || !keys::is_of_checks(key));
     let mut names: Vec<_> =
-        served.map(|key| keys::section(key.path)).filter(|name| !name.is_empty()).collect();
+        keys::all().map(|key| keys::section(key.path)).filter(|name| !name.is_empty()).collect();
     names.dedup();
     names.iter().map(|name| format!("[{name}], ")).collect::<String>() + "[[rule]]"
 }

@@ -1,7 +1,7 @@
 //! The table of all keys: name, kind, and the field that each one sets.
 
 use super::gate::{Approval, OnDisconnect, Word};
-use super::{ListenAddr, Settings, checks};
+use super::{ListenAddr, Settings};
 use crate::model::block::{Domain, LocalGlob, Needle, PathGlob};
 use crate::model::filetype::FileType;
 use crate::model::net::Proxy;
@@ -180,11 +180,6 @@ pub(super) fn find(path: &str) -> Option<&'static Key> {
 /// Every row of both tables.
 pub(super) fn all() -> impl Iterator<Item = &'static Key> {
     KEYS.iter().chain(CHECK_KEYS)
-}
-
-/// Whether a row is one of `[checks]`.
-pub(super) fn is_of_checks(key: &Key) -> bool {
-    key.path.starts_with(checks::SECTION)
 }
 
 /// The part of `path` before its last dot: the section it belongs to, empty at the top.

@@ -262,8 +262,6 @@ struct Draft {
     /// Whether anybody said how many pushes may be held; otherwise the number follows the connections.
     is_held_pushes_set: bool,
     problems: Vec<Problem>,
-    /// Whether `[checks]` may be set.
-    takes_checks: bool,
 }
 
 impl Draft {
@@ -276,7 +274,6 @@ impl Draft {
             is_data_dir_named: environment.state_directory.is_some(),
             is_held_pushes_set: false,
             problems: Vec::new(),
-            takes_checks: checks::ARE_SERVED,
         }
     }
 

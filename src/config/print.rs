@@ -1,7 +1,7 @@
 //! The effective settings as TOML that reads back as the same settings.
 
 use super::keys::{CHECK_KEYS, KEYS, Key, section};
-use super::{ChecksSettings, Settings, checks, rules};
+use super::{Settings, checks, rules};
 use std::fmt::Write;
 
 impl Settings {
@@ -18,11 +18,9 @@ impl Settings {
     /// The whole as a configuration file.
     #[must_use]
     pub fn to_toml(&self) -> String {
-        let has_checks = checks::ARE_SERVED || self.checks != ChecksSettings::default();
-        let checks = if has_checks { self.pairs_of(CHECK_KEYS) } else { Vec::new() };
         let mut toml = String::new();
         let mut current = "";
-        for (path, value) in self.pairs().into_iter().chain(checks) {
+        for (path, value) in self.pairs().into_iter().chain(self.pairs_of(CHECK_KEYS)) {
             let name = path.rsplit('.').next().unwrap_or(path);
             if section(path) != current {
                 current = section(path);

@@ -99,14 +99,6 @@ name = "scan"
 argv = ["/usr/local/bin/scan"]
 "#;
 
-/// Reads a file where checks are served.
-fn read_checks(text: &str) -> Result<Settings, ConfigError> {
-    let mut draft = Draft::new(&environment(&[]));
-    draft.takes_checks = true;
-    file::apply(&mut draft, Path::new("t.toml"), text);
-    draft.finish()
-}
-
 fn environment(vars: &[(&str, &str)]) -> Environment {
     Environment::from_vars(vars.iter().map(|(key, value)| (OsString::from(key), OsString::from(value))), 1)
 }
@@ -256,7 +248,7 @@ fn a_rule_that_lets_nobody_read_lets_nobody_push_unless_it_says_more() {
 
 #[test]
 fn checks_are_printed_as_they_read_back() {
-    let settings = read_checks(CHECKS).unwrap();
+    let settings = read(CHECKS, &[]).unwrap();
     let checks = &settings.checks;
     let rows =
         keys::CHECK_KEYS.iter().map(|key| (key.path, key.get(&settings), key.get(&read("", &[]).unwrap())));
@@ -268,7 +260,7 @@ fn checks_are_printed_as_they_read_back() {
     assert_eq!(checks.commands[1].deadline, Duration::from_secs(60));
     assert!(!checks.is_empty() && read("", &[]).unwrap().checks.is_empty());
     let printed = settings.to_toml();
-    assert_eq!(read_checks(&printed).unwrap(), settings, "{printed}");
+    assert_eq!(read(&printed, &[]).unwrap(), settings, "{printed}");
 }
 
 #[test]
@@ -331,7 +323,7 @@ fn each_mistake_in_checks_names_its_key_and_line() {
         ("checks = 1", "checks: is a section"),
     ];
     for (text, want) in cases {
-        let Err(ConfigError::Wrong(found)) = read_checks(text) else { panic!("{text:?} was taken") };
+        let Err(ConfigError::Wrong(found)) = read(text, &[]) else { panic!("{text:?} was taken") };
         let found: Vec<_> = found.iter().map(Problem::to_string).collect();
         assert!(found.len() == 1 && found[0].contains(want), "{text:?}: {found:#?} does not say {want:?}");
     }
@@ -349,7 +341,6 @@ fn what_is_no_toml_is_told_with_its_line() {
 fn what_this_version_does_not_do_is_refused_with_a_sentence() {
     let later = [
         "[[upstream]]\nname = \"github\"",
-        "[checks]\nsecrets = true",
         "[fleet]\nnode = \"edge-1\"",
         "[[peer]]\nname = \"x\"",
         "[[webhook]]\nurl = \"https://x\"",
@@ -360,10 +351,6 @@ fn what_this_version_does_not_do_is_refused_with_a_sentence() {
         assert_eq!(found.len(), 1, "{text:?}: {found:?}");
         assert!(found[0].contains("this version of tidegate does not"), "{found:?}");
     }
-    assert!(
-        problems("", &[("TIDEGATE__CHECKS__SECRETS", "true")])[0]
-            .contains("does not check the content of pushes yet")
-    );
 }
 
 #[test]

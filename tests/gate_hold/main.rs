@@ -1,4 +1,4 @@
-//! Pushes that wait for approval, by the real git through a real gate into a real repository.
+//! Pushes that are checked and wait for approval, by the real git through a real gate into a real repository.
 
 #![expect(
     clippy::disallowed_methods,
@@ -6,6 +6,8 @@
 )]
 #![expect(clippy::unwrap_used, reason = "what cannot be prepared fails the test")]
 
+mod checks;
+mod commands;
 #[cfg(feature = "fault-points")]
 mod faults;
 mod support;

@@ -1,10 +1,13 @@
 //! A real gate that holds pushes, a repository behind it, and a clone to push from.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tidegate::model::name::UserName;
@@ -26,34 +29,51 @@ pub(crate) struct Site {
     pub(crate) fault_point: Option<String>,
     pub(crate) gate: Option<Child>,
     url: String,
+    log: Arc<Mutex<String>>,
+}
+
+/// What every configuration has.
+const HEAD: &str = "listen = \"127.0.0.1:0\"\nroot = \"root\"\ndata_dir = \"data\"\n[limits]\ndrain = \"3s\"\n\
+                    disk_floor = \"1MiB\"\n";
+
+/// `[gate]` with these lines, where approval is required.
+fn required(lines: &str) -> String {
+    format!("[gate]\napproval = \"required\"\n{lines}")
 }
 
 /// A `git push` that runs.
 pub(crate) struct Client(Option<Child>);
 
 impl Site {
-    /// With these lines in `[gate]`; the gate runs.
+    /// With these lines in `[gate]`, where approval is required; the gate runs.
     pub(crate) fn new(lines: &str) -> Self {
-        let mut site = Self::stopped(lines);
+        Self::with(&required(lines))
+    }
+
+    /// As [`Site::new`], before the gate is started.
+    #[cfg(feature = "fault-points")]
+    pub(crate) fn stopped(lines: &str) -> Self {
+        Self::made(&required(lines))
+    }
+
+    /// With these sections in the configuration; the gate runs.
+    pub(crate) fn with(sections: &str) -> Self {
+        let mut site = Self::made(sections);
         site.start();
         site
     }
 
-    /// As [`Site::new`], before the gate is started.
-    pub(crate) fn stopped(lines: &str) -> Self {
+    fn made(sections: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let config = format!(
-            "listen = \"127.0.0.1:0\"\nroot = \"root\"\ndata_dir = \"data\"\n[limits]\ndrain = \"3s\"\n\
-             disk_floor = \"1MiB\"\n[gate]\napproval = \"required\"\n{lines}\n"
-        );
-        fs::write(home.path().join("gate.toml"), config).unwrap();
+        fs::write(home.path().join("gate.toml"), format!("{HEAD}{sections}\n")).unwrap();
         let store = Store::open(&home.path().join("data")).unwrap();
         for (name, role) in [("alice", Role::Pusher), ("rita", Role::Reviewer)] {
             let name = UserName::parse(name).unwrap();
             let token = NewToken { given: Some(Secret::new(format!("{name}-token"))), ..NewToken::default() };
             store.users().add(&name, role, &token, jiff::Timestamp::now()).unwrap();
         }
-        let site = Self { home, store, fault_point: None, gate: None, url: String::new() };
+        let site =
+            Self { home, store, fault_point: None, gate: None, url: String::new(), log: Arc::default() };
         site.sh("git init -q --bare -b main root/app.git; git init -q -b main work; cd work
              echo 1 > file; git add file; git commit -q -m one; git push -q ../root/app.git main
              echo 2 > file; git commit -q -a -m two");
@@ -76,7 +96,8 @@ impl Site {
         let listening = listening
             .filter_map(|line| line.split_once("listening on ").map(|(_, url)| url.to_owned()))
             .next();
-        std::thread::spawn(move || lines.for_each(drop));
+        let log = Arc::clone(&self.log);
+        std::thread::spawn(move || lines.for_each(|line| *log.lock().unwrap() += &(line + "\n")));
         self.url = listening.expect("the gate says where it listens");
         self.gate = Some(gate);
     }
@@ -90,14 +111,53 @@ impl Site {
 
     /// Sends this as the body of a `POST git-receive-pack` to `app` by alice; the text of the answer.
     pub(crate) fn post(&self, body: &[u8]) -> String {
-        let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE));
-        let agent: ureq::Agent = config.build().into();
-        let request = agent
-            .post(format!("{}/app.git/git-receive-pack", self.url))
-            .header("Authorization", "Bearer alice-token")
-            .content_type("application/x-git-receive-pack-request");
-        let mut answer = request.send(body).unwrap();
-        format!("{}\n{}", answer.status(), String::from_utf8_lossy(&answer.body_mut().read_to_vec().unwrap()))
+        String::from_utf8_lossy(&self.ask("POST /app.git/git-receive-pack", body)).into_owned()
+    }
+
+    /// What the gate has logged since it listens.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Gives the gate a configuration with other sections, and waits for what it says of it.
+    pub(crate) fn reload(&self, sections: &str) -> String {
+        fs::write(self.path("gate.toml"), format!("{HEAD}{sections}\n")).unwrap();
+        let (told, since) = (self.log().matches("reload: ").count(), Instant::now());
+        self.sh(&format!("kill -HUP {}", self.gate.as_ref().unwrap().id()));
+        while self.log().matches("reload: ").count() == told {
+            assert!(since.elapsed() < PATIENCE, "no reload");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.log().rsplit("reload: ").next().unwrap().to_owned()
+    }
+
+    /// Writes a program, and answers its path.
+    pub(crate) fn program(&self, name: &str, script: &str) -> String {
+        let path = self.path(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// A request by alice, written by hand; the whole answer.
+    pub(crate) fn ask(&self, head: &str, body: &[u8]) -> Vec<u8> {
+        let address = self.url.strip_prefix("http://").unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        let length = body.len();
+        write!(
+            stream,
+            "{head} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer alice-token\r\nConnection: close\r\n"
+        )
+        .unwrap();
+        write!(
+            stream,
+            "Content-Type: application/x-git-receive-pack-request\r\nContent-Length: {length}\r\n\r\n"
+        )
+        .unwrap();
+        stream.write_all(body).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        answer
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -124,7 +184,11 @@ impl Site {
 
     /// Starts `git push` of `refs` as alice.
     pub(crate) fn push(&self, refs: &str) -> Client {
-        let url = self.url.replace("://", "://alice:alice-token@");
+        self.push_as("alice", refs)
+    }
+
+    pub(crate) fn push_as(&self, user: &str, refs: &str) -> Client {
+        let url = self.url.replace("://", &format!("://{user}:{user}-token@"));
         let script = format!("cd work; exec git push {url}/app.git {refs}");
         let client = self
             .shell(&script)
@@ -141,6 +205,11 @@ impl Site {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
         command.arg("push").args(words).args(["--data-dir", "data"]).current_dir(self.home.path());
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).output().unwrap()
+    }
+
+    /// Runs a script for which `$0` is the program.
+    pub(crate) fn run(&self, script: &str) -> Output {
+        self.shell(script).arg(env!("CARGO_BIN_EXE_tidegate")).output().unwrap()
     }
 
     /// Waits until the newest push is there, and answers it.
