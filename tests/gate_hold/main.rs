@@ -10,6 +10,7 @@ mod checks;
 mod commands;
 #[cfg(feature = "fault-points")]
 mod faults;
+mod hostile;
 mod support;
 mod turned_away;
 mod upkeep;
