@@ -69,7 +69,7 @@ impl Road {
         let started = Instant::now();
         let settings = self.parts().checks.get();
         let view = View::new(staging.target(), staging.objects());
-        let pushed = Pushed { refs: &push.refs, pusher: &pusher, identity };
+        let pushed = Pushed { refs: &push.refs, pusher: &pusher, identity, options: &push.options };
         let results = checks::run(&view, &pushed, &settings, tools, self.parts().held.scratch());
         let results = results.map_err(|interrupted| match interrupted {
             Interrupted::ClientGone => {

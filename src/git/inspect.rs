@@ -153,10 +153,14 @@ impl Git {
         &self,
         sight: Sight<'_>,
         identity: &Identity,
+        options: &[String],
     ) -> Vec<(OsString, OsString)> {
         let mut env = self.environment_with(self.forced(Usage::Read, sight.git_dir));
         env.extend_from_slice(sight.env);
         env.extend(identity.environment());
+        env.push(pair("GIT_PUSH_OPTION_COUNT", options.len().to_string()));
+        let numbered = options.iter().enumerate();
+        env.extend(numbered.map(|(number, option)| pair(format!("GIT_PUSH_OPTION_{number}"), option)));
         env
     }
 

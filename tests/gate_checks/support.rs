@@ -211,7 +211,7 @@ impl Site {
         let tools =
             Tools { git: &self.git, asker: asker(client), lane: "test", memory: 4 << 30, stop: &stop };
         let identity = Identity { user: Some("alice".into()), address: None };
-        let push = Pushed { refs: &refs, pusher, identity: &identity };
+        let push = Pushed { refs: &refs, pusher, identity: &identity, options: &[] };
         checks::run(&self.view(), &push, settings, &tools, &self.base)
     }
 }

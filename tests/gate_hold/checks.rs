@@ -212,7 +212,7 @@ fn an_object_that_no_ref_names_is_refused_and_the_bases_of_a_thin_pack_are_not()
 
 #[test]
 fn an_unmodified_hook_sees_the_same_commits_as_behind_git_itself() {
-    let script = "while read old new ref; do
+    let script = "echo \"$GIT_PUSH_OPTION_COUNT $GIT_PUSH_OPTION_1\" >> $0.seen; while read old new ref; do
             case $new in *[!0]*) git rev-list $new --not --all;; esac
         done >> $0.seen";
     let site = Site::with("");
@@ -221,13 +221,14 @@ fn an_unmodified_hook_sees_the_same_commits_as_behind_git_itself() {
     site.sh("git clone -q --bare root/app.git plain.git; cp check plain.git/hooks/pre-receive
              cd work; for i in 3 4; do git commit -q --allow-empty -m $i; done; git checkout -q -b topic main~2
              git commit -q --allow-empty -m topic; git tag -a -m t v1; git checkout -q main");
-    for refs in ["main topic v1", "main:again", ":again", "+main~1:main"] {
+    site.sh("for repository in plain.git root/app.git; do git -C $repository config receive.advertisePushOptions true; done");
+    for refs in ["-o one -o two main topic v1", "main:again", ":again", "+main~1:main"] {
         site.sh(&format!("cd work; git push -q ../plain.git {refs}"));
         let (is_success, said) = site.push(refs).finish();
         assert!(is_success, "{said}");
     }
     let seen = site.sh("cat check.seen");
-    assert_eq!(seen.lines().count(), 3 + 2 + 2, "{seen}");
+    assert_eq!(seen.lines().count(), 4 + 3 + 2 + 2, "{seen}");
     assert_eq!(seen, site.sh("cat plain.git/hooks/pre-receive.seen"));
     let mode = fs::metadata(site.path("plain.git/hooks/pre-receive")).unwrap().permissions().mode();
     assert_ne!(mode & 0o111, 0, "git runs it");

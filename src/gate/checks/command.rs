@@ -47,7 +47,7 @@ fn ask(bench: &Bench<'_>, command: &CommandSettings) -> Result<(Outcome, Vec<u8>
     let invocation = Invocation {
         program: command.argv.first().map(PathBuf::from).unwrap_or_default(),
         args: command.argv.iter().skip(1).map(OsString::from).collect(),
-        env: bench.tools.git.hook_environment(bench.sight(), bench.push.identity),
+        env: bench.tools.git.hook_environment(bench.sight(), bench.push.identity, bench.push.options),
     };
     let asker = bench.tools.asker;
     let own = Deadline::starting(Instant::now(), command.deadline, "checks.command.deadline");

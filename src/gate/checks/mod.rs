@@ -65,6 +65,8 @@ pub struct Pushed<'a> {
     pub pusher: &'a Caller,
     /// Who pushes, for the environment of commands.
     pub identity: &'a Identity,
+    /// The push options, for the same.
+    pub options: &'a [String],
 }
 
 /// Why there are no results: the work was ended from outside.
