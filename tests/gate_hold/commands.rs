@@ -151,3 +151,19 @@ fn a_gate_that_stops_ends_a_command_and_tells_the_client_to_push_again() {
     assert_eq!(last_event(&site, push.id), Event::Canceled(CancelCause::GateStopping));
     until_dead(&site);
 }
+
+#[test]
+fn a_push_that_is_checked_while_the_gate_drains_is_forwarded_where_nobody_decides() {
+    let mut site = asking("", "1h");
+    let (pid, go) = (site.path("pid").display().to_string(), site.path("go").display().to_string());
+    site.program("check", &format!("echo $$ > {pid}; while ! [ -e {go} ]; do sleep 0.05; done"));
+    let client = site.push("main");
+    until_started(&site);
+    site.stop();
+    site.sh("touch go");
+    let (is_success, said) = client.finish();
+    assert!(is_success, "{said}");
+    assert_eq!(site.main_of("root/app.git"), site.main_of("work"));
+    site.until(PushState::Forwarded);
+    site.end("TERM");
+}

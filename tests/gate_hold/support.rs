@@ -102,6 +102,16 @@ impl Site {
         self.gate = Some(gate);
     }
 
+    /// Tells the gate to stop, and waits until it has begun to.
+    pub(crate) fn stop(&self) {
+        let since = Instant::now();
+        self.sh(&format!("kill -TERM {}", self.gate.as_ref().unwrap().id()));
+        while !self.log().contains("Terminate: stopping") {
+            assert!(since.elapsed() < PATIENCE, "it does not stop");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Sends the gate a signal and waits for its end.
     pub(crate) fn end(&mut self, signal: &str) {
         let mut gate = self.gate.take().unwrap();
