@@ -119,7 +119,7 @@ impl Site {
         gate.wait().unwrap();
     }
 
-    /// Sends this as the body of a `POST git-receive-pack` to `app` by alice; the text of the answer.
+    /// Sends this as the body of a `POST git-receive-pack` to `app` by alice; the whole answer as text.
     pub(crate) fn post(&self, body: &[u8]) -> String {
         String::from_utf8_lossy(&self.ask("POST /app.git/git-receive-pack", body)).into_owned()
     }

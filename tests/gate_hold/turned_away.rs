@@ -30,7 +30,7 @@ fn a_push_that_git_cannot_pass_on_or_may_confuse_is_told_so_and_not_recorded() {
     ];
     for (refs, words) in cases {
         let answer = site.post(&head(&site, refs));
-        assert!(answer.starts_with("200") && answer.contains(words), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(words), "{answer}");
     }
     assert!(site.store.pushes().list(&Filter { limit: 1, ..Filter::default() }).unwrap().pushes.is_empty());
     assert_eq!(site.sh("ls -A data/held"), "");

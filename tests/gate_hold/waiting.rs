@@ -23,7 +23,7 @@ fn a_push_that_no_worker_takes_in_time_is_refused_and_leaves_nothing() {
     let since = Instant::now();
     let answer = site.post(format!("{:04x}{command}0000", command.len() + 4).as_bytes());
     assert!(
-        answer.starts_with("200") && answer.contains("no worker was free in time (git.queue_wait)"),
+        answer.starts_with("HTTP/1.1 200") && answer.contains("no worker was free in time (git.queue_wait)"),
         "{answer}"
     );
     assert!(since.elapsed() >= Duration::from_millis(300), "it waited");
