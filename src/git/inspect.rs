@@ -88,7 +88,7 @@ impl Git {
     /// The lines that the commits on stdin add, as patches without context; of a merge nothing but its `commit ID`.
     ///
     /// Every file counts as text, whatever it holds and whatever attributes say. A line that came with a file from
-    /// another path is not an added one.
+    /// another path is not an added one, and of a file that goes there is only its name.
     pub(crate) fn added_lines(&self, sight: Sight<'_>) -> Invocation {
         let format = format!("--format={COMMIT_WORD}%H");
         let args = [
@@ -101,6 +101,7 @@ impl Git {
             "--unified=0",
             "--text",
             "--full-index",
+            "--irreversible-delete",
             "--find-renames",
             "-l400",
             "--no-ext-diff",
