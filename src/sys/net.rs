@@ -116,9 +116,17 @@ impl Listener {
     /// # Errors
     /// [`ErrorKind::InvalidInput`] when the descriptor is not a listening stream socket.
     pub fn inherited(fd: OwnedFd) -> io::Result<Self> {
+        let number = fd.as_raw_fd();
         let socket = socket2::Socket::from(fd);
-        if socket.r#type()? != Type::STREAM || !socket.is_listener()? {
-            return Err(io::Error::new(ErrorKind::InvalidInput, "the inherited descriptor does not listen"));
+        let listens = socket.r#type().and_then(|kind| Ok(kind == Type::STREAM && socket.is_listener()?));
+        let unfit = |why: &str| {
+            let what = format!("descriptor {number}, which the service manager passed, {why} (LISTEN_FDS)");
+            io::Error::new(ErrorKind::InvalidInput, what)
+        };
+        match listens {
+            Ok(true) => {}
+            Ok(false) => return Err(unfit("is a socket that does not listen for streams")),
+            Err(error) => return Err(unfit(&format!("is no socket: {error}"))),
         }
         socket.set_cloexec(true)?;
         Self::listening(socket, None)
@@ -399,6 +407,21 @@ mod tests {
         let limit = Some(Duration::from_secs(10));
         assert_eq!(poll::wait([Some((listener.as_fd(), Interest::Read))], limit).unwrap(), [true]);
         (client, listener.accept().unwrap())
+    }
+
+    #[test]
+    fn what_is_inherited_and_no_listener_is_named() {
+        let why = |fd: OwnedFd| {
+            let number = fd.as_raw_fd();
+            let error = Listener::inherited(fd).unwrap_err().to_string();
+            error
+                .strip_prefix(&format!("descriptor {number}, which the service manager passed, "))
+                .unwrap()
+                .to_owned()
+        };
+        assert!(why(std::fs::File::open("/dev/null").unwrap().into()).starts_with("is no socket: "));
+        let (connected, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert_eq!(why(connected.into()), "is a socket that does not listen for streams (LISTEN_FDS)");
     }
 
     #[test]
