@@ -183,6 +183,23 @@ fn a_git_that_is_gone_is_a_server_error_and_not_a_missing_repository() {
     gate.stop();
 }
 
+#[test]
+fn a_git_that_succeeds_without_a_word_has_not_served_its_refs() {
+    let place = Place::new();
+    place.user("alice", "pusher");
+    repo::history(&place, "demo.git");
+    let fake = FakeGit::new(&place);
+    let gate = impatient(&place, &fake).start();
+    for command in ["upload-pack", "receive-pack"] {
+        fake.when(command, "exit 0");
+        let path = format!("/demo/info/refs?service=git-{command}");
+        let answer = gate.wire().get(&path, &[("Authorization", &http::basic("alice"))]);
+        assert!(answer.status >= 500, "{command}: {answer:?}");
+    }
+    let log = gate.stop();
+    assert_eq!(log.lines("pack failed; the server's log says why: exit 0").len(), 2);
+}
+
 /// Watches the leaders of the read lane until told to stop; returns the most ever seen at once.
 fn watch_leaders(gate: &Gate, stop: &AtomicBool) -> usize {
     let mut most = 0;

@@ -195,8 +195,8 @@ impl Work {
     /// Completes the answer, or says what went wrong as far as the protocol has a place for it; a client that can be
     /// told nothing sees its connection end before the answer does.
     fn close(self, relayed: Relayed, settings: RepositorySettings) -> Result<Worked, Refusal> {
+        let end = End::of(&relayed, self.phase);
         let Self { writer, stay, last_words, what, service, .. } = self;
-        let end = End::of(&relayed);
         let Relayed { outcome, tracker, bytes, .. } = relayed;
         let mut writer = Some(writer);
         if end == End::Whole {
@@ -248,15 +248,17 @@ enum End {
 }
 
 impl End {
-    /// A git that failed after it had said everything, its last flush included, has served its client.
-    fn of(relayed: &Relayed) -> Self {
-        let Relayed { outcome, tracker, client_listens, .. } = relayed;
+    /// A git that failed after it had said everything, its last flush included, has served its client; one that succeeds
+    /// without a word has advertised nothing, while some exchanges have an empty answer.
+    fn of(relayed: &Relayed, phase: Phase) -> Self {
+        let Relayed { outcome, tracker, bytes, client_listens } = relayed;
         match (outcome.ended, outcome.exit) {
             (Some(Why::ClientGone), _) => Self::ClientGone,
             _ if !client_listens => Self::ClientGone,
             (Some(Why::Deadline), _) => Self::Deadline,
             (Some(Why::Stopping), _) => Self::Stopping,
             (Some(Why::Overflow | Why::Internal), _) => Self::Failed,
+            (None, Exit::Code(0)) if phase == Phase::Advertise && *bytes == 0 => Self::Failed,
             (None, Exit::Code(0)) => Self::Whole,
             (None, Exit::Code(_) | Exit::Signal(_)) if tracker.is_flushed() => Self::Whole,
             (None, Exit::Code(_) | Exit::Signal(_) | Exit::Lost | Exit::Stuck) => Self::Failed,
