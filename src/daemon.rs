@@ -506,6 +506,7 @@ fn open_front(app: &Arc<App>, listeners: Vec<Listener>) -> Result<Front, DaemonE
 
 /// What holds for this process and is inherited by its children.
 fn prepare_process() -> io::Result<()> {
+    machine::check_null()?;
     limits::seal_descriptors()?;
     limits::forbid_core_dumps()?;
     limits::raise_descriptors().map(drop)

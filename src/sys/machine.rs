@@ -2,7 +2,7 @@
 
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{AccessFlags, access, geteuid};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
@@ -13,6 +13,23 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 #[must_use]
 pub fn uid() -> u32 {
     geteuid().as_raw()
+}
+
+/// Whether `/dev/null` can be used, as the standard input of every git is: without it the first git would seem to be
+/// missing.
+///
+/// # Errors
+/// What the system answers, with the place and the cure.
+pub fn check_null() -> io::Result<()> {
+    check_device(Path::new("/dev/null"))
+}
+
+fn check_device(path: &Path) -> io::Result<()> {
+    let opened = File::options().read(true).write(true).open(path);
+    opened.map(drop).map_err(|error| {
+        let what = format!("opening {}: {error}; every git needs it: mount a /dev", path.display());
+        io::Error::new(error.kind(), what)
+    })
 }
 
 /// Whether this process may make files in the directory `path`.
@@ -50,6 +67,13 @@ fn cgroup_tasks_max() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_missing_device_is_named() {
+        check_null().unwrap();
+        let error = check_device(Path::new("/dev/null/none")).unwrap_err().to_string();
+        assert!(error.starts_with("opening /dev/null/none: Not a directory"), "{error}");
+    }
 
     #[test]
     fn this_machine_allows_descriptors_and_tasks() {
