@@ -437,7 +437,7 @@ impl Watchdog {
 
 /// What bounds requests and git, as `check-config` writes it, on one line.
 fn limits_in_force(settings: &Settings) -> String {
-    let is_limit = |key: &str| key.starts_with("limits.") || key.starts_with("git.");
+    let is_limit = |key: &str| ["limits.", "git.", "gate."].iter().any(|section| key.starts_with(section));
     let pairs = settings.pairs().into_iter().filter(|(key, _)| is_limit(key));
     let pairs: Vec<String> = pairs.filter_map(|(key, value)| Some(format!("{key}={}", value?))).collect();
     pairs.join(" ")
@@ -620,7 +620,12 @@ mod tests {
     #[test]
     fn limits_are_told_as_they_are_configured() {
         let told = limits_in_force(&Settings::defaults(None, 2));
-        for pair in ["limits.head=\"10s\"", "limits.push_bytes_max=\"2GiB\"", "git.queue=256"] {
+        for pair in [
+            "limits.head=\"10s\"",
+            "limits.push_bytes_max=\"2GiB\"",
+            "git.queue=256",
+            "gate.approval=\"auto\"",
+        ] {
             assert!(told.split(' ').any(|told| told == pair), "{pair} not in {told}");
         }
         assert!(!told.contains("data_dir"), "{told}");
