@@ -5,7 +5,7 @@
 
 use crate::model::name::{NameError, RepoName, UserName, is_segment_byte};
 use crate::model::role::{Role, RoleError};
-use globset::{GlobBuilder, GlobMatcher};
+use globset::{Glob, GlobBuilder, GlobMatcher};
 use std::fmt;
 use thiserror::Error;
 
@@ -368,7 +368,7 @@ impl Pattern {
         {
             return Err(bad());
         }
-        let glob = GlobBuilder::new(text).literal_separator(true).build().map_err(|_| bad())?;
+        let glob = glob(text).map_err(|_| bad())?;
         Ok(Self { text: text.to_owned(), matcher: glob.compile_matcher() })
     }
 
@@ -376,6 +376,30 @@ impl Pattern {
     #[must_use]
     pub fn matches(&self, repo: &RepoName) -> bool {
         self.matcher.is_match(repo.as_str())
+    }
+
+    /// Whether the repository at `path`, a part of a canonical name, is one of those that are meant.
+    #[must_use]
+    pub fn matches_path(&self, path: &str) -> bool {
+        self.matcher.is_match(path)
+    }
+
+    /// Whether a name that begins with the segment `folder` and goes on may match. Where that is not plain, it may.
+    #[must_use]
+    pub fn may_match_below(&self, folder: &str) -> bool {
+        let (first, goes_on) =
+            self.text.split_once('/').map_or((self.text.as_str(), false), |(first, _)| (first, true));
+        let is_one_segment = !first.contains('[')
+            && !first.contains("**")
+            && first.matches('{').count() == first.matches('}').count();
+        if is_one_segment {
+            let first = glob(first).map(|glob| glob.compile_matcher().is_match(folder));
+            return goes_on && first.unwrap_or(true);
+        }
+        // Classes, choices and ** may hold a slash. What stands before them is certain.
+        let certain = &self.text[..self.text.find(['*', '?', '[', '{']).unwrap_or(self.text.len())];
+        let below = format!("{folder}/");
+        below.starts_with(certain) || certain.starts_with(&below)
     }
 
     /// Whether it is plain that `other` matches nothing beyond what this one matches: it is the same, or this is `**`.
@@ -389,6 +413,10 @@ impl Pattern {
     pub fn as_str(&self) -> &str {
         &self.text
     }
+}
+
+fn glob(text: &str) -> Result<Glob, globset::Error> {
+    GlobBuilder::new(text).literal_separator(true).build()
 }
 
 /// Whether a segment of the pattern, or a choice in it, ends in `.git`, as no segment of a canonical name does.
@@ -442,6 +470,20 @@ mod tests {
             assert_eq!(judge(Readers::Nobody, push, Right::Read), Verdict::Hidden);
         }
         assert!(!alice.admits(&guest) && Pushers::Users.admits(&guest));
+    }
+
+    #[test]
+    fn a_pattern_may_match_below_a_folder_unless_it_plainly_cannot() {
+        for may in [
+            "**", "gh/**", "gh/a", "g*/a", "*/*", "{gh,x}/*", "{gh/a,b}", "g[h]/a", "gh[.-0]a", "g**", "?h/*",
+        ] {
+            assert!(Pattern::parse(may).unwrap().may_match_below("gh"), "{may}");
+        }
+        for cannot in [
+            "gh", "*", "g*", "?h", "{gh,x}", "x/**", "ghx/**", "gh2/a", "x*/a", "{a,b}/**", "x[a]/b", "g?x/a",
+        ] {
+            assert!(!Pattern::parse(cannot).unwrap().may_match_below("gh"), "{cannot}");
+        }
     }
 
     #[test]
@@ -531,6 +573,19 @@ mod tests {
         assert_eq!(Pushers::parse_list(["users"]), Err(RuleError::WordInList("users".into())));
         assert!(matches!(Pushers::parse_list(["role:owner"]), Err(RuleError::Role(_))));
         assert!(matches!(Pushers::parse_list(["a:b"]), Err(RuleError::Name(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn what_matches_below_a_folder_may_match_there(
+            text in "[gh*?/{},.a\\[\\]-]{1,10}",
+            name in "(gh|g|h)/[gha./-]{0,5}",
+        ) {
+            if let (Ok(pattern), Ok(name)) = (Pattern::parse(&text), RepoName::parse(&name)) {
+                let (folder, _) = name.upstream_split().unwrap();
+                prop_assert!(!pattern.matches(&name) || pattern.may_match_below(folder), "{text} {name}");
+            }
+        }
     }
 
     proptest! {
