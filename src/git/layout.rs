@@ -24,10 +24,10 @@ const SUFFIXES: [&str; 4] = ["/.git", "", ".git/.git", ".git"];
 /// How much of a `HEAD`, `.git` or `commondir` file is read; git's longest path fits.
 const SMALL_FILE_MAX: u64 = 4096 + 64;
 
-/// The directory below which hosted repositories are.
+/// The directory below which hosted repositories are, if any are.
 #[derive(Clone, Debug)]
 pub struct Root {
-    path: PathBuf,
+    path: Option<PathBuf>,
     follow_symlinks: bool,
 }
 
@@ -91,13 +91,23 @@ impl Root {
         let fault = |source| LayoutError::Root { path: path.to_path_buf(), source };
         let real = fs::canonicalize(path).map_err(fault)?;
         fs::read_dir(&real).map_err(fault)?;
-        Ok(Self { path: real, follow_symlinks })
+        Ok(Self { path: Some(real), follow_symlinks })
     }
 
-    /// The directory itself.
+    /// No directory, so that every name leads to nothing.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self { path: None, follow_symlinks: false }
+    }
+
+    /// The directory itself; empty where there is none.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        self.path.as_deref().unwrap_or(Path::new(""))
+    }
+
+    fn directory(&self) -> Result<&Path, LayoutError> {
+        self.path.as_deref().ok_or(LayoutError::NotFound)
     }
 
     /// The repository called `name`.
@@ -105,16 +115,17 @@ impl Root {
     /// # Errors
     /// See [`LayoutError`].
     pub fn find(&self, name: &RepoName) -> Result<Repository, LayoutError> {
+        let root = self.directory()?;
         for suffix in SUFFIXES {
-            let place = self.path.join(format!("{}{suffix}", name.as_str()));
+            let place = root.join(format!("{}{suffix}", name.as_str()));
             if let Some(repository) = self.look(&place)? {
                 return Ok(repository);
             }
         }
         // A root that went away would make every name look unknown.
-        match look_at(&self.path)? {
+        match look_at(root)? {
             Some(_) => Err(LayoutError::NotFound),
-            None => Err(LayoutError::Root { path: self.path.clone(), source: ErrorKind::NotFound.into() }),
+            None => Err(LayoutError::Root { path: root.to_path_buf(), source: ErrorKind::NotFound.into() }),
         }
     }
 
@@ -161,8 +172,9 @@ impl Root {
     /// A `.git` belongs to the directory that it is in, even where that one looks like a git directory, too: git takes
     /// it first, and no push can make one, since no part of a ref's name begins with a dot.
     fn is_in_git_dir(&self, place: &Path) -> Result<bool, LayoutError> {
+        let root = self.directory()?;
         let own = if place.ends_with(".git") { 2 } else { 1 };
-        for around in place.ancestors().skip(own).take_while(|around| *around != self.path) {
+        for around in place.ancestors().skip(own).take_while(|around| *around != root) {
             if self.common_dir(around)?.is_some() {
                 return Ok(true);
             }
@@ -194,7 +206,7 @@ impl Root {
     fn inside(&self, path: &Path) -> Result<PathBuf, LayoutError> {
         let real =
             fs::canonicalize(path).map_err(|source| LayoutError::Io { path: path.to_path_buf(), source })?;
-        if self.follow_symlinks || real.starts_with(&self.path) {
+        if self.follow_symlinks || real.starts_with(self.directory()?) {
             Ok(real)
         } else {
             Err(LayoutError::Outside { path: path.to_path_buf() })
@@ -314,6 +326,15 @@ mod tests {
 
     fn is_not_found(result: &Result<PathBuf, LayoutError>) -> bool {
         matches!(result, Err(LayoutError::NotFound))
+    }
+
+    #[test]
+    fn without_a_root_every_name_leads_to_nothing() {
+        let disk = Disk::new();
+        let git_dir = disk.repository("root/a.git");
+        let none = Root::none();
+        assert!(matches!(none.find(&RepoName::parse("a").unwrap()), Err(LayoutError::NotFound)));
+        assert!(matches!(none.at(&git_dir), Err(LayoutError::NotFound)));
     }
 
     #[test]
