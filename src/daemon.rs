@@ -179,7 +179,8 @@ impl Runtime {
         let reaper = Reaper::start(mark.clone())?;
         end_earlier_life(&mark, &settings)?;
         let git = find_git(&reaper, &settings, environment)?;
-        let root = Root::open(settings.root_to_serve()?, settings.follow_symlinks)?;
+        let root = settings.root_to_serve()?;
+        let root = root.map_or(Ok(Root::none()), |path| Root::open(path, settings.follow_symlinks))?;
         let store = Store::open(&settings.data_dir)?;
         prepare_directories(&settings.data_dir)?;
         greet_first_admin(&store)?;
@@ -264,9 +265,9 @@ impl Runtime {
     fn announce(&self) {
         self.app.ready.store(true, Ordering::Release);
         let settings = &self.app.settings;
-        let root = settings.root.as_deref().unwrap_or(Path::new("")).display();
         log::info!(
-            "serving {root} with git {}, data in {}",
+            "serving {} with git {}, data in {}",
+            what_is_served(settings),
             self.app.git.version(),
             settings.data_dir.display()
         );
@@ -433,6 +434,14 @@ impl Watchdog {
     fn has_stalled(&mut self, beats: u64) -> bool {
         std::mem::replace(&mut self.beats, beats) == beats
     }
+}
+
+/// The directory of the repositories and the upstreams, for the log.
+fn what_is_served(settings: &Settings) -> String {
+    let root = settings.root.iter().map(|root| root.display().to_string());
+    let upstreams =
+        settings.upstreams.iter().map(|upstream| format!("{} from {}", upstream.name, upstream.url));
+    root.chain(upstreams).collect::<Vec<_>>().join(", ")
 }
 
 /// What bounds requests and git, as `check-config` writes it, on one line.

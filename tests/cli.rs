@@ -396,8 +396,10 @@ fn a_wrong_configuration_is_told_by_line_and_key() {
     let both = place.check_config("a = 1\n[limits]\nb = 2\n");
     assert_eq!(both.err.lines().count(), 2, "{}", both.err);
     assert!(both.err.lines().all(|line| line.starts_with("tidegate: gate.toml:")), "{}", both.err);
-    place.run(&["check-config", "missing.toml"]).refused(2, "reading the configuration missing.toml");
+    let upstream = ["check-config", "empty.toml", "--upstream", "forge=https://forge.example"];
     place.write("empty.toml", "");
+    place.run(&upstream).refused(2, "--upstream: upstream: this version of tidegate does not mirror");
+    place.run(&["check-config", "missing.toml"]).refused(2, "reading the configuration missing.toml");
     let variables = [("TIDEGATE__LIMITS__HAED", "1s")];
     let answer = place.run_with(&["check-config", "empty.toml"], "", &variables);
     answer.refused(2, "TIDEGATE__LIMITS__HAED: limits.haed: is no key");

@@ -70,6 +70,19 @@ fn the_front_page_has_every_key_with_its_default() {
 }
 
 #[test]
+fn the_front_page_has_every_key_of_an_upstream() {
+    let source = std::fs::read_to_string(project().join("src/config/upstream/draft.rs")).unwrap();
+    let names =
+        source.split("const NAMES: &'static str =").nth(1).and_then(|rest| rest.split('"').nth(1)).unwrap();
+    let keys: Vec<&str> = names.split(", ").map(|name| name.trim_start_matches("and the section ")).collect();
+    assert!(keys.len() > 5 && keys.contains(&"gate"), "the keys were not found: {keys:?}");
+    let readme = readme();
+    let documented: Vec<&str> =
+        readme.lines().filter_map(|line| line.strip_prefix("| `upstream.")?.split('`').next()).collect();
+    assert_eq!(documented, keys);
+}
+
+#[test]
 fn the_front_page_names_every_metric() {
     let readme = readme();
     let mut sources = Vec::new();

@@ -226,7 +226,11 @@ fn look_at_parent(path: &Path) -> Finding {
 
 fn look_at_repositories(patient: &Patient<'_>) -> Vec<Finding> {
     let Some(root) = &patient.settings.root else {
-        return vec![Finding::Good("no root is set: name it with --root DIR".to_owned())];
+        let upstreams = patient.settings.upstreams.len();
+        return vec![Finding::Good(match upstreams {
+            0 => "no root is set: name it with --root DIR".to_owned(),
+            _ => format!("no root is set: only upstreams are served, and there are {upstreams}"),
+        })];
     };
     let survey = match Root::open(root, patient.settings.follow_symlinks) {
         Ok(root) => survey(&root, machine::uid(), ENTRIES_MAX),

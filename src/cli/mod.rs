@@ -107,6 +107,9 @@ enum Command {
     CheckConfig {
         /// The file.
         file: PathBuf,
+        /// An upstream beside those of the file; may be repeated.
+        #[arg(long, value_name = "NAME=URL")]
+        upstream: Vec<String>,
     },
     /// Look at git, processes, limits, disk and clock, and say what a gate would miss.
     Doctor(doctor::Args),
@@ -132,6 +135,9 @@ struct ServeArgs {
     /// The directory of the gate's own data.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// An upstream whose repositories are served below NAME, beside those of the configuration; may be repeated.
+    #[arg(long, value_name = "NAME=URL")]
+    upstream: Vec<String>,
     /// Let everybody push without a credential; refused unless only this machine can connect.
     #[arg(long)]
     anonymous_push: bool,
@@ -158,7 +164,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, environment: &Environment) 
     let result = match cli.command {
         Command::Demo => return Next::Demo,
         Command::Serve(args) => return Next::Serve(args.into()),
-        Command::CheckConfig { file } => check_config::run(file, environment),
+        Command::CheckConfig { file, upstream } => check_config::run(file, upstream, environment),
         Command::Doctor(args) => doctor::run(args, environment),
         Command::Push(args) => push::run(&args, environment),
         Command::Status(args) => status::run(&args, environment),
@@ -175,8 +181,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>, environment: &Environment) 
 
 impl From<ServeArgs> for Flags {
     fn from(args: ServeArgs) -> Self {
-        let ServeArgs { config, root, listen, data_dir, anonymous_push } = args;
-        Self { config, root, listen, data_dir, anonymous_push }
+        let ServeArgs { config, root, listen, data_dir, upstream: upstreams, anonymous_push } = args;
+        Self { config, root, listen, data_dir, upstreams, anonymous_push }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Lists of tables: each table becomes an entry, key by key, and every problem is noted with its place.
 
 use super::Draft;
-use super::file::{Source, written};
+use super::file::{Source, later, section_form, written};
 use super::keys::Written;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -14,6 +14,8 @@ pub(super) trait Entry: Default {
     const NOUN: &'static str;
     /// Its keys, for people.
     const NAMES: &'static str;
+    /// The sections that it has; a key in one is set by its dotted name.
+    const SECTIONS: &'static [&'static str] = &[];
     /// What it becomes.
     type Done;
 
@@ -22,6 +24,11 @@ pub(super) trait Entry: Default {
 
     /// What contradicts itself in it: the key, and a sentence.
     fn objection(&self) -> Option<Fault> {
+        None
+    }
+
+    /// The keys of one of its sections, for people.
+    fn names_in(_section: &str) -> Option<String> {
         None
     }
 
@@ -69,17 +76,7 @@ fn read_one<E: Entry>(
     table: &DeTable<'_>,
 ) -> Option<(String, E::Done)> {
     let mut entry = E::default();
-    for (name, value) in table {
-        let path = format!("{}.{}", E::PATH, name.get_ref());
-        match entry.set(name.get_ref(), &written(value.get_ref())) {
-            Some(Ok(())) => {}
-            Some(Err(why)) => draft.problem(source.place(value.span()), path, why),
-            None => {
-                let why = format!("is no key of {}: the keys are {}", E::NOUN, E::NAMES);
-                draft.problem(source.place(name.span()), path, why);
-            }
-        }
-    }
+    set_all(draft, source, &mut entry, "", table);
     let place = source.place(whole.span());
     if let Some(fault) = entry.objection() {
         draft.problem(place.clone(), format!("{}.{}", E::PATH, fault.name), fault.why);
@@ -92,5 +89,45 @@ fn read_one<E: Entry>(
             draft.problem(place, format!("{}.{}", E::PATH, fault.name), fault.why);
             None
         }
+    }
+}
+
+/// Sets every key of `table`, which is the entry itself or, where `section` is not empty, a section of it.
+fn set_all<E: Entry>(
+    draft: &mut Draft,
+    source: &Source<'_>,
+    entry: &mut E,
+    section: &str,
+    table: &DeTable<'_>,
+) {
+    for (name, value) in table {
+        let dotted = if section.is_empty() {
+            name.get_ref().to_string()
+        } else {
+            format!("{section}.{}", name.get_ref())
+        };
+        let path = format!("{}.{dotted}", E::PATH);
+        if E::SECTIONS.contains(&dotted.as_str()) {
+            match value.get_ref().as_table() {
+                Some(table) => set_all(draft, source, entry, &dotted, table),
+                None => draft.problem(source.place(name.span()), path.as_str(), section_form(&path)),
+            }
+            continue;
+        }
+        match entry.set(&dotted, &written(value.get_ref())) {
+            Some(Ok(())) => {}
+            Some(Err(why)) => draft.problem(source.place(value.span()), path, why),
+            None => {
+                let why = later(&path).unwrap_or_else(|| unknown::<E>(section));
+                draft.problem(source.place(name.span()), path, why);
+            }
+        }
+    }
+}
+
+fn unknown<E: Entry>(section: &str) -> String {
+    match E::names_in(section) {
+        Some(names) => format!("is no key: those of [{}.{section}] are {names}", E::PATH),
+        None => format!("is no key of {}: the keys are {}", E::NOUN, E::NAMES),
     }
 }

@@ -6,6 +6,7 @@ use super::entry::{self, Entry};
 use super::environment::overridden_key;
 use super::keys::{self, LATER, Written};
 use super::rules::RuleDraft;
+use super::upstream::{self, UpstreamDraft, UpstreamSettings};
 use crate::model::access::Rule;
 use std::ffi::OsStr;
 use std::ops::Range;
@@ -14,7 +15,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// Every list of tables.
-const LISTS: [&str; 3] = [RuleDraft::PATH, ProtectedDraft::PATH, CommandDraft::PATH];
+const LISTS: [&str; 4] = [RuleDraft::PATH, UpstreamDraft::PATH, ProtectedDraft::PATH, CommandDraft::PATH];
 
 /// A file that is being read: its name and text, for the places of problems.
 pub(super) struct Source<'a> {
@@ -47,6 +48,9 @@ pub(super) fn apply_override(draft: &mut Draft, name: &str, value: &OsStr) {
     let Some(value) = value.to_str() else {
         return draft.problem(name, path, "is not UTF-8");
     };
+    if let Some(why) = refusal(draft, &path) {
+        return draft.problem(name, path, why);
+    }
     match keys::find(&path) {
         Some(key) => set(draft, || name.to_owned(), key, &Written::Variable(value.to_owned())),
         None if is_section(&path) || LISTS.contains(&path.as_str()) => {
@@ -64,18 +68,16 @@ fn read_table(draft: &mut Draft, source: &Source<'_>, prefix: &str, table: &DeTa
             format!("{prefix}.{}", name.get_ref())
         };
         let place = || source.place(name.span());
-        if let Some(key) = keys::find(&path) {
+        if let Some(why) = refusal(draft, &path) {
+            draft.problem(place(), path, why);
+        } else if let Some(key) = keys::find(&path) {
             set(draft, || source.place(value.span()), key, &written(value.get_ref()));
         } else if read_list(draft, source, &path, value) {
             // What was wrong with its tables was noted one by one.
         } else if is_section(&path) {
             match value.get_ref().as_table() {
                 Some(section) => read_table(draft, source, &path, section),
-                None => draft.problem(
-                    place(),
-                    path.as_str(),
-                    format!("is a section: write [{path}] above its keys"),
-                ),
+                None => draft.problem(place(), path.as_str(), section_form(&path)),
             }
         } else {
             draft.problem(place(), path.as_str(), unknown(&path));
@@ -99,6 +101,11 @@ fn read_list(draft: &mut Draft, source: &Source<'_>, path: &str, value: &Spanned
                 add_rule(draft, place, rule);
             }
         }
+        UpstreamDraft::PATH => {
+            for (place, upstream) in entry::read::<UpstreamDraft>(draft, source, value) {
+                add_upstream(draft, place, upstream);
+            }
+        }
         ProtectedDraft::PATH => {
             let entries = entry::read::<ProtectedDraft>(draft, source, value);
             draft.settings.checks.protected = entries.into_iter().map(|(_, entry)| entry).collect();
@@ -110,6 +117,22 @@ fn read_list(draft: &mut Draft, source: &Source<'_>, path: &str, value: &Spanned
         _ => return false,
     }
     true
+}
+
+/// Why `path` may not be set although its keys are known; see [`upstream::ARE_SERVED`].
+pub(super) fn refusal(draft: &Draft, path: &str) -> Option<String> {
+    let is_refused =
+        !draft.takes_upstreams && (path == UpstreamDraft::PATH || is_below(path, UpstreamDraft::PATH));
+    is_refused.then(|| not_yet("mirror upstream repositories"))
+}
+
+/// How a section is written, where something else stands in its place.
+pub(super) fn section_form(path: &str) -> String {
+    format!("is a section: write [{path}] above its keys")
+}
+
+fn not_yet(what: &str) -> String {
+    format!("this version of tidegate does not {what} yet: remove the key")
 }
 
 /// Puts the rule behind those that are there, if it is ever its turn.
@@ -124,11 +147,26 @@ fn add_rule(draft: &mut Draft, place: String, rule: Rule) {
     draft.rules.push(rule);
 }
 
+/// Adds an upstream, whose name must be its own: repositories are known by it.
+pub(super) fn add_upstream(draft: &mut Draft, place: String, upstream: UpstreamSettings) {
+    if draft.settings.upstreams.iter().any(|other| other.name == upstream.name) {
+        let why =
+            format!("{:?} stands there twice: give each upstream a name of its own", upstream.name.as_str());
+        draft.problem(place, format!("{}.name", UpstreamDraft::PATH), why);
+    }
+    draft.settings.upstreams.push(upstream);
+}
+
+/// What to say of a key that another version will have.
+pub(super) fn later(path: &str) -> Option<String> {
+    let later = LATER.iter().find(|(later, _)| path == *later || is_below(path, later));
+    later.map(|(_, what)| not_yet(what))
+}
+
 /// What to say of a key that is in no table.
 fn unknown(path: &str) -> String {
-    let later = LATER.iter().find(|(later, _)| path == *later || is_below(path, later));
-    if let Some((_, what)) = later {
-        return format!("this version of tidegate does not {what} yet: remove the key");
+    if let Some(why) = later(path) {
+        return why;
     }
     let section = keys::section(path);
     match section {
@@ -158,7 +196,8 @@ fn sections() -> String {
     let mut names: Vec<_> =
         keys::all().map(|key| keys::section(key.path)).filter(|name| !name.is_empty()).collect();
     names.dedup();
-    names.iter().map(|name| format!("[{name}], ")).collect::<String>() + "[[rule]]"
+    let upstreams = if upstream::ARE_SERVED { "[[upstream]], " } else { "" };
+    names.iter().map(|name| format!("[{name}], ")).collect::<String>() + upstreams + "[[rule]]"
 }
 
 fn is_section(path: &str) -> bool {

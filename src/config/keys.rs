@@ -130,7 +130,10 @@ pub(super) const CHECK_KEYS: &[Key] = &[
 /// Keys that the design has and this version does not, with what is missing. They are refused rather than
 /// ignored: whoever writes them relies on them.
 pub(super) const LATER: &[(&str, &str)] = &[
-    ("upstream", "mirror upstream repositories"),
+    ("upstream.mirror", "keep mirrors fresh on a schedule"),
+    ("upstream.ca_file", "trust other authorities than the system's"),
+    ("upstream.proxy", "reach upstreams through a proxy"),
+    ("upstream.fsck", "choose how strictly an upstream's objects are checked"),
     ("fleet", "talk to other gates"),
     ("peer", "talk to other gates"),
     ("webhook", "send webhooks"),
@@ -293,7 +296,7 @@ fn proxies(written: &Written) -> Result<Vec<Proxy>, String> {
 }
 
 /// A list, which may be empty.
-fn texts<T, E: Display>(
+pub(super) fn texts<T, E: Display>(
     written: &Written,
     parse: impl Fn(&str) -> Result<T, E> + Copy,
 ) -> Result<Vec<T>, String> {
@@ -317,7 +320,8 @@ fn count(written: &Written, most: usize) -> Result<usize, String> {
         .ok_or_else(|| format!("must be a whole number from 1 to {most}"))
 }
 
-fn word<W: Word>(written: &Written) -> Result<W, String> {
+/// One of a few words.
+pub(super) fn word<W: Word>(written: &Written) -> Result<W, String> {
     W::parse(written.text().ok_or("must be a word, in quotes")?)
 }
 
@@ -332,7 +336,8 @@ fn flag(written: &Written) -> Result<bool, String> {
     }
 }
 
-fn parse_path(text: &str) -> Result<PathBuf, &'static str> {
+/// A path, which may be relative.
+pub(super) fn parse_path(text: &str) -> Result<PathBuf, &'static str> {
     if text.is_empty() || text.contains('\0') {
         Err("the path is empty or holds a NUL")
     } else {

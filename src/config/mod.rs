@@ -14,20 +14,24 @@ mod listen;
 mod places;
 mod print;
 mod rules;
+mod upstream;
 
 pub use checks::ChecksSettings;
 pub use environment::{Environment, Systemd};
 pub use gate::{Approval, GateSettings, OnDisconnect};
 pub use listen::{ListenAddr, ListenError};
+pub use upstream::{CredentialSettings, ReadAccess, UpstreamSettings};
 
 use crate::model::access::{Pushers, Rule, Rules};
 use crate::model::net::Proxy;
+use entry::Entry;
 use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
+use upstream::UpstreamDraft;
 
 /// The name of the operator's socket in the data directory: where the gate answers and its own commands ask.
 pub const CONTROL_SOCKET: &str = "control.sock";
@@ -61,6 +65,8 @@ pub struct Settings {
     pub checks: ChecksSettings,
     /// How often the sweeper's jobs run.
     pub sweeper: SweeperSettings,
+    /// Whose repositories are served beside our own, each below its name.
+    pub upstreams: Vec<UpstreamSettings>,
     /// Who may read and push what.
     pub rules: Rules,
 }
@@ -153,6 +159,8 @@ pub struct Flags {
     pub listen: Vec<String>,
     /// Replaces `data_dir`.
     pub data_dir: Option<PathBuf>,
+    /// Further upstreams, each as `NAME=URL`.
+    pub upstreams: Vec<String>,
     /// Sets `anonymous_push`.
     pub anonymous_push: bool,
 }
@@ -191,7 +199,8 @@ pub enum ConfigError {
     Wrong(Vec<Problem>),
     /// There is nothing to serve.
     #[error(
-        "there is nothing to serve: name the directory of your repositories with --root DIR, or root = \"DIR\""
+        "there is nothing to serve: name the directory of your repositories with --root DIR, or root = \"DIR\", or an \
+         upstream with --upstream NAME=URL, or [[upstream]]"
     )]
     NothingToServe,
 }
@@ -262,6 +271,8 @@ struct Draft {
     /// Whether anybody said how many pushes may be held; otherwise the number follows the connections.
     is_held_pushes_set: bool,
     problems: Vec<Problem>,
+    /// Whether `[[upstream]]` may be set.
+    takes_upstreams: bool,
 }
 
 impl Draft {
@@ -274,6 +285,7 @@ impl Draft {
             is_data_dir_named: environment.state_directory.is_some(),
             is_held_pushes_set: false,
             problems: Vec::new(),
+            takes_upstreams: upstream::ARE_SERVED,
         }
     }
 
@@ -299,7 +311,21 @@ impl Draft {
             self.settings.data_dir.clone_from(data_dir);
             self.is_data_dir_named = true;
         }
+        for text in &flags.upstreams {
+            self.apply_upstream(text);
+        }
         self.settings.anonymous_push |= flags.anonymous_push;
+    }
+
+    fn apply_upstream(&mut self, text: &str) {
+        const FLAG: &str = "--upstream";
+        if let Some(why) = file::refusal(self, UpstreamDraft::PATH) {
+            return self.problem(FLAG, UpstreamDraft::PATH, why);
+        }
+        match upstream::parse_flag(text) {
+            Ok(upstream) => file::add_upstream(self, FLAG.to_owned(), upstream),
+            Err(why) => self.problem(FLAG, UpstreamDraft::PATH, why),
+        }
     }
 
     fn finish(mut self) -> Result<Settings, ConfigError> {
@@ -308,6 +334,12 @@ impl Draft {
         settings.root = settings.root.as_deref().map(absolute).transpose()?;
         if !self.is_held_pushes_set {
             settings.limits.held_pushes = settings.limits.held_pushes_max().min(HELD_PUSHES);
+        }
+        for upstream in &mut settings.upstreams {
+            match &mut upstream.credential {
+                CredentialSettings::Service { token_file, .. } => *token_file = absolute(token_file)?,
+                CredentialSettings::None | CredentialSettings::Passthrough => {}
+            }
         }
         let others = if settings.anonymous_push { Pushers::Anyone } else { Pushers::Users };
         settings.rules = Rules::new(self.rules, others);
@@ -338,28 +370,34 @@ impl Settings {
             gate: GateSettings::default(),
             checks: ChecksSettings::default(),
             sweeper: SweeperSettings::default(),
+            upstreams: Vec::new(),
             rules: Rules::default(),
         }
     }
 
-    /// The directory to serve.
+    /// The directory to serve; none where there are upstreams alone.
     ///
     /// # Errors
-    /// [`ConfigError::NothingToServe`] when none is set.
-    pub fn root_to_serve(&self) -> Result<&Path, ConfigError> {
-        self.root.as_deref().ok_or(ConfigError::NothingToServe)
+    /// [`ConfigError::NothingToServe`] when there is neither.
+    pub fn root_to_serve(&self) -> Result<Option<&Path>, ConfigError> {
+        match self.root.as_deref() {
+            None if self.upstreams.is_empty() => Err(ConfigError::NothingToServe),
+            root => Ok(root),
+        }
     }
 
-    /// Whether `data_dir` and `root` are apart on this machine, every link followed. How the paths are written has been
-    /// judged when they were read; where they lead may change, so a start asks again.
+    /// Whether `data_dir`, `root` and the directories of upstreams are apart on this machine, every link followed, and the
+    /// names of upstreams free in `root`. How the paths are written has been judged when they were read; where they lead
+    /// may change, so a start asks again.
     ///
     /// # Errors
-    /// When they are one directory, or one lies inside of the other.
+    /// When two are one directory, or one lies inside of the other, or a name is taken.
     pub fn check_places(&self) -> Result<(), ConfigError> {
         let overlap = |root: &PathBuf| places::overlap(&places::real(&self.data_dir), &places::real(root));
-        self.root.as_ref().and_then(overlap).map_or(Ok(()), |why| {
-            Err(ConfigError::Wrong(vec![Problem { place: String::new(), key: "data_dir".into(), why }]))
-        })
+        let of_root = self.root.as_ref().and_then(overlap);
+        let of_root = of_root.map(|why| Problem { place: String::new(), key: "data_dir".into(), why });
+        let problems: Vec<Problem> = of_root.into_iter().chain(self.misplaced_upstreams()).collect();
+        if problems.is_empty() { Ok(()) } else { Err(ConfigError::Wrong(problems)) }
     }
 
     /// Whether `listen` may be bound with these settings; asked for the configured addresses, and again for
@@ -376,7 +414,8 @@ impl Settings {
     #[must_use]
     pub fn changes_needing_restart(&self, new: &Self) -> Vec<&'static str> {
         let pairs = self.pairs().into_iter().zip(new.pairs());
-        pairs.filter(|(old, new)| old.1 != new.1).map(|(old, _)| old.0).collect()
+        let keys = pairs.filter(|(old, new)| old.1 != new.1).map(|(old, _)| old.0);
+        keys.chain((self.upstreams != new.upstreams).then_some(UpstreamDraft::PATH)).collect()
     }
 
     fn contradictions(&self) -> Vec<Problem> {
@@ -413,6 +452,7 @@ impl Settings {
         if twice {
             add("listen", "names an address twice");
         }
+        found.extend(self.conflicts_of_upstreams());
         found
     }
 

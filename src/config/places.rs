@@ -5,6 +5,7 @@
 //! a start by where they lead.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
 /// What is wrong with these two places, as a sentence about the data directory.
@@ -25,6 +26,28 @@ pub(super) fn overlap(data_dir: &Path, root: &Path) -> Option<String> {
             "root {repositories} lies inside {data}, where the gate removes files at every start: name another place \
              with --data-dir DIR, or data_dir = \"DIR\""
         )
+    })
+}
+
+/// Whether two directories are one, or one lies in the other.
+pub(super) fn meet(one: &Path, other: &Path) -> bool {
+    is_below(one, other) || is_below(other, one)
+}
+
+/// What is wrong with an upstream of this name beside the repositories in `root`, as a sentence: one of them could not be
+/// asked for any more, and rules that were written for it would hold for another.
+pub(super) fn taken(root: &Path, name: &str) -> Option<String> {
+    [name.to_owned(), format!("{name}.git")].into_iter().find_map(|entry| {
+        let place = root.join(entry);
+        match fs::symlink_metadata(&place) {
+            Ok(_) => Some(format!(
+                "{name:?} is the name of {} already, which could not be asked for any more: give the upstream another \
+                 name, or move the directory",
+                place.display()
+            )),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => None,
+            Err(error) => Some(format!("looking whether {} is there: {error}", place.display())),
+        }
     })
 }
 
@@ -57,6 +80,27 @@ mod tests {
         {
             assert!(!overlaps(data, root), "{data} {root}");
         }
+    }
+
+    #[test]
+    fn directories_meet_when_one_holds_the_other() {
+        let meet = |one: &str, other: &str| meet(Path::new(one), Path::new(other));
+        assert!(meet("/a", "/a/b") && meet("/a/b", "/a") && meet("/a", "/a"));
+        assert!(!meet("/a", "/ab") && !meet("/a/b", "/a/c"));
+    }
+
+    #[test]
+    fn a_name_is_taken_by_a_folder_a_repository_and_a_broken_link() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("folder")).unwrap();
+        fs::create_dir(root.path().join("app.git")).unwrap();
+        symlink("nowhere", root.path().join("link")).unwrap();
+        for name in ["folder", "app", "link"] {
+            let why = taken(root.path(), name).unwrap();
+            assert!(why.contains(name) && why.contains("another name"), "{why}");
+        }
+        assert_eq!(taken(root.path(), "github"), None);
+        assert_eq!(taken(&root.path().join("gone"), "github"), None);
     }
 
     #[test]

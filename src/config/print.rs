@@ -1,7 +1,7 @@
 //! The effective settings as TOML that reads back as the same settings.
 
 use super::keys::{CHECK_KEYS, KEYS, Key, section};
-use super::{Settings, checks, rules};
+use super::{Settings, checks, rules, upstream};
 use std::fmt::Write;
 
 impl Settings {
@@ -32,6 +32,8 @@ impl Settings {
                 None => writeln!(toml, "# {name} is not set"),
             };
         }
-        toml + &checks::to_toml(&self.checks) + &rules::to_toml(&self.rules)
+        toml + &checks::to_toml(&self.checks)
+            + &upstream::to_toml(&self.upstreams)
+            + &rules::to_toml(&self.rules)
     }
 }

@@ -1,5 +1,7 @@
 //! What a configuration may say, and what each mistake is told.
 
+mod upstreams;
+
 use super::*;
 use proptest::prelude::*;
 use std::ffi::OsString;
@@ -390,7 +392,7 @@ fn a_flag_wins_over_a_variable_and_a_variable_over_the_default() {
     flags.root = Some("/repos".into());
     let settings = load(&flags, &vars).unwrap();
     assert_eq!(settings.data_dir, Path::new("/from/flag"));
-    assert_eq!(settings.root_to_serve().unwrap(), Path::new("/repos"));
+    assert_eq!(settings.root_to_serve().unwrap(), Some(Path::new("/repos")));
     assert_eq!(settings.listen.len(), 2);
     let plain = load(&Flags::default(), &environment(&[])).unwrap();
     assert!(plain.data_dir.is_absolute() && plain.data_dir.ends_with("tidegate-data"));

@@ -1,0 +1,376 @@
+//! What `[[upstream]]` may say, alone and beside everything else.
+
+use super::*;
+use crate::model::name::RepoName;
+use std::os::unix::fs::symlink;
+
+/// Every key of an upstream, each with a value that is not its default, and upstreams that say little.
+const UPSTREAMS: &str = r#"
+data_dir = "/d"
+
+[[upstream]]
+name = "forge"
+url = "https://Forge.example:443/git/"
+repos = ["org/**", "{a,b}/*"]
+deny = ["org/secret"]
+credential = "service"
+username = "x-access-token"
+token_file = "/etc/tidegate/forge \"token\""
+access = "public"
+
+[upstream.gate]
+approval = "required"
+approval_timeout = "31m"
+on_disconnect = "keep"
+forward_deadline = "121s"
+forward_attempts = 6
+failed_keep = "25h"
+
+[[upstream]]
+name = "github"
+url = "https://github.com"
+credential = "passthrough"
+gate = { approval = "required" }
+
+[[upstream]]
+name = "local"
+url = "/srv/mirrors/"
+access = "users"
+
+[[rule]]
+repos = "github/**"
+read = "anyone"
+push = "anyone"
+
+[[rule]]
+repos = "**"
+read = "users"
+"#;
+
+/// Reads a file and flags where upstreams are served.
+fn read_with(text: &str, flags: &[&str]) -> Result<Settings, ConfigError> {
+    let mut draft = Draft::new(&environment(&[]));
+    draft.takes_upstreams = true;
+    file::apply(&mut draft, Path::new("t.toml"), text);
+    draft.apply_flags(&Flags {
+        upstreams: flags.iter().map(|&flag| flag.to_owned()).collect(),
+        ..Flags::default()
+    });
+    draft.finish()
+}
+
+fn read_upstreams(text: &str) -> Settings {
+    read_with(text, &[]).unwrap()
+}
+
+fn refused(text: &str, flags: &[&str]) -> Vec<String> {
+    match read_with(text, flags) {
+        Err(ConfigError::Wrong(found)) => found.iter().map(Problem::to_string).collect(),
+        Err(error) => panic!("{error}"),
+        Ok(_) => Vec::new(),
+    }
+}
+
+fn repo(name: &str) -> RepoName {
+    RepoName::parse(name).unwrap()
+}
+
+#[test]
+fn upstreams_are_printed_as_they_read_back() {
+    let settings = read_upstreams(UPSTREAMS);
+    let printed = settings.to_toml();
+    assert_eq!(read_upstreams(&printed), settings, "{printed}");
+    let [forge, github, local] = &settings.upstreams[..] else { panic!("{printed}") };
+    assert_eq!(forge.url.as_text(), "https://forge.example/git");
+    assert_eq!(
+        forge.credential,
+        CredentialSettings::Service {
+            username: "x-access-token".into(),
+            token_file: "/etc/tidegate/forge \"token\"".into()
+        }
+    );
+    assert_eq!(forge.access, ReadAccess::Public);
+    assert_eq!(
+        (&github.credential, github.access),
+        (&CredentialSettings::Passthrough, ReadAccess::Passthrough)
+    );
+    assert_eq!(github.gate, GateSettings { approval: Approval::Required, ..GateSettings::default() });
+    assert_eq!((&local.credential, local.access), (&CredentialSettings::None, ReadAccess::Users));
+}
+
+#[test]
+fn an_upstream_has_the_keys_of_the_gate_each_of_its_own() {
+    let forge = &read_upstreams(UPSTREAMS).upstreams[0];
+    let theirs = Settings { gate: forge.gate.clone(), ..read("", &[]).unwrap() };
+    let ours = read("", &[]).unwrap();
+    let keys = keys::KEYS.iter().filter(|key| keys::section(key.path) == "gate");
+    let same: Vec<_> = keys.filter(|key| key.get(&theirs) == key.get(&ours)).map(|key| key.path).collect();
+    assert_eq!(same, ["gate.keep_records"], "all others are set, and this one is of the whole gate");
+    assert_eq!(read_upstreams(UPSTREAMS).gate, ours.gate);
+}
+
+#[test]
+fn little_is_enough_and_what_follows_from_the_credential_is_filled_in() {
+    let text = "[[upstream]]\nname = \"a\"\nurl = \"https://a\"\n[[upstream]]\nname = \"b\"\nurl = \"http://localhost:3000\"\n\
+                credential = \"service\"\nusername = \"u\"\ntoken_file = \"tokens/b\"\n";
+    let settings = read_upstreams(text);
+    assert_eq!(settings.upstreams[0].access, ReadAccess::Public);
+    assert_eq!(settings.upstreams[1].access, ReadAccess::Users);
+    let CredentialSettings::Service { token_file, .. } = &settings.upstreams[1].credential else { panic!() };
+    assert!(token_file.is_absolute() && token_file.ends_with("tokens/b"), "{}", token_file.display());
+}
+
+#[test]
+fn a_repository_belongs_to_the_upstream_that_its_first_segment_names() {
+    let settings = read_upstreams(UPSTREAMS);
+    let found = |name: &str| {
+        let name = repo(name);
+        settings.upstream_of(&name).map(|(upstream, path)| (upstream.name.to_string(), path.to_owned()))
+    };
+    assert_eq!(found("forge/org/app.git"), Some(("forge".into(), "org/app".into())));
+    assert_eq!(found("forge/x"), Some(("forge".into(), "x".into())));
+    for none in ["forge", "Forge/org/app", "other/forge/app"] {
+        assert_eq!(found(none), None, "{none}");
+    }
+    let serves = |name: &str| {
+        let name = repo(name);
+        let (upstream, path) = settings.upstream_of(&name).unwrap();
+        upstream.serves(path)
+    };
+    assert!(
+        serves("forge/org/app") && serves("forge/a/app") && serves("github/x") && serves("github/org/secret")
+    );
+    assert!(!serves("forge/org/secret") && !serves("forge/x") && !serves("forge/other/app"));
+}
+
+#[test]
+fn each_mistake_in_an_upstream_names_its_key_and_line() {
+    let cases = [
+        ("", "t.toml:1: upstream.name: is missing: an upstream has a name"),
+        ("name = \"x\"", "t.toml:1: upstream.url: is missing: an upstream is at an address"),
+        ("name = \"a/b\"\nU", "t.toml:2: upstream.name: is no name for an upstream"),
+        (
+            "N\nurl = \"git@github.com:a\"",
+            "t.toml:3: upstream.url: is no address of an upstream: write https://HOST",
+        ),
+        ("N\nurl = \"ssh://host/a\"", "upstream.url: is no address of an upstream"),
+        ("N\nurl = \"https://u:hunter2@host\"", "upstream.url: holds a user or a password"),
+        ("N\nurl = 1", "upstream.url: must be an address, in quotes"),
+        ("N\nU\nrepos = [\"/a\"]", "upstream.repos: \"/a\" is no pattern"),
+        ("N\nU\ndeny = [1]", "upstream.deny: must be a list of texts"),
+        (
+            "N\nU\ncredential = \"token\"",
+            "upstream.credential: \"token\" is not allowed here: write \"none\" or \"service\" or",
+        ),
+        ("N\nU\naccess = \"all\"", "upstream.access: \"all\" is not allowed here: write \"public\" or"),
+        ("N\nU\nbranch = \"x\"", "upstream.branch: is no key of an upstream: the keys are name, url,"),
+        ("N\nU\ngate = 1", "t.toml:4: upstream.gate: is a section: write [upstream.gate] above its keys"),
+        (
+            "N\nU\ngate.approval = \"maybe\"",
+            "t.toml:4: upstream.gate.approval: \"maybe\" is not allowed here: write \"auto\" or",
+        ),
+        (
+            "N\nU\n[upstream.gate]\nforward_attempts = 0",
+            "t.toml:5: upstream.gate.forward_attempts: must be a whole number",
+        ),
+        (
+            "N\nU\ngate.keep_records = \"1d\"",
+            "upstream.gate.keep_records: is no key: those of [upstream.gate] are approval,",
+        ),
+        (
+            "N\nU\ngate.aproval = \"auto\"",
+            "upstream.gate.aproval: is no key: those of [upstream.gate] are approval, approval_timeout,",
+        ),
+        (
+            "N\nU\ncredential = \"service\"\ntoken_file = \"/t\"",
+            "upstream.username: is missing: with credential = \"service\"",
+        ),
+        (
+            "N\nU\ncredential = \"service\"\nusername = \"u\"",
+            "upstream.token_file: is missing: with credential = \"service\"",
+        ),
+        (
+            "N\nU\nusername = \"u\"",
+            "upstream.username: is for a credential of the gate's own: write credential = \"service\"",
+        ),
+        (
+            "N\nU\ncredential = \"passthrough\"\ntoken_file = \"/t\"",
+            "upstream.token_file: is for a credential of",
+        ),
+        ("N\nU\nSERVICE\nusername = \"a:b\"", "upstream.username: is no user name"),
+        (
+            "N\nU\nSERVICE\nusername = \"u\"\naccess = \"passthrough\"",
+            "upstream.access: asks the upstream with the credential of each",
+        ),
+        ("N\nU\naccess = \"passthrough\"", "upstream.access: asks the upstream with the credential of each"),
+        (
+            "N\nU\ncredential = \"passthrough\"\naccess = \"users\"",
+            "upstream.access: would show others what was fetched",
+        ),
+        ("N\nU\ncredential = \"passthrough\"\naccess = \"public\"", "upstream.access: would show others"),
+        (
+            "N\nU\ncredential = \"passthrough\"\ngate.on_disconnect = \"keep\"",
+            "upstream.gate.on_disconnect: keeps pushes without",
+        ),
+        (
+            "N\nurl = \"/srv/x\"\ncredential = \"passthrough\"",
+            "upstream.credential: is for servers, and a directory asks nobody",
+        ),
+        ("N\nurl = \"/srv/x\"\nSERVICE\nusername = \"u\"", "upstream.credential: is for servers"),
+        ("N\nU\n[[upstream]]\nN\nU", "t.toml:4: upstream.name: \"x\" stands there twice"),
+        (
+            "N\nurl = \"http://forge/\"\ncredential = \"passthrough\"",
+            "upstream.url: http://forge is asked in the clear",
+        ),
+        (
+            "N\nurl = \"http://192.0.2.1:3000\"\nSERVICE\nusername = \"u\"",
+            "upstream.url: http://192.0.2.1:3000 is asked in",
+        ),
+        (
+            "N\nU\n[upstream.mirror]\nfresh_for = \"10s\"",
+            "upstream.mirror: this version of tidegate does not keep mirrors fresh",
+        ),
+        ("N\nU\nca_file = \"/x\"", "upstream.ca_file: this version of tidegate does not trust"),
+        ("N\nU\nproxy = \"http://x\"", "upstream.proxy: this version of tidegate does not reach"),
+        ("N\nU\nfsck = \"strict\"", "upstream.fsck: this version of tidegate does not choose"),
+    ];
+    for (text, want) in cases {
+        let filled = text.replace("SERVICE", "credential = \"service\"\ntoken_file = \"/t\"");
+        let filled = filled.replace("N\n", "name = \"x\"\n").replace("\nU", "\nurl = \"https://x\"");
+        let found = refused(&format!("[[upstream]]\n{filled}"), &[]);
+        assert!(found.len() == 1 && found[0].contains(want), "{filled}: {found:#?} does not say {want:?}");
+        assert!(!found[0].contains("hunter2"), "{found:?}");
+    }
+}
+
+#[test]
+fn a_credential_may_stay_on_this_machine_or_cross_the_network_by_a_plain_word() {
+    let with = |url: &str, more: &str| {
+        refused(
+            &format!("{more}\n[[upstream]]\nname = \"x\"\nurl = \"{url}\"\ncredential = \"passthrough\""),
+            &[],
+        )
+    };
+    for local in ["http://localhost:3000", "http://127.0.0.1:3000", "http://[::1]/", "https://forge"] {
+        assert_eq!(with(local, ""), Vec::<String>::new());
+    }
+    assert_eq!(with("http://forge", "insecure_http = true"), Vec::<String>::new());
+    assert_eq!(with("http://localhost.example", "").len(), 1);
+    assert!(refused("[[upstream]]\nname = \"x\"\nurl = \"http://forge\"", &[]).is_empty());
+}
+
+#[test]
+fn rules_for_users_do_not_reach_where_pushers_are_none() {
+    let with = |rules: &str| {
+        let upstream =
+            "[[upstream]]\nname = \"gh\"\nurl = \"https://github.com\"\ncredential = \"passthrough\"\n";
+        refused(&format!("{upstream}{rules}"), &[])
+    };
+    let rule = |repos: &str, more: &str| format!("[[rule]]\nrepos = \"{repos}\"\n{more}\n");
+    let open = "read = \"anyone\"\npush = \"anyone\"";
+    for (repos, more) in [
+        ("gh/**", "push = [\"alice\"]"),
+        ("**", "push = \"users\""),
+        ("g*/x", "read = \"users\"\npush = \"nobody\""),
+        ("gh/a", "push = \"anyone\"\nself_certify = [\"role:admin\"]"),
+        ("*/*", ""),
+    ] {
+        let found = with(&rule(repos, more));
+        assert!(found.len() == 1, "{repos} {more}: {found:?}");
+        assert!(found[0].starts_with("upstream.credential: passthrough: "), "{found:?}");
+        assert!(found[0].contains(&format!("the rule with repos = {repos:?} may hold there")), "{found:?}");
+    }
+    for rules in [
+        String::new(),
+        rule("**", open),
+        rule("gh/**", "read = \"nobody\""),
+        rule("ghx/**", "push = [\"alice\"]"),
+        rule("*", "read = \"users\""),
+        rule("gh/**", open) + &rule("**", "read = \"users\""),
+    ] {
+        assert_eq!(with(&rules), Vec::<String>::new(), "{rules}");
+    }
+    assert_eq!(with(&(rule("gh/*", open) + &rule("**", "read = \"users\""))).len(), 1);
+    let service = "[[upstream]]\nname = \"gh\"\nurl = \"https://github.com\"\n";
+    assert!(refused(&format!("{service}{}", rule("**", "push = [\"alice\"]")), &[]).is_empty());
+}
+
+#[test]
+fn the_directory_of_an_upstream_lies_apart_from_ours() {
+    for (url, key) in
+        [("/d", "data_dir"), ("/d/x", "data_dir"), ("/", "data_dir"), ("/r/x", "root"), ("/r", "root")]
+    {
+        let text = format!("data_dir = \"/d\"\nroot = \"/r\"\n[[upstream]]\nname = \"x\"\nurl = \"{url}\"");
+        let found = refused(&text, &[]);
+        assert!(found.len() == 1 && found[0].starts_with("upstream.url: /"), "{url}: {found:?}");
+        assert!(found[0].contains(&format!("and {key}, /")), "{url}: {found:?}");
+    }
+}
+
+#[test]
+fn where_links_lead_and_which_names_are_taken_is_asked_of_this_machine() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name);
+    for name in ["data/x", "repos/github.git", "theirs"] {
+        std::fs::create_dir_all(at(name)).unwrap();
+    }
+    symlink("data/x", at("link")).unwrap();
+    let check = |name: &str, url: &str| {
+        let (root, data) = (at("repos"), at("data"));
+        let text = format!(
+            "root = {root:?}\ndata_dir = {data:?}\n[[upstream]]\nname = \"{name}\"\nurl = {:?}",
+            at(url)
+        );
+        read_upstreams(&text).check_places().map_err(|error| error.to_string())
+    };
+    assert_eq!(check("x", "theirs"), Ok(()));
+    let link = check("x", "link").unwrap_err();
+    assert!(link.starts_with("upstream.url: ") && link.contains("data_dir"), "{link}");
+    let taken = check("github", "theirs").unwrap_err();
+    assert!(
+        taken.starts_with("upstream.name: \"github\" is the name of ") && taken.contains("github.git"),
+        "{taken}"
+    );
+}
+
+#[test]
+fn a_flag_adds_an_upstream() {
+    let file = "[[upstream]]\nname = \"a\"\nurl = \"https://a\"";
+    let settings = read_with(file, &["b=https://b/git", "c=/srv/c"]).unwrap();
+    let names: Vec<_> = settings.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+    assert_eq!(names, ["a", "b", "c"]);
+    let written = "[[upstream]]\nname = \"b\"\nurl = \"https://b/git\"";
+    assert_eq!(settings.upstreams[1], read_upstreams(written).upstreams[0]);
+    assert_eq!(settings.root_to_serve().unwrap(), None);
+    for (flag, want) in [
+        ("https://u:hunter2@b", "--upstream: upstream: write NAME=URL, such as"),
+        ("x/y=https://b", "--upstream: upstream: what stands before the = is no name"),
+        ("b=https://u:hunter2@b", "--upstream: upstream: the address of b holds a user or a password"),
+        ("a=https://b", "--upstream: upstream.name: \"a\" stands there twice"),
+    ] {
+        let found = refused(file, &[flag]);
+        assert!(found.len() == 1 && found[0].starts_with(want), "{flag}: {found:?}");
+        assert!(!found[0].contains("hunter2"), "{found:?}");
+    }
+}
+
+#[test]
+fn upstreams_change_at_the_next_start() {
+    let (old, new) = (read_upstreams("data_dir = \"/d\""), read_upstreams(UPSTREAMS));
+    assert_eq!(old.changes_needing_restart(&new), ["upstream"]);
+    assert_eq!(new.changes_needing_restart(&new), Vec::<&str>::new());
+}
+
+#[test]
+fn while_they_are_not_served_every_way_to_name_one_is_closed() {
+    let mut draft = Draft::new(&environment(&[]));
+    draft.takes_upstreams = false;
+    file::apply(&mut draft, Path::new("t.toml"), "[[upstream]]\nname = \"a\"\nurl = \"https://a\"");
+    file::apply_override(&mut draft, "TIDEGATE__UPSTREAM__NAME", "a".as_ref());
+    draft.apply_flags(&Flags { upstreams: vec!["a=https://a".into()], ..Flags::default() });
+    let Err(ConfigError::Wrong(found)) = draft.finish() else { panic!("it was taken") };
+    assert_eq!(found.len(), 3, "{found:?}");
+    for problem in found {
+        assert!(problem.why.contains("does not mirror upstream repositories yet"), "{problem}");
+    }
+}

@@ -1,0 +1,104 @@
+//! `[[upstream]]`: the servers that repositories are mirrored from and pushes are passed on to.
+//!
+//! `draft` reads and prints them, and refuses one that contradicts itself. `conflicts` is about what they may not have in
+//! common with the rest of the settings: places on the disk, and rules for users that their pushers are not.
+
+mod conflicts;
+mod draft;
+
+pub(super) use draft::{UpstreamDraft, parse_flag, to_toml};
+
+use super::Settings;
+use super::gate::{GateSettings, Word};
+use crate::model::access::Pattern;
+use crate::model::name::RepoName;
+use crate::model::upstream::{UpstreamName, UpstreamUrl};
+use std::path::PathBuf;
+
+/// Whether the gate serves upstreams, so that `[[upstream]]` may be set. While it does not, the list is refused: whoever
+/// writes it relies on it.
+pub(super) const ARE_SERVED: bool = false;
+
+/// A server, or a directory, whose repositories are served below its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamSettings {
+    /// The first segment of the names of its repositories.
+    pub name: UpstreamName,
+    /// Where it is.
+    pub url: UpstreamUrl,
+    /// Which of its repositories are served, by their paths there; all where this is empty.
+    pub repos: Vec<Pattern>,
+    /// Which are not, even where `repos` names them.
+    pub deny: Vec<Pattern>,
+    /// What it is shown.
+    pub credential: CredentialSettings,
+    /// Who may read the mirrors, if the rules agree.
+    pub access: ReadAccess,
+    /// How pushes to it are held and passed on.
+    pub gate: GateSettings,
+}
+
+/// What an upstream is shown to let us in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CredentialSettings {
+    /// Nothing.
+    None,
+    /// A credential of the gate's own.
+    Service {
+        /// The user name.
+        username: String,
+        /// The file of the token; absolute.
+        token_file: PathBuf,
+    },
+    /// The credential that the client sent, which is for the upstream to judge.
+    Passthrough,
+}
+
+/// Who may read what is mirrored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadAccess {
+    /// Everybody.
+    Public,
+    /// The users of this gate.
+    Users,
+    /// Whoever the upstream lets in with his own credential.
+    Passthrough,
+}
+
+impl Word for ReadAccess {
+    const ALL: &'static [(&'static str, Self)] =
+        &[("public", Self::Public), ("users", Self::Users), ("passthrough", Self::Passthrough)];
+}
+
+impl UpstreamSettings {
+    /// The upstream of this name and address, and nothing else set.
+    fn plain(name: UpstreamName, url: UpstreamUrl) -> Self {
+        Self {
+            name,
+            url,
+            repos: Vec::new(),
+            deny: Vec::new(),
+            credential: CredentialSettings::None,
+            access: ReadAccess::Public,
+            gate: GateSettings::default(),
+        }
+    }
+
+    /// Whether its repository at `path` is served: [`Settings::upstream_of`] says the path.
+    #[must_use]
+    pub fn serves(&self, path: &str) -> bool {
+        let is_named = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches_path(path));
+        (self.repos.is_empty() || is_named(&self.repos)) && !is_named(&self.deny)
+    }
+}
+
+impl Settings {
+    /// The upstream that `repo` belongs to, and the repository's path there. It may still not be served:
+    /// [`UpstreamSettings::serves`].
+    #[must_use]
+    pub fn upstream_of<'a>(&'a self, repo: &'a RepoName) -> Option<(&'a UpstreamSettings, &'a str)> {
+        let (name, path) = repo.upstream_split()?;
+        let upstream = self.upstreams.iter().find(|upstream| upstream.name.as_str() == name)?;
+        Some((upstream, path))
+    }
+}
