@@ -3,6 +3,7 @@
 pub mod access;
 pub mod block;
 pub mod check;
+pub mod credential;
 pub mod filetype;
 pub mod histogram;
 pub mod name;

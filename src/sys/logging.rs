@@ -1,5 +1,5 @@
 //! The log: one line per event on standard error, for a terminal with its time, for the service manager with its level
-//! (sd-daemon(3)), which has its own clock.
+//! (sd-daemon(3)), which has its own clock. Nothing below `debug` is ever written.
 
 use env_logger::fmt::Formatter;
 use jiff::Timestamp;
@@ -13,6 +13,8 @@ pub fn start(filter: Option<&str>, is_managed: bool) {
     builder.filter_level(LevelFilter::Info).parse_filters(filter.unwrap_or_default());
     builder.format(if is_managed { managed } else { plain });
     builder.init();
+    // What is below, the HTTP client writes with the fields of its requests, credentials included.
+    log::set_max_level(log::max_level().min(LevelFilter::Debug));
 }
 
 fn plain(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {

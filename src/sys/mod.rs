@@ -7,6 +7,7 @@ pub mod fault;
 pub mod limits;
 pub mod logging;
 pub mod machine;
+pub mod memory_file;
 pub mod net;
 pub mod poll;
 pub mod private;
