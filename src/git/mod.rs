@@ -3,12 +3,13 @@
 //! | for | rooms |
 //! |---|---|
 //! | starting git | [`command`], [`held`], [`inspect`], [`service`], [`version`], [`ask`], [`upkeep`], [`pool`] |
-//! | the wire | [`pktline`], [`sideband`], [`push_request`], [`fetch_request`], [`report`] |
+//! | the wire | [`pktline`], [`sideband`], [`push_request`], [`fetch_request`], [`report`], [`advertisement`] |
 //! | what git answers | [`push_answer`], [`porcelain`] |
 //! | repositories on disk | [`layout`], [`object_format`], [`settings`], [`lease`], [`footprint`], [`reach`], [`leftovers`], [`survey`] |
 //!
 //! Nothing here knows HTTP; only [`ask`] and [`upkeep`] start processes, through `supervise`.
 
+pub mod advertisement;
 pub mod ask;
 pub mod command;
 pub mod fetch_request;
