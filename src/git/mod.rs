@@ -4,7 +4,7 @@
 //! |---|---|
 //! | starting git | [`command`], [`held`], [`inspect`], [`service`], [`version`], [`ask`], [`upkeep`], [`pool`] |
 //! | the wire | [`pktline`], [`sideband`], [`push_request`], [`fetch_request`], [`report`], [`advertisement`] |
-//! | what git answers | [`push_answer`], [`porcelain`] |
+//! | what git answers | [`push_answer`], [`porcelain`], [`transport_fault`] |
 //! | repositories on disk | [`layout`], [`object_format`], [`settings`], [`lease`], [`footprint`], [`reach`], [`leftovers`], [`survey`] |
 //!
 //! Nothing here knows HTTP; only [`ask`] and [`upkeep`] start processes, through `supervise`.
@@ -35,5 +35,6 @@ mod settings_cache;
 pub mod sideband;
 pub mod survey;
 mod traces;
+pub mod transport_fault;
 pub mod upkeep;
 pub mod version;
