@@ -1,6 +1,9 @@
-//! Short questions to git: its version, a repository's settings, the values of some refs. Everything else it does goes through a lane.
+//! Short questions to git: its version, a repository's settings, the values of refs. Everything else it does goes through a
+//! lane.
 
-use crate::git::command::{FindError, Git, Invocation, Surroundings, VersionError, resolve};
+use crate::git::command::{
+    FindError, Git, Identity, Invocation, Protocol, Service, Serving, Surroundings, VersionError, resolve,
+};
 use crate::git::layout::Repository;
 use crate::git::push_request::excerpt;
 use crate::model::oid::Oid;
@@ -12,6 +15,9 @@ use std::time::Duration;
 
 /// The most that an answer may have, in bytes: a configuration is some kilobytes.
 const ANSWER_MAX: usize = 4 << 20;
+
+/// The most that the refs of a whole repository may have, in bytes: as much as an upstream may say of them.
+const ALL_REFS_MAX: usize = 256 << 20;
 
 /// How many bytes of ref names one command line takes: far below the kernel's limit of 2 MiB.
 const NAMES_MAX: usize = 256 << 10;
@@ -92,7 +98,8 @@ impl AskError {
 /// When there is none, or none that can be used.
 pub fn find_git(program: &Path, surroundings: Surroundings, asker: &Asker<'_>) -> Result<Git, AskError> {
     let program = resolve(program, &surroundings.path)?;
-    let answer = ask("git --version".to_owned(), Git::version_query(&program, &surroundings), asker)?;
+    let query = Git::version_query(&program, &surroundings);
+    let answer = ask("git --version".to_owned(), query, ANSWER_MAX, asker)?;
     Ok(Git::new(program, &String::from_utf8_lossy(&answer), surroundings)?)
 }
 
@@ -102,7 +109,7 @@ pub fn find_git(program: &Path, surroundings: Surroundings, asker: &Asker<'_>) -
 /// When git cannot read the repository's configuration.
 pub fn list_settings(git: &Git, repository: &Repository, asker: &Asker<'_>) -> Result<Vec<u8>, AskError> {
     let what = format!("config {}", repository.git_dir.display());
-    ask(what, git.list_settings(&repository.git_dir), asker)
+    ask(what, git.list_settings(&repository.git_dir), ANSWER_MAX, asker)
 }
 
 /// The present values of the refs `names`, symbolic ones resolved; one that is not there is not in the answer.
@@ -117,13 +124,52 @@ pub fn ref_values(
 ) -> Result<BTreeMap<String, Oid>, AskError> {
     let mut values = BTreeMap::new();
     for some in in_portions(names) {
-        let what = format!("for-each-ref {}", git_dir.display());
-        let answer = ask(what.clone(), git.list_refs(git_dir, some), asker)?;
-        let refs = parse_refs(&answer).map_err(|why| AskError::Answer { what, why })?;
+        let refs = list_refs(git, git_dir, some, ANSWER_MAX, asker)?;
         // Git takes each name for the start of longer ones, too.
         values.extend(refs.into_iter().filter(|(name, _)| some.contains(&name.as_str())));
     }
     Ok(values)
+}
+
+/// All refs below the directories `places` with their values, but those whose names are not UTF-8.
+///
+/// # Errors
+/// When git cannot read the repository's refs.
+pub fn all_refs(
+    git: &Git,
+    git_dir: &Path,
+    places: &[&str],
+    asker: &Asker<'_>,
+) -> Result<BTreeMap<String, Oid>, AskError> {
+    Ok(list_refs(git, git_dir, places, ALL_REFS_MAX, asker)?.into_iter().collect())
+}
+
+fn list_refs(
+    git: &Git,
+    git_dir: &Path,
+    names: &[&str],
+    limit: usize,
+    asker: &Asker<'_>,
+) -> Result<Vec<(String, Oid)>, AskError> {
+    let what = format!("for-each-ref {}", git_dir.display());
+    let answer = ask(what.clone(), git.list_refs(git_dir, names), limit, asker)?;
+    parse_refs(&answer).map_err(|why| AskError::Answer { what, why })
+}
+
+/// What an upstream that is a directory of this machine says of itself for `service`, as [`crate::git::advertisement`]
+/// reads it.
+///
+/// # Errors
+/// When git does not advertise there.
+pub fn advertisement(
+    git: &Git,
+    git_dir: &Path,
+    service: Service,
+    asker: &Asker<'_>,
+) -> Result<Vec<u8>, AskError> {
+    let identity = Identity::default();
+    let serving = Serving { service, git_dir, advertise: true, protocol: Protocol::V0, identity: &identity };
+    ask(format!("{} {}", service.command(), git_dir.display()), git.serve(&serving), ALL_REFS_MAX, asker)
 }
 
 /// The names in portions that fit a command line.
@@ -155,10 +201,10 @@ fn parse_refs(answer: &[u8]) -> Result<Vec<(String, Oid)>, String> {
     lines.map(|line| parse(line).ok_or_else(|| format!("{} is not `OID REF`", excerpt(line)))).collect()
 }
 
-fn ask(what: String, invocation: Invocation, asker: &Asker<'_>) -> Result<Vec<u8>, AskError> {
+fn ask(what: String, invocation: Invocation, limit: usize, asker: &Asker<'_>) -> Result<Vec<u8>, AskError> {
     let mut spec = invocation.spec(what.clone(), "ask", asker.deadline);
     spec.grace = asker.grace;
-    let (outcome, answer) = asker.reaper.spawn(spec)?.collect(ANSWER_MAX, asker.client);
+    let (outcome, answer) = asker.reaper.spawn(spec)?.collect(limit, asker.client);
     if outcome.is_success() { Ok(answer) } else { Err(AskError::Failed { what, outcome: Box::new(outcome) }) }
 }
 

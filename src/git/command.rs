@@ -266,6 +266,8 @@ pub(crate) enum Usage {
     Hold,
     /// Pushing from one.
     Send,
+    /// Everything that writes to a mirror.
+    Fetch,
     Upkeep,
     /// Reading settings: nothing is forced, or the answer would be about us.
     Inspect,
@@ -276,7 +278,7 @@ impl Usage {
     const fn crosses_owners(self) -> bool {
         match self {
             Self::Read | Self::Write => true,
-            Self::Hold | Self::Send | Self::Upkeep | Self::Inspect => false,
+            Self::Hold | Self::Send | Self::Fetch | Self::Upkeep | Self::Inspect => false,
         }
     }
 }
@@ -290,11 +292,11 @@ struct Setting {
     usages: &'static [Usage],
 }
 
-const SERVING: &[Usage] = &[Usage::Read, Usage::Write, Usage::Hold];
-const WORKING: &[Usage] = &[Usage::Read, Usage::Write, Usage::Hold, Usage::Send, Usage::Upkeep];
+const SERVING: &[Usage] = &[Usage::Read, Usage::Write, Usage::Hold, Usage::Fetch];
+const WORKING: &[Usage] = &[Usage::Read, Usage::Write, Usage::Hold, Usage::Send, Usage::Fetch, Usage::Upkeep];
 const HOLD: &[Usage] = &[Usage::Hold];
 /// Those whose address space is limited.
-const LIMITED: &[Usage] = &[Usage::Write, Usage::Hold, Usage::Send];
+const LIMITED: &[Usage] = &[Usage::Write, Usage::Hold, Usage::Send, Usage::Fetch];
 
 /// How much of a pack git maps at a time, and how much of all packs. By default it is all there is, so that a git whose
 /// address space is limited fails at the first object of a pack that is larger.
@@ -317,14 +319,14 @@ const SETTINGS: [Setting; 29] = [
     // The lanes decide how many packs are made at once; threads inside each would multiply that.
     row("pack.threads", "1", MINIMUM, &[Usage::Read, Usage::Upkeep]),
     // Resolving the deltas of a push is worth a second core; write workers are few.
-    row("pack.threads", "2", MINIMUM, &[Usage::Write, Usage::Hold, Usage::Send]),
+    row("pack.threads", "2", MINIMUM, &[Usage::Write, Usage::Hold, Usage::Send, Usage::Fetch]),
     row(MAPPED[0].0, MAPPED[0].1, MINIMUM, LIMITED),
     row(MAPPED[1].0, MAPPED[1].1, MINIMUM, LIMITED),
     row("pack.windowMemory", "100m", MINIMUM, &[Usage::Read, Usage::Send, Usage::Upkeep]),
     // A transport that runs any program, should a hook or a submodule URL ever name it.
     row("protocol.ext.allow", "never", MINIMUM, WORKING),
-    // A staging repository runs no hook; those of the repository that is pushed to are its owner's.
-    row("core.hooksPath", "/dev/null", MINIMUM, &[Usage::Hold, Usage::Send]),
+    // Neither a staging repository nor a mirror runs a hook; those of the repository that is pushed to are its owner's.
+    row("core.hooksPath", "/dev/null", MINIMUM, &[Usage::Hold, Usage::Send, Usage::Fetch]),
     // One pack, however small, with the bases of its deltas: it can be looked through, moved and thrown away as a whole.
     row("receive.unpackLimit", "1", MINIMUM, HOLD),
     // Which options may be sent is for the repository to say that the push goes on to.

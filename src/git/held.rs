@@ -104,7 +104,7 @@ impl Git {
 
 /// Git takes the first lease whose name may mean the ref, and `refs/heads/x` may mean `refs/heads/refs/heads/x`: the longer
 /// name goes first.
-fn leases(updates: &[Update<'_>]) -> impl Iterator<Item = OsString> {
+pub(crate) fn leases(updates: &[Update<'_>]) -> impl Iterator<Item = OsString> {
     let mut updates = updates.to_vec();
     updates.sort_by_key(|update| std::cmp::Reverse(update.name.len()));
     let lease = |update: Update<'_>| {

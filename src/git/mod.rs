@@ -2,7 +2,7 @@
 //!
 //! | for | rooms |
 //! |---|---|
-//! | starting git | [`command`], [`held`], [`inspect`], [`service`], [`version`], [`ask`], [`upkeep`], [`pool`] |
+//! | starting git | [`command`], [`held`], [`upstream`], [`credential_file`], [`inspect`], [`service`], [`version`], [`ask`], [`upkeep`], [`tools`], [`pool`] |
 //! | the wire | [`pktline`], [`sideband`], [`push_request`], [`fetch_request`], [`report`], [`advertisement`] |
 //! | what git answers | [`push_answer`], [`porcelain`], [`transport_fault`] |
 //! | repositories on disk | [`layout`], [`object_format`], [`settings`], [`lease`], [`footprint`], [`reach`], [`leftovers`], [`survey`] |
@@ -12,6 +12,7 @@
 pub mod advertisement;
 pub mod ask;
 pub mod command;
+pub mod credential_file;
 pub mod fetch_request;
 pub mod footprint;
 pub mod held;
@@ -34,7 +35,9 @@ pub mod settings;
 mod settings_cache;
 pub mod sideband;
 pub mod survey;
+pub mod tools;
 mod traces;
 pub mod transport_fault;
 pub mod upkeep;
+pub mod upstream;
 pub mod version;
