@@ -267,7 +267,7 @@ impl Runtime {
         let settings = &self.app.settings;
         log::info!(
             "serving {} with git {}, data in {}",
-            what_is_served(settings),
+            settings.sources(),
             self.app.git.version(),
             settings.data_dir.display()
         );
@@ -434,14 +434,6 @@ impl Watchdog {
     fn has_stalled(&mut self, beats: u64) -> bool {
         std::mem::replace(&mut self.beats, beats) == beats
     }
-}
-
-/// The directory of the repositories and the upstreams, for the log.
-fn what_is_served(settings: &Settings) -> String {
-    let root = settings.root.iter().map(|root| root.display().to_string());
-    let upstreams =
-        settings.upstreams.iter().map(|upstream| format!("{} from {}", upstream.name, upstream.url));
-    root.chain(upstreams).collect::<Vec<_>>().join(", ")
 }
 
 /// What bounds requests and git, as `check-config` writes it, on one line.

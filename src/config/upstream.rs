@@ -93,6 +93,15 @@ impl UpstreamSettings {
 }
 
 impl Settings {
+    /// Where what is served comes from, for people: the directory of the repositories, and the upstreams.
+    #[must_use]
+    pub fn sources(&self) -> String {
+        let root = self.root.iter().map(|root| root.display().to_string());
+        let upstreams =
+            self.upstreams.iter().map(|upstream| format!("{} from {}", upstream.name, upstream.url));
+        root.chain(upstreams).collect::<Vec<_>>().join(", ")
+    }
+
     /// The upstream that `repo` belongs to, and the repository's path there. It may still not be served:
     /// [`UpstreamSettings::serves`].
     #[must_use]

@@ -342,6 +342,7 @@ fn a_flag_adds_an_upstream() {
     let written = "[[upstream]]\nname = \"b\"\nurl = \"https://b/git\"";
     assert_eq!(settings.upstreams[1], read_upstreams(written).upstreams[0]);
     assert_eq!(settings.root_to_serve().unwrap(), None);
+    assert_eq!(settings.sources(), "a from https://a, b from https://b/git, c from /srv/c");
     for (flag, want) in [
         ("https://u:hunter2@b", "--upstream: upstream: write NAME=URL, such as"),
         ("x/y=https://b", "--upstream: upstream: what stands before the = is no name"),
