@@ -5,10 +5,11 @@
 //!
 //! | floor | rooms |
 //! |---|---|
-//! | 7 | `main`: the program |
-//! | 6 | [`daemon`]: the composition root |
-//! | 5 | [`cli`], [`http`], [`sweeper`]: the doors |
-//! | 4 | [`gate`]: the verbs |
+//! | 8 | `main`: the program |
+//! | 7 | [`daemon`]: the composition root |
+//! | 6 | [`cli`], [`http`], [`sweeper`]: the doors |
+//! | 5 | [`gate`]: the verbs |
+//! | 4 | [`mirror`]: upstreams and the copies of their repositories |
 //! | 3 | [`git`], [`store`]: the tools |
 //! | 2 | [`supervise`]: the only room that starts, signals and waits for processes |
 //! | 1 | [`sys`], [`config`]: the operating system, the settings |
@@ -20,6 +21,7 @@ pub mod daemon;
 pub mod gate;
 pub mod git;
 pub mod http;
+pub mod mirror;
 pub mod model;
 pub mod store;
 pub mod supervise;

@@ -1,0 +1,60 @@
+//! What an upstream repository said of itself, when, and where it was found.
+
+use crate::git::advertisement::Advertised;
+use crate::git::object_format::ObjectFormat;
+use crate::git::service::Service;
+use crate::git::upstream::PushOffers;
+use crate::model::oid::Oid;
+use crate::model::upstream::UpstreamUrl;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// Which of its two sides an upstream is asked for. They may show different refs, and only one tells of pushes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// What can be fetched.
+    Fetch,
+    /// What can be pushed to.
+    Push,
+}
+
+/// The answer of an upstream repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advertisement {
+    /// Where it is, as found: with or without `.git`, or the git directory.
+    pub url: UpstreamUrl,
+    /// When it was asked; what it says is not older.
+    pub at: Instant,
+    /// Every ref with its value; names that git would not fetch are left out.
+    pub refs: BTreeMap<String, Oid>,
+    /// The branch that HEAD names, if it is there; told by [`Side::Fetch`] only.
+    pub head: Option<String>,
+    /// Whether several refs can be pushed together or not at all; told by [`Side::Push`] only.
+    pub has_atomic: bool,
+    /// Whether push options are taken; told by [`Side::Push`] only.
+    pub has_push_options: bool,
+    /// Which hash names the objects. A repository without refs tells it to [`Side::Push`] only: SHA-1 otherwise.
+    pub format: ObjectFormat,
+}
+
+impl Advertisement {
+    pub(super) fn of(url: UpstreamUrl, at: Instant, advertised: Advertised) -> Self {
+        let Advertised { refs, head, has_atomic, has_push_options, format } = advertised;
+        Self { url, at, refs, head, has_atomic, has_push_options, format }
+    }
+
+    /// What a mirror of this repository offers to clients that push.
+    #[must_use]
+    pub const fn push_offers(&self) -> PushOffers {
+        PushOffers { has_atomic: self.has_atomic, has_push_options: self.has_push_options }
+    }
+}
+
+impl Side {
+    pub(super) const fn service(self) -> Service {
+        match self {
+            Self::Fetch => Service::UploadPack,
+            Self::Push => Service::ReceivePack,
+        }
+    }
+}

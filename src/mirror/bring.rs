@@ -1,0 +1,228 @@
+//! Bringing a mirror up to date, or making it.
+
+use super::advertisement::Advertisement;
+use super::changes::{Changes, Refs, Script, mirrored};
+use super::draft::Draft;
+use super::error::UpstreamError;
+use super::places::repository;
+use super::turns::{Turn, TurnError};
+use super::{Shared, head, litter};
+use crate::git::ask;
+use crate::git::command::Invocation;
+use crate::git::credential_file::CredentialFile;
+use crate::git::layout::Repository;
+use crate::git::tools::Tools;
+use crate::git::upstream::{MIRRORED, Reaching};
+use crate::model::credential::UpstreamCredential;
+use crate::model::name::RepoName;
+use crate::model::oid::Oid;
+use crate::supervise::{Input, Outcome, SpawnError, Spec};
+use crate::sys::poll::{self, Interest};
+use std::fs;
+use std::io::{self, Seek, Write};
+use std::path::Path;
+use std::time::Duration;
+
+/// See [`Mirrors::bring`](super::Mirrors::bring).
+pub(super) fn bring(
+    shared: &Shared,
+    repo: &RepoName,
+    seen: &Advertisement,
+    credential: Option<&UpstreamCredential>,
+    tools: &Tools<'_>,
+) -> Result<Repository, UpstreamError> {
+    let place = shared.places.of(repo);
+    if shared.turns.is_fresh(&place, seen.at)
+        && let Some(repository) = shared.places.find(repo)
+    {
+        return Ok(repository);
+    }
+    let turn = shared.turns.take(&place, tools.asker.deadline.at, || pointless(tools))?;
+    let at = seen.url.origin();
+    let credential = credential.map(|it| CredentialFile::of(it, &at)).transpose();
+    let credential = credential.map_err(failed_at("keeping the credential for", &place))?;
+    let work = Work { shared, place: &place, seen, wanted: mirrored(&seen.refs), credential, turn, tools };
+    match shared.places.find(repo) {
+        Some(_) => work.freshen()?,
+        None => work.make()?,
+    }
+    Ok(repository(place))
+}
+
+/// Why a wait for a turn is given up before its deadline.
+pub(super) fn pointless(tools: &Tools<'_>) -> Option<TurnError> {
+    if !tools.stop.is_running() {
+        return Some(TurnError::Stopping);
+    }
+    let client = tools.asker.client?;
+    let is_gone = poll::wait([Some((client, Interest::HangUp))], Some(Duration::ZERO));
+    is_gone.is_ok_and(|[is_gone]| is_gone).then_some(TurnError::ClientGone)
+}
+
+/// What is done to one mirror while its turn is ours.
+struct Work<'a> {
+    shared: &'a Shared,
+    place: &'a Path,
+    seen: &'a Advertisement,
+    /// The refs that it has to have.
+    wanted: Refs,
+    credential: Option<CredentialFile>,
+    turn: Turn,
+    tools: &'a Tools<'a>,
+}
+
+impl Work<'_> {
+    /// Makes the mirror under another name, so that nobody sees it before it is whole. An empty one that is there goes.
+    fn make(&self) -> Result<(), UpstreamError> {
+        let draft = Draft::at(self.shared.places.new_draft());
+        let (git, path) = (self.tools.git, draft.path());
+        self.run(git.init_mirror(path, self.seen.format), "init", Input::Null)?;
+        if !self.wanted.is_empty() {
+            self.fetch(path)?;
+            self.run(git.pack_refs(path), "pack-refs", Input::Null)?;
+        }
+        let refs = self.refs(path)?;
+        if refs.is_empty() && !self.wanted.is_empty() {
+            return Err(self.nothing_came());
+        }
+        self.set_head(path, &refs)?;
+        draft.sync().map_err(failed_at("syncing", path))?;
+        let published = self.shared.places.publish(path, self.place);
+        published.map_err(failed_at("giving its place to", self.place))?;
+        self.turn.set_clean(true);
+        self.turn.set_fresh(self.seen.at);
+        Ok(())
+    }
+
+    /// Changes what differs. A mirror that nothing is left to do for was brought up to date by whoever had the turn before.
+    fn freshen(&self) -> Result<(), UpstreamError> {
+        if self.turn.is_fresh(self.seen.at) {
+            return Ok(());
+        }
+        if !self.turn.is_clean() {
+            self.clear()?;
+        }
+        if !self.wanted.is_empty() && self.refs(self.place)?.is_empty() {
+            // An empty upstream does not say which hash it has, and it may have been filled with another.
+            return self.make();
+        }
+        let done = self.change();
+        if done.is_err() && !self.turn.is_clean() && self.turn.is_alone() {
+            // At once, since it may be much; what does not work now is tried again before the next writer starts.
+            if let Err(error) = self.clear() {
+                log::warn!("cleaning after a fetch that failed: {error}");
+            }
+        }
+        done?;
+        self.turn.set_fresh(self.seen.at);
+        Ok(())
+    }
+
+    fn clear(&self) -> Result<(), UpstreamError> {
+        litter::clear(self.place).map_err(failed_at("cleaning", self.place))?;
+        self.turn.set_clean(true);
+        Ok(())
+    }
+
+    fn change(&self) -> Result<(), UpstreamError> {
+        let before = self.refs(self.place)?;
+        let changes = Changes::between(&before, &self.wanted);
+        let mut refs = before.clone();
+        if !changes.is_empty() {
+            self.turn.set_clean(false);
+            self.delete(&changes.blocking)?;
+            if !changes.coming.is_empty() {
+                self.fetch(self.place)?;
+            }
+            refs = self.refs(self.place)?;
+            if !changes.coming.is_empty() && !changes.moved_any(&before, &refs) {
+                return Err(self.nothing_came());
+            }
+            // One that has come back meanwhile is not gone.
+            let gone = changes.gone.iter().copied().filter(|(name, old)| refs.get(*name) == Some(old));
+            self.delete(&gone.collect::<Vec<_>>())?;
+            changes.gone.iter().for_each(|(name, _)| drop(refs.remove(*name)));
+            self.turn.set_clean(true);
+        }
+        self.set_head(self.place, &refs)
+    }
+
+    /// What the fetch of an upstream means that has advertised refs and gives none: somebody else answered.
+    fn nothing_came(&self) -> UpstreamError {
+        let why = "a fetch brought nothing of what it has".to_owned();
+        UpstreamError::Malformed { at: self.seen.url.origin(), why }
+    }
+
+    fn fetch(&self, git_dir: &Path) -> Result<(), UpstreamError> {
+        let from = Reaching {
+            url: &self.seen.url,
+            credential: self.credential.as_ref(),
+            authorities: self.shared.settings.authorities.as_deref(),
+        };
+        self.run(self.tools.git.fetch_mirror(git_dir, &from), "fetch", Input::Null)
+    }
+
+    fn delete(&self, refs: &[(&str, &Oid)]) -> Result<(), UpstreamError> {
+        if refs.is_empty() {
+            return Ok(());
+        }
+        let script = script_file(self.shared.places.tmp(), &Script::deleting(refs));
+        let script = script.map_err(failed_at("writing a list of refs for", self.place))?;
+        self.run(self.tools.git.move_refs(self.place), "update-ref", script)
+    }
+
+    fn set_head(&self, git_dir: &Path, refs: &Refs) -> Result<(), UpstreamError> {
+        let file = git_dir.join("HEAD");
+        let content = fs::read_to_string(&file).map_err(failed_at("reading", &file))?;
+        let present = content.trim_end().strip_prefix("ref: ");
+        match head::choose(refs, self.seen.head.as_deref(), present) {
+            Some(name) if Some(name) != present => {
+                self.turn.set_clean(false);
+                self.run(self.tools.git.set_head(git_dir, name), "symbolic-ref", Input::Null)?;
+                self.turn.set_clean(true);
+                Ok(())
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn refs(&self, git_dir: &Path) -> Result<Refs, UpstreamError> {
+        Ok(ask::all_refs(self.tools.git, git_dir, &MIRRORED, &self.tools.asker)?)
+    }
+
+    fn run(&self, invocation: Invocation, what: &'static str, stdin: Input) -> Result<(), UpstreamError> {
+        let mut spec = self.tools.spec(invocation, format!("{what} {}", self.place.display()));
+        spec.stdin = stdin;
+        let outcome = run(spec, &self.turn, self.credential.as_ref(), self.tools)?;
+        if outcome.is_success() {
+            return Ok(());
+        }
+        Err(UpstreamError::of_outcome(&self.seen.url.origin(), what, outcome))
+    }
+}
+
+/// Runs a git that writes to a mirror. It has a hand on the turn, and keeps the credential that it may read.
+pub(super) fn run(
+    spec: Spec,
+    turn: &Turn,
+    credential: Option<&CredentialFile>,
+    tools: &Tools<'_>,
+) -> Result<Outcome, SpawnError> {
+    let mut child = tools.asker.reaper.spawn(spec)?;
+    child.hold(turn.hold());
+    credential.into_iter().for_each(|file| child.hold(file.hold()));
+    Ok(child.stream(tools.asker.client, |_| Ok(())))
+}
+
+/// A transaction as the standard input of a git.
+pub(super) fn script_file(tmp: &Path, script: &Script) -> io::Result<Input> {
+    let mut file = tempfile::tempfile_in(tmp)?;
+    file.write_all(script.bytes())?;
+    file.rewind()?;
+    Ok(Input::File(file))
+}
+
+fn failed_at(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> UpstreamError {
+    let path = path.to_path_buf();
+    move |source| UpstreamError::Io { doing, path, source }
+}

@@ -1,0 +1,114 @@
+//! Upstreams and the mirrors of their repositories: everything by which the gate speaks with another server.
+//!
+//! | for | rooms |
+//! |---|---|
+//! | asking an upstream what it has | [`ask`], [`web`], [`advertisement`] |
+//! | the mirrors on disk | [`places`], [`draft`], [`litter`], [`turns`] |
+//! | bringing one up to date | [`bring`], [`changes`], [`head`] |
+//! | taking in what a push brought upstream | [`land`] |
+//!
+//! An upstream is asked over HTTP by the caller's own thread, without a git, so that one that is dead costs no worker.
+//! Only what it says to have, and the mirror has not, is fetched. Nothing here knows of pushes' records, of lanes, or of
+//! who may read: the caller brings the deadline, the credential and the worker.
+
+mod advertisement;
+mod ask;
+mod bring;
+mod changes;
+mod draft;
+mod error;
+mod head;
+mod land;
+mod litter;
+mod places;
+mod turns;
+mod web;
+
+pub use advertisement::{Advertisement, Side};
+pub use ask::Remote;
+pub use error::{LandError, UpstreamError};
+
+use crate::git::layout::Repository;
+use crate::git::tools::Tools;
+use crate::model::credential::UpstreamCredential;
+use crate::model::name::RepoName;
+use crate::model::push::RefUpdate;
+use places::Places;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use turns::Turns;
+use web::{Spellings, Web};
+
+/// What all mirrors have in common.
+#[derive(Clone, Debug, Default)]
+pub struct MirrorSettings {
+    /// The certificates of the authorities that are trusted, in one PEM file; the system's where none is named, and those of
+    /// browsers where there are none either.
+    pub authorities: Option<PathBuf>,
+    /// Whether symbolic links may lead out of an upstream that is a directory.
+    pub follow_symlinks: bool,
+}
+
+/// The mirrors of a gate, and its way to their upstreams; clones share them.
+#[derive(Clone, Debug)]
+pub struct Mirrors(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    settings: MirrorSettings,
+    places: Places,
+    turns: Turns,
+    web: Web,
+    spellings: Spellings,
+}
+
+impl Mirrors {
+    /// The mirrors below `data_dir`, which has a directory `tmp` that is emptied at every start.
+    ///
+    /// # Errors
+    /// When their place cannot be made, or the file of authorities is named and cannot be used.
+    pub fn open(data_dir: &Path, settings: MirrorSettings) -> io::Result<Self> {
+        let web = Web::new(settings.authorities.as_deref())?;
+        let places = Places::open(data_dir)?;
+        let (turns, spellings) = (Turns::default(), Spellings::default());
+        Ok(Self(Arc::new(Shared { settings, places, turns, web, spellings })))
+    }
+
+    /// The mirror of `repo` as it is, if there is one.
+    #[must_use]
+    pub fn find(&self, repo: &RepoName) -> Option<Repository> {
+        self.0.places.find(repo)
+    }
+
+    /// The mirror of `repo`, at least as fresh as `seen`: made, or brought up to date where its branches and tags differ
+    /// from those. One at a time works on a repository; whoever waits for another looks again whether anything is left to
+    /// do, until the deadline of `tools`.
+    ///
+    /// # Errors
+    /// See [`UpstreamError`]; the mirror is as it was, or lacks branches that are gone upstream.
+    pub fn bring(
+        &self,
+        repo: &RepoName,
+        seen: &Advertisement,
+        credential: Option<&UpstreamCredential>,
+        tools: &Tools<'_>,
+    ) -> Result<Repository, UpstreamError> {
+        bring::bring(&self.0, repo, seen, credential, tools)
+    }
+
+    /// Takes into a mirror what a push has brought to its upstream: the packs in the directory `objects` of its staging
+    /// repository by rename, and the refs, each only from its old value. Waits 2 s at most for its turn.
+    ///
+    /// # Errors
+    /// See [`LandError`]: whatever it is, the next [`Mirrors::bring`] fetches what is missing.
+    pub fn land(
+        &self,
+        repository: &Repository,
+        objects: &Path,
+        refs: &[RefUpdate],
+        tools: &Tools<'_>,
+    ) -> Result<(), LandError> {
+        land::land(&self.0, repository, objects, refs, tools)
+    }
+}

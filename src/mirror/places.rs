@@ -1,0 +1,74 @@
+//! Where mirrors are: `DATA/mirrors/UPSTREAM/PATH.git`, and `DATA/tmp` until they are whole.
+//!
+//! No segment of a repository's name ends in `.git`, so no mirror lies in another one.
+
+use crate::git::layout::Repository;
+use crate::model::name::RepoName;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The directories of all mirrors. Both are absolute and free of symbolic links.
+#[derive(Debug)]
+pub(super) struct Places {
+    mirrors: PathBuf,
+    tmp: PathBuf,
+    /// How many drafts there were in this life; no earlier one left any.
+    drafts: AtomicU64,
+}
+
+impl Places {
+    pub(super) fn open(data_dir: &Path) -> io::Result<Self> {
+        let data_dir = fs::canonicalize(data_dir)?;
+        let mirrors = data_dir.join("mirrors");
+        make_private(&mirrors)?;
+        Ok(Self { mirrors, tmp: data_dir.join("tmp"), drafts: AtomicU64::new(0) })
+    }
+
+    /// Where the mirror of `repo` is, or will be.
+    pub(super) fn of(&self, repo: &RepoName) -> PathBuf {
+        self.mirrors.join(format!("{repo}.git"))
+    }
+
+    pub(super) fn find(&self, repo: &RepoName) -> Option<Repository> {
+        let git_dir = self.of(repo);
+        // It was given its name when it was whole.
+        git_dir.is_dir().then(|| repository(git_dir))
+    }
+
+    /// A name that nothing has, for a mirror that is being made.
+    pub(super) fn new_draft(&self) -> PathBuf {
+        self.tmp.join(format!("mirror-{}.git", self.drafts.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Where files without a name are made.
+    pub(super) fn tmp(&self) -> &Path {
+        &self.tmp
+    }
+
+    /// Gives the directory `draft`, whose content is on the disk for good, the name `place`, for good as well. What had that
+    /// name before has the draft's then.
+    pub(super) fn publish(&self, draft: &Path, place: &Path) -> io::Result<()> {
+        let parent = place.parent().unwrap_or(&self.mirrors);
+        make_private(parent)?;
+        if place.is_dir() {
+            renameat2(AT_FDCWD, draft, AT_FDCWD, place, RenameFlags::RENAME_EXCHANGE)?;
+        } else {
+            fs::rename(draft, place)?;
+        }
+        let above = parent.ancestors().take_while(|dir| dir.starts_with(&self.mirrors));
+        above.into_iter().try_for_each(|dir| File::open(dir)?.sync_all())
+    }
+}
+
+/// The repository at `git_dir`.
+pub(super) fn repository(git_dir: PathBuf) -> Repository {
+    Repository { common_dir: git_dir.clone(), git_dir }
+}
+
+fn make_private(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).recursive(true).create(path)
+}

@@ -1,0 +1,236 @@
+//! One writer at a time in a mirror.
+//!
+//! The leases of hosted repositories ([`crate::git::lease`]) let pushes in side by side and guess from times and values what
+//! a killed one left beside strangers. A mirror has no strangers and needs no second writer, so a turn is plainly
+//! exclusive, and whoever has it may remove all that is not whole ([`super::litter`]). No durable note is needed either:
+//! a mirror that nobody had the turn of in this life counts as unclean.
+//!
+//! A turn is held in two hands, like a lease: by whoever waits for the outcome, and by the child, whose hand lets go when
+//! its process group is gone. A killed group that is not gone keeps the mirror from all other writers; it is read on.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a wait may go on without asking whether it has become pointless.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Mirrors whose state is remembered; one takes about 200 bytes.
+const STATES_MAX: usize = 100_000;
+
+/// The turns of all mirrors; clones share them.
+#[derive(Clone, Default)]
+pub(super) struct Turns(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    states: Mutex<HashMap<PathBuf, State>>,
+    changed: Condvar,
+}
+
+/// What is known of one mirror.
+#[derive(Clone, Copy, Debug, Default)]
+struct State {
+    is_taken: bool,
+    /// Whether the last writer ended by itself, and was of this life.
+    is_clean: bool,
+    /// It has all that upstream said at this time.
+    fresh: Option<Instant>,
+}
+
+/// Why a turn was not to be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TurnError {
+    /// The deadline came first.
+    #[error("the mirror is being brought up to date for another request, which takes too long: try again")]
+    Deadline,
+    /// The client left.
+    #[error("the client left while it waited for the mirror")]
+    ClientGone,
+    /// The gate stops.
+    #[error("the gate is stopping")]
+    Stopping,
+    /// [`STATES_MAX`] mirrors are being worked on.
+    #[error("too many mirrors are being brought up to date at once: try again")]
+    Full,
+}
+
+/// The right to write to a mirror; clones are one turn, which is over when all of them are dropped.
+#[derive(Clone)]
+pub(super) struct Turn(Arc<Taken>);
+
+struct Taken {
+    turns: Turns,
+    place: PathBuf,
+}
+
+impl Turns {
+    /// Whether the mirror at `place` has all that its upstream said at `at`.
+    pub(super) fn is_fresh(&self, place: &Path, at: Instant) -> bool {
+        self.lock().get(place).and_then(|state| state.fresh).is_some_and(|fresh| fresh >= at)
+    }
+
+    /// Waits for the turn at `place`, until `until` at most; `give_up` is asked every 100 ms.
+    pub(super) fn take(
+        &self,
+        place: &Path,
+        until: Instant,
+        give_up: impl Fn() -> Option<TurnError>,
+    ) -> Result<Turn, TurnError> {
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if self.try_take(place, left.min(POLL))? {
+                return Ok(Turn(Arc::new(Taken { turns: self.clone(), place: place.to_path_buf() })));
+            }
+            if let Some(error) = give_up() {
+                return Err(error);
+            }
+            if left.is_zero() {
+                return Err(TurnError::Deadline);
+            }
+        }
+    }
+
+    /// Takes the turn if it is free, or becomes free within `time`.
+    fn try_take(&self, place: &Path, time: Duration) -> Result<bool, TurnError> {
+        let is_taken =
+            |states: &mut HashMap<PathBuf, State>| states.get(place).is_some_and(|state| state.is_taken);
+        let states = self.lock();
+        let waited = self.0.changed.wait_timeout_while(states, time, |states| is_taken(states));
+        let (mut states, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        if timeout.timed_out() && is_taken(&mut states) {
+            return Ok(false);
+        }
+        if states.len() >= STATES_MAX && !states.contains_key(place) {
+            forget_one(&mut states)?;
+        }
+        states.entry(place.to_path_buf()).or_default().is_taken = true;
+        Ok(true)
+    }
+
+    fn change(&self, place: &Path, change: impl FnOnce(&mut State)) {
+        if let Some(state) = self.lock().get_mut(place) {
+            change(state);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<PathBuf, State>> {
+        self.0.states.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Forgets the free mirror that was brought up to date the longest ago; forgotten, it counts as unclean.
+fn forget_one(states: &mut HashMap<PathBuf, State>) -> Result<(), TurnError> {
+    let free = states.iter().filter(|(_, state)| !state.is_taken);
+    let oldest = free.min_by_key(|(_, state)| state.fresh).map(|(place, _)| place.clone());
+    states.remove(&oldest.ok_or(TurnError::Full)?);
+    Ok(())
+}
+
+impl Turn {
+    /// The hand for a child.
+    pub(super) fn hold(&self) -> Box<dyn Any + Send> {
+        Box::new(self.clone())
+    }
+
+    /// Whether no child has a hand on it any more.
+    pub(super) fn is_alone(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+
+    /// Whether nothing of an ended writer is in the mirror.
+    pub(super) fn is_clean(&self) -> bool {
+        self.0.turns.lock().get(&self.0.place).is_some_and(|state| state.is_clean)
+    }
+
+    /// Says whether something may be left behind if this turn ends now.
+    pub(super) fn set_clean(&self, is_clean: bool) {
+        self.0.turns.change(&self.0.place, |state| state.is_clean = is_clean);
+    }
+
+    /// As [`Turns::is_fresh`].
+    pub(super) fn is_fresh(&self, at: Instant) -> bool {
+        self.0.turns.is_fresh(&self.0.place, at)
+    }
+
+    /// The mirror has all that upstream said at `at`.
+    pub(super) fn set_fresh(&self, at: Instant) {
+        self.0.turns.change(&self.0.place, |state| state.fresh = state.fresh.max(Some(at)));
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.turns.change(&self.place, |state| state.is_taken = false);
+        self.turns.0.changed.notify_all();
+    }
+}
+
+impl fmt::Debug for Turns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Turns").field("mirrors", &self.lock().len()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    fn never() -> Option<TurnError> {
+        None
+    }
+
+    #[test]
+    fn one_at_a_time_has_the_turn_and_a_child_counts_as_one() {
+        let (turns, place) = (Turns::default(), Path::new("/m/a.git"));
+        let turn = turns.take(place, Instant::now(), never).unwrap();
+        let held = turn.hold();
+        assert!(!turn.is_alone());
+        assert!(turns.take(Path::new("/m/b.git"), Instant::now(), never).is_ok(), "another mirror is free");
+        drop(turn);
+        let taken = turns.take(place, Instant::now() + Duration::from_millis(5), never);
+        assert_eq!(taken.map(|_| ()), Err(TurnError::Deadline));
+        let gone = turns.take(place, Instant::now() + POLL * 600, || Some(TurnError::ClientGone));
+        assert_eq!(gone.map(|_| ()), Err(TurnError::ClientGone));
+        drop(held);
+        assert!(turns.take(place, Instant::now(), never).unwrap().is_alone());
+    }
+
+    #[test]
+    fn who_waits_gets_the_turn_when_it_is_free() {
+        let (turns, place) = (Turns::default(), Path::new("/m/a.git"));
+        let turn = turns.take(place, Instant::now(), never).unwrap();
+        let (sender, receiver) = mpsc::channel();
+        std::thread::scope(|scope| {
+            let turns = &turns;
+            scope.spawn(move || {
+                let taken = turns.take(place, Instant::now() + Duration::from_secs(60), || {
+                    // It has waited for 100 ms by now.
+                    let _ = sender.send(());
+                    None
+                });
+                assert!(taken.is_ok());
+            });
+            receiver.recv().unwrap();
+            drop(turn);
+        });
+    }
+
+    #[test]
+    fn what_is_known_outlives_a_turn_and_freshness_never_goes_back() {
+        let (turns, place) = (Turns::default(), Path::new("/m/a.git"));
+        let turn = turns.take(place, Instant::now(), never).unwrap();
+        assert!(!turn.is_clean(), "nobody knows what an earlier life left");
+        let (early, late) = (Instant::now(), Instant::now() + Duration::from_secs(1));
+        turn.set_clean(true);
+        turn.set_fresh(late);
+        turn.set_fresh(early);
+        drop(turn);
+        assert!(turns.is_fresh(place, late) && !turns.is_fresh(place, late + Duration::from_nanos(1)));
+        assert!(turns.take(place, Instant::now(), never).unwrap().is_clean());
+    }
+}

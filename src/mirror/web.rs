@@ -1,0 +1,231 @@
+//! Asking an upstream server: one `GET info/refs`, read as a stream.
+//!
+//! No proxy is used and no redirect followed: either would show the credential to somebody else. Three limits hold: 5 s
+//! until there is a connection, TLS included, 10 s until the answer begins, and the caller's deadline for all of it.
+
+use super::error::UpstreamError;
+use crate::git::advertisement::{Advertised, AdvertisementError, BOUNDS, read};
+use crate::git::pktline::ReadError;
+use crate::git::service::Service;
+use crate::model::credential::UpstreamCredential;
+use crate::model::upstream::{HttpUrl, Origin};
+use crate::supervise::Deadline;
+use std::collections::HashMap;
+use std::fmt;
+use std::fs;
+use std::io::{self, BufReader, ErrorKind};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use ureq::http::Response;
+use ureq::http::header::{CONTENT_TYPE, LOCATION};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::{Agent, Body, Timeout};
+
+/// How long a connection may take, names looked up and TLS agreed on: a server that lives needs a second.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// How long the first byte of the answer may take: a server with a million refs needs seconds to list them.
+const FIRST_BYTE: Duration = Duration::from_secs(10);
+
+/// How long an idle connection is kept: servers close theirs after a minute or later.
+const IDLE: Duration = Duration::from_secs(15);
+
+/// Where most systems have the certificates of authorities; libcurl reads the same file.
+const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// How a connection ends that had been there.
+const BREAKS: [ErrorKind; 4] = [
+    ErrorKind::ConnectionReset,
+    ErrorKind::ConnectionAborted,
+    ErrorKind::BrokenPipe,
+    ErrorKind::UnexpectedEof,
+];
+
+/// Servers tell a git from a browser by how this begins.
+const USER_AGENT: &str = concat!("git/tidegate-", env!("CARGO_PKG_VERSION"));
+
+/// Repositories whose spelling is remembered; one takes about 150 bytes.
+const SPELLINGS_MAX: usize = 10_000;
+
+/// The client of all upstream servers.
+pub(super) struct Web {
+    agent: Agent,
+}
+
+impl Web {
+    /// A client that trusts the authorities in the PEM file `authorities`, else the system's, else those of browsers.
+    pub(super) fn new(authorities: Option<&Path>) -> io::Result<Self> {
+        let roots = match authorities {
+            Some(file) => named_roots(file)?,
+            None => named_roots(Path::new(AUTHORITIES)).unwrap_or(RootCerts::WebPki),
+        };
+        let config = Agent::config_builder()
+            .proxy(None)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            .user_agent(USER_AGENT)
+            .max_idle_age(IDLE)
+            .timeout_connect(Some(CONNECT))
+            .timeout_recv_response(Some(FIRST_BYTE))
+            .tls_config(TlsConfig::builder().root_certs(roots).build())
+            .build();
+        Ok(Self { agent: config.into() })
+    }
+
+    /// What the repository at `url` says for `service`.
+    pub(super) fn ask(
+        &self,
+        url: &HttpUrl,
+        at: &Origin,
+        service: Service,
+        credential: Option<&UpstreamCredential>,
+        deadline: &Deadline,
+    ) -> Result<Advertised, UpstreamError> {
+        let question = Question { at, deadline };
+        let left = deadline.left(Instant::now());
+        if left.is_zero() {
+            return Err(question.timed_out());
+        }
+        let address = format!("{url}/info/refs?service={}", service.name());
+        let request = self.agent.get(address).config().timeout_global(Some(left)).build();
+        // As git asks: nothing in between may answer from its memory.
+        let request = request.header("Pragma", "no-cache").header("Cache-Control", "no-cache");
+        let request = match credential {
+            Some(credential) => request.header("Authorization", credential.authorization().reveal()),
+            None => request,
+        };
+        let response = request.call().map_err(|error| question.failed(error))?;
+        question.check(&response, service)?;
+        let body = BufReader::with_capacity(64 << 10, response.into_body().into_reader());
+        read(body, Some(service), BOUNDS).map_err(|error| question.misread(&error))
+    }
+}
+
+impl fmt::Debug for Web {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Web").finish_non_exhaustive()
+    }
+}
+
+/// The certificates in a PEM file; there has to be one at least.
+fn named_roots(file: &Path) -> io::Result<RootCerts> {
+    let named = |why: &dyn fmt::Display| {
+        io::Error::new(ErrorKind::InvalidData, format!("the certificates in {}: {why}", file.display()))
+    };
+    let pem = fs::read(file).map_err(|error| io::Error::new(error.kind(), named(&error).to_string()))?;
+    let certificates: Vec<Certificate<'static>> = parse_pem(&pem)
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(Ok(certificate)),
+            Ok(_) => None,
+            Err(error) => Some(Err(named(&error))),
+        })
+        .collect::<io::Result<_>>()?;
+    if certificates.is_empty() {
+        return Err(named(&"there is none"));
+    }
+    Ok(RootCerts::new_with_certs(&certificates))
+}
+
+/// One question, for what is said of its failure.
+struct Question<'a> {
+    at: &'a Origin,
+    deadline: &'a Deadline,
+}
+
+impl Question<'_> {
+    /// Whether the answer is an advertisement of `service`, and not what a page, or a server of plain files, has there.
+    fn check(&self, response: &Response<Body>, service: Service) -> Result<(), UpstreamError> {
+        let field = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let status = response.status().as_u16();
+        if status != 200 {
+            return Err(UpstreamError::of_status(self.at.clone(), status, field(LOCATION)));
+        }
+        let kind = field(CONTENT_TYPE).and_then(|value| value.split(';').next()).unwrap_or_default().trim();
+        if kind == service.advertisement_type() {
+            return Ok(());
+        }
+        let why = format!("its answer is no {}", service.advertisement_type());
+        Err(UpstreamError::Malformed { at: self.at.clone(), why })
+    }
+
+    /// Both enums below are open: what is not named is an answer that is no HTTP, or a fault on the way there.
+    fn failed(&self, error: ureq::Error) -> UpstreamError {
+        let (at, why) = (self.at.clone(), error.to_string());
+        if let ureq::Error::Timeout(which) = error {
+            self.timed_out_at(which)
+        } else if let ureq::Error::Io(error) = error {
+            self.broken(&error)
+        } else if matches!(error, ureq::Error::HostNotFound) {
+            UpstreamError::Unreachable { at, why: "its name has no address".to_owned() }
+        } else if matches!(error, ureq::Error::ConnectionFailed) {
+            UpstreamError::Unreachable { at, why }
+        } else if matches!(error, ureq::Error::Tls(_) | ureq::Error::Pem(_) | ureq::Error::Rustls(_)) {
+            UpstreamError::Tls { at, why }
+        } else {
+            UpstreamError::Malformed { at, why }
+        }
+    }
+
+    fn broken(&self, error: &io::Error) -> UpstreamError {
+        let (at, why) = (self.at.clone(), error.to_string());
+        let kind = error.kind();
+        if kind == ErrorKind::TimedOut {
+            self.timed_out()
+        } else if kind == ErrorKind::InvalidData {
+            // What the TLS library has against the other side comes in this shape.
+            UpstreamError::Tls { at, why }
+        } else if BREAKS.contains(&kind) {
+            UpstreamError::BrokenOff { at, why }
+        } else {
+            UpstreamError::Unreachable { at, why }
+        }
+    }
+
+    fn misread(&self, error: &AdvertisementError) -> UpstreamError {
+        if let AdvertisementError::Read(ReadError::Io { source, .. }) = error
+            && source.kind() == ErrorKind::TimedOut
+        {
+            return self.timed_out();
+        }
+        UpstreamError::of_advertisement(self.at.clone(), error)
+    }
+
+    fn timed_out(&self) -> UpstreamError {
+        UpstreamError::TimedOut { at: self.at.clone(), limit: format!("the {}", self.deadline) }
+    }
+
+    fn timed_out_at(&self, which: Timeout) -> UpstreamError {
+        let limit = if matches!(which, Timeout::Connect | Timeout::Resolve) {
+            format!("the limit of {CONNECT:?} for a connection")
+        } else if which == Timeout::RecvResponse {
+            format!("the limit of {FIRST_BYTE:?} for the first byte of its answer")
+        } else {
+            return self.timed_out();
+        };
+        UpstreamError::TimedOut { at: self.at.clone(), limit }
+    }
+}
+
+/// Under which spelling repositories were found: with `.git` at the end, or without.
+#[derive(Debug, Default)]
+pub(super) struct Spellings(Mutex<HashMap<String, bool>>);
+
+impl Spellings {
+    /// Both spellings of the repository at `url`, the more likely one first.
+    pub(super) fn of(&self, url: &str) -> [bool; 2] {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(url).copied();
+        let first = known.unwrap_or(true);
+        [first, !first]
+    }
+
+    /// The repository at `url` was found so.
+    pub(super) fn remember(&self, url: String, has_suffix: bool) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= SPELLINGS_MAX {
+            known.clear();
+        }
+        known.insert(url, has_suffix);
+    }
+}

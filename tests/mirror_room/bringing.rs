@@ -1,0 +1,156 @@
+//! A mirror becomes what its upstream is, whatever happens there.
+
+use crate::support::{LONG, MIRROR, Site, UPSTREAM, credential, gits};
+use std::thread;
+use std::time::Duration;
+use tidegate::mirror::{Side, UpstreamError};
+
+#[test]
+fn a_mirror_is_made_and_follows_every_change() {
+    for git in gits() {
+        let site = Site::new(&git);
+        assert!(site.mirrors.find(&site.repo()).is_none());
+        let mirror = site.sync();
+        assert_eq!(mirror.git_dir, site.path(MIRROR));
+        assert_eq!(site.mirrors.find(&site.repo()), Some(mirror));
+        assert_eq!(site.sh(&format!("ls -A {MIRROR}/hooks 2>/dev/null || true")), "", "no hooks");
+        let steps = [
+            "echo 4 > file; git commit -qam 4; git push -q ../srv/team/app.git main main:refs/heads/new",
+            "git push -q ../srv/team/app.git :refs/heads/old",
+            "git commit -q --amend -m other; git push -q -f ../srv/team/app.git main",
+            "git push -q -f ../srv/team/app.git main:refs/tags/v1 main~1:refs/heads/topic",
+            "git push -q ../srv/team/app.git :refs/heads/topic; git push -q ../srv/team/app.git main:refs/heads/topic/x",
+            "git push -q ../srv/team/app.git :refs/heads/topic/x; git push -q ../srv/team/app.git main~1:refs/heads/topic",
+            "git -C ../srv/team/app.git symbolic-ref HEAD refs/heads/new",
+            "git push -q ../srv/team/app.git main:refs/changes/1/head",
+            "git -C ../srv/team/app.git symbolic-ref HEAD refs/heads/main
+             git push -q ../srv/team/app.git :refs/heads/new :refs/heads/topic :refs/tags/v1",
+        ];
+        for step in steps {
+            site.sh(&format!("cd work; {step}"));
+            site.sync();
+        }
+        let packs = site.sh(&format!("find {MIRROR}/objects -type f | grep -cv pack/ || true"));
+        assert_eq!(packs, "0", "every fetch leaves packs and no loose objects");
+    }
+}
+
+#[test]
+fn an_empty_upstream_has_an_empty_mirror_that_fills() {
+    for git in gits() {
+        for format in ["sha1", "sha256"] {
+            let site = Site::empty(&git, format);
+            site.sync();
+            site.sh(&format!(
+                "git -C {UPSTREAM} symbolic-ref HEAD refs/heads/trunk
+                 cd work; echo 1 > file; git add file; git commit -q -m 1
+                 git push -q ../{UPSTREAM} main:refs/heads/trunk"
+            ));
+            site.sync();
+        }
+    }
+}
+
+#[test]
+fn a_directory_is_mirrored_like_a_server_also_when_it_is_another_user_s() {
+    for git in gits() {
+        let site = Site::new(&git);
+        let sync = || {
+            // Where this is not root, it stays ours.
+            site.sh(&format!("chown -R 65534 {UPSTREAM} || true"));
+            let seen = site.ask_at(site.path("srv").to_str().unwrap(), Side::Fetch, None, LONG).unwrap();
+            site.bring_seen(&seen).unwrap();
+            site.sh(&format!("chown -R $(id -u) {UPSTREAM}"));
+            site.assert_same();
+        };
+        sync();
+        let push = "git push -q ../srv/team/app.git main:topic :old";
+        site.sh(&format!("cd work; echo 4 > file; git commit -qam 4; {push}"));
+        sync();
+    }
+}
+
+#[test]
+fn a_mirror_of_a_closed_server_needs_the_credential() {
+    for git in gits() {
+        let site = Site::new(&git);
+        let seen = site.ask_at(&site.server.closed(), Side::Fetch, Some(&credential()), LONG).unwrap();
+        let refused = site.bring_seen(&seen).unwrap_err();
+        assert!(matches!(refused, UpstreamError::Unauthorized { .. }), "{refused}");
+        assert!(site.mirrors.find(&site.repo()).is_none());
+        site.assert_tidy();
+        site.mirrors.bring(&site.repo(), &seen, Some(&credential()), &site.tools(LONG)).unwrap();
+        site.assert_same();
+    }
+}
+
+#[test]
+fn what_is_up_to_date_costs_no_fetch_and_those_who_wait_share_one() {
+    let site = Site::new(&gits()[0]);
+    site.sync();
+    site.sh(&format!("cd work; echo 4 > file; git commit -qam 4; git push -q ../{UPSTREAM} main"));
+    let before = site.server.requests().matches("POST").count();
+    let seen: Vec<_> = (0..6).map(|_| site.ask()).collect();
+    thread::scope(|scope| {
+        for seen in &seen {
+            let site = &site;
+            scope.spawn(move || site.bring_seen(seen).unwrap());
+        }
+    });
+    site.assert_same();
+    // Protocol v2: one request lists the refs, one brings the objects.
+    assert_eq!(site.server.requests().matches("POST").count() - before, 2);
+    site.sync();
+    assert_eq!(site.server.requests().matches("POST").count() - before, 2, "nothing has changed");
+}
+
+#[test]
+fn a_page_in_the_place_of_the_upstream_removes_nothing() {
+    for git in gits() {
+        let site = Site::new(&git);
+        site.sync();
+        let before = site.state(MIRROR);
+        site.sh(&format!("cd work; echo 4 > file; git commit -qam 4; git push -q ../{UPSTREAM} main :old"));
+        let mut seen = site.ask();
+        seen.url =
+            tidegate::model::upstream::UpstreamUrl::parse(&site.server.at("page/team/app.git")).unwrap();
+        let error = site.bring_seen(&seen).unwrap_err();
+        assert!(matches!(error, UpstreamError::Malformed { .. }) && error.is_down(), "{error}");
+        assert_eq!(site.state(MIRROR), before);
+        site.sync();
+    }
+}
+
+#[test]
+fn a_hostile_head_is_not_followed() {
+    let site = Site::new(&gits()[0]);
+    let mut seen = site.ask();
+    for head in ["refs/heads/../../config", "refs/tags/v1", "refs/heads/gone"] {
+        seen.head = Some(head.to_owned());
+        seen.at += Duration::from_nanos(1);
+        site.bring_seen(&seen).unwrap();
+        site.assert_same();
+    }
+}
+
+#[test]
+fn objects_that_git_would_not_take_are_not_mirrored_and_old_faults_are_forgiven() {
+    for git in gits() {
+        let site = Site::new(&git);
+        site.sync();
+        let commit = |site: &Site, header: &str| {
+            site.sh(&format!("cd {UPSTREAM}; tree=$(git rev-parse main^{{tree}})
+                 id=$(printf 'tree %s\\n{header}\\n\\nx\\n' $tree | git hash-object -t commit -w --literally --stdin)
+                 git update-ref refs/heads/odd $id"));
+        };
+        commit(&site, "author a <> 1 +0000\\ncommitter a 1 +0000");
+        site.bring_seen(&site.ask()).unwrap();
+        assert_eq!(site.state(MIRROR), site.state(UPSTREAM));
+        let before = site.state(MIRROR);
+        commit(&site, "author a <a@b> 99999999999999999999999 +0000\\ncommitter a <a@b> 1 +0000");
+        let error = site.bring_seen(&site.ask()).unwrap_err();
+        assert!(matches!(error, UpstreamError::Git { .. }), "{error}");
+        assert_eq!(site.state(MIRROR), before);
+        site.assert_tidy();
+    }
+}

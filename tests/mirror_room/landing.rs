@@ -1,0 +1,102 @@
+//! What a push has brought upstream comes into the mirror without being fetched.
+
+use crate::server::Relay;
+use crate::support::{LONG, MIRROR, Site, UPSTREAM, gits, wait_for};
+use std::thread;
+use std::time::Duration;
+use tidegate::git::layout::Repository;
+use tidegate::mirror::LandError;
+use tidegate::model::oid::Oid;
+use tidegate::model::push::{RefName, RefUpdate};
+
+const ZERO: &str = "0000000000000000000000000000000000000000";
+
+/// A push of `refspecs` from `work` that a staging repository has taken in, and the upstream as well.
+fn stage(site: &Site, refspecs: &[(&str, &str)]) -> Vec<RefUpdate> {
+    let value = |repository: &str, name: &str| {
+        let oid = site.sh(&format!("git -C {repository} rev-parse -q --verify {name} || echo {ZERO}"));
+        Oid::parse(oid.as_bytes()).unwrap()
+    };
+    let update = |(from, name): &(&str, &str)| RefUpdate {
+        name: RefName::parse(name.as_bytes()).unwrap(),
+        old: value(MIRROR, name),
+        new: if from.is_empty() { Oid::parse(ZERO.as_bytes()).unwrap() } else { value("work", from) },
+    };
+    let updates: Vec<RefUpdate> = refspecs.iter().map(update).collect();
+    let words: Vec<String> = refspecs.iter().map(|(from, to)| format!("{from}:{to}")).collect();
+    site.sh(&format!(
+        "rm -rf held.git; git init -q --bare held.git; git -C held.git config receive.unpackLimit 1
+         echo $PWD/{MIRROR}/objects > held.git/objects/info/alternates; cp {MIRROR}/packed-refs held.git/ 2>/dev/null || true
+         cp -r {MIRROR}/refs/. held.git/refs/; git -C held.git config receive.denyDeleteCurrent ignore
+         cd work; for spec in {words}; do git push -q -f ../held.git $spec; git push -q -f ../{UPSTREAM} $spec; done",
+        words = words.join(" ")
+    ));
+    updates
+}
+
+fn land(site: &Site, mirror: &Repository, refs: &[RefUpdate]) -> Result<(), LandError> {
+    site.mirrors.land(mirror, &site.path("held.git/objects"), refs, &site.tools(LONG))
+}
+
+#[test]
+fn a_push_lands_with_its_objects_and_every_kind_of_update() {
+    for git in gits() {
+        let site = Site::new(&git);
+        let mirror = site.sync();
+        site.sh("cd work; echo 5 > file; git commit -qam 5");
+        let refs =
+            stage(&site, &[("main", "refs/heads/main"), ("", "refs/heads/old"), ("main", "refs/tags/v2")]);
+        land(&site, &mirror, &refs).unwrap();
+        site.assert_same();
+        land(&site, &mirror, &refs).unwrap();
+        let refs = stage(&site, &[("main", "refs/heads/topic")]);
+        land(&site, &mirror, &refs).unwrap();
+        let refs = stage(
+            &site,
+            &[("", "refs/heads/topic"), ("main", "refs/heads/topic/x"), ("main", "refs/notes/x")],
+        );
+        land(&site, &mirror, &refs).unwrap();
+        site.assert_same();
+        assert_eq!(site.sh(&format!("git -C {MIRROR} for-each-ref refs/notes")), "", "only what is mirrored");
+        let fetches = site.server.requests().matches("POST").count();
+        site.sync();
+        assert_eq!(site.server.requests().matches("POST").count(), fetches, "nothing was left to fetch");
+    }
+}
+
+#[test]
+fn a_mirror_that_has_moved_on_is_left_to_the_next_sync() {
+    let site = Site::new(&gits()[0]);
+    let mirror = site.sync();
+    let mut refs = stage(&site, &[("main~1", "refs/heads/main")]);
+    refs[0].old = refs[0].new.clone();
+    refs[0].new = Oid::parse(ZERO.as_bytes()).unwrap();
+    let before = site.state(MIRROR);
+    let error = land(&site, &mirror, &refs).unwrap_err();
+    assert!(matches!(error, LandError::Moved(_)), "{error}");
+    assert_eq!(site.state(MIRROR), before);
+    site.sync();
+}
+
+#[test]
+fn a_mirror_that_is_being_fetched_is_not_waited_for() {
+    let site = Site::new(&gits()[0]);
+    let mirror = site.sync();
+    site.sh(&format!(
+        "cd work; head -c 500000 /dev/urandom > noise; git add noise; git commit -q -m noise
+         git push -q ../{UPSTREAM} main"
+    ));
+    let relay = Relay::to(site.server.address());
+    let seen = site.ask_at(&relay.at("open"), tidegate::mirror::Side::Fetch, None, LONG).unwrap();
+    relay.stall_after(100_000);
+    thread::scope(|scope| {
+        let fetch = scope
+            .spawn(|| site.mirrors.bring(&site.repo(), &seen, None, &site.tools(Duration::from_secs(8))));
+        wait_for(|| relay.is_stalled());
+        site.sh("git init -q --bare held.git");
+        let error = land(&site, &mirror, &[]).unwrap_err();
+        assert!(matches!(error, LandError::Turn(_)) && error.to_string().contains("next sync"), "{error}");
+        assert!(fetch.join().unwrap().is_err());
+    });
+    site.sync();
+}

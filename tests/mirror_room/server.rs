@@ -1,0 +1,235 @@
+//! An upstream server: nginx and fcgiwrap before `git http-backend`, and a relay that can stall it.
+
+use crate::support::{PASSWORD, USER, spawn, wait_for};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use tidegate::git::command::Git;
+use tidegate::supervise::Child;
+
+/// A running server of the repositories in `BASE/srv`; dropping it ends it.
+pub(crate) struct Server {
+    address: SocketAddr,
+    log: PathBuf,
+    _children: Mutex<[Child; 2]>,
+}
+
+impl Server {
+    pub(crate) fn start(base: &Path, git: &Git) -> Self {
+        let place = base.join("server");
+        fs::create_dir(&place).unwrap();
+        let hash = spawn_text("/usr/bin/openssl", &["passwd", "-apr1", PASSWORD]);
+        fs::write(place.join("passwords"), format!("{USER}:{hash}")).unwrap();
+        let backend = spawn_text(git.program().to_str().unwrap(), &["--exec-path"]);
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let configuration = place.join("nginx.conf");
+        fs::write(&configuration, nginx(base, address, backend.trim())).unwrap();
+        let socket = place.join("cgi");
+        let at = format!("unix:{}", socket.display());
+        let path = format!("{}:/usr/bin:/bin", git.program().parent().unwrap().display());
+        let cgi = spawn("/usr/sbin/fcgiwrap", &["-c", "4", "-s", &at], &path);
+        wait_for(|| socket.exists());
+        let (prefix, file) = (place.to_str().unwrap(), configuration.to_str().unwrap());
+        let nginx = spawn("/usr/sbin/nginx", &["-p", prefix, "-c", file], &path);
+        wait_for(|| TcpStream::connect(address).is_ok());
+        Self { address, log: place.join("requests"), _children: Mutex::new([cgi, nginx]) }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The upstream that wants no credential.
+    pub(crate) fn open(&self) -> String {
+        self.at("open")
+    }
+
+    /// The upstream that wants one.
+    pub(crate) fn closed(&self) -> String {
+        self.at("closed")
+    }
+
+    /// The upstream below another path, such as that of a status.
+    pub(crate) fn at(&self, path: &str) -> String {
+        format!("http://{}/{path}", self.address)
+    }
+
+    /// Each request so far: its line, its status and its `Authorization`. A request is logged after its answer, so another
+    /// one goes behind it, and is waited for.
+    pub(crate) fn requests(&self) -> String {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let last = format!("GET /404/{} ", NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.write_all(format!("{last}HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
+        let log = || fs::read_to_string(&self.log).unwrap_or_default();
+        wait_for(|| log().contains(&last));
+        log()
+    }
+}
+
+fn spawn_text(program: &str, args: &[&str]) -> String {
+    let (outcome, output) = spawn(program, args, "/usr/bin:/bin").collect(1 << 16, None);
+    assert!(outcome.is_success(), "{program}: {outcome} {}", outcome.stderr);
+    String::from_utf8(output).unwrap()
+}
+
+fn nginx(base: &Path, address: SocketAddr, backend: &str) -> String {
+    let (base, server) = (base.display(), base.join("server"));
+    let place = server.display();
+    // As root nginx would give up its rights and then not reach the socket.
+    let user = if nix::unistd::geteuid().is_root() { "user root;" } else { "" };
+    let git = format!(
+        "fastcgi_pass unix:{place}/cgi;
+         # Or this server would show the credential in the environment of its own processes.
+         fastcgi_pass_request_headers off;
+         fastcgi_buffering off;
+         fastcgi_param SCRIPT_FILENAME {backend}/git-http-backend;
+         fastcgi_param GIT_PROJECT_ROOT {base}/srv;
+         fastcgi_param GIT_HTTP_EXPORT_ALL 1;
+         fastcgi_param GIT_PROTOCOL $http_git_protocol;
+         fastcgi_param PATH_INFO $repository;
+         fastcgi_param QUERY_STRING $query_string;
+         fastcgi_param REQUEST_METHOD $request_method;
+         fastcgi_param CONTENT_TYPE $content_type;
+         fastcgi_param CONTENT_LENGTH $content_length;
+         fastcgi_param HTTP_CONTENT_ENCODING $http_content_encoding;
+         fastcgi_param REMOTE_USER $remote_user;
+         fastcgi_param REMOTE_ADDR $remote_addr;
+         fastcgi_param SERVER_PROTOCOL $server_protocol;"
+    );
+    format!(
+        "daemon off;
+        {user}
+        worker_processes 1;
+        pid {place}/pid;
+        error_log {place}/errors warn;
+        events {{ worker_connections 256; }}
+        http {{
+            log_format plain '$request $status $http_authorization';
+            access_log {place}/requests plain;
+            client_body_temp_path {place}/body;
+            fastcgi_temp_path {place}/fastcgi;
+            proxy_temp_path {place}/proxy;
+            scgi_temp_path {place}/scgi;
+            uwsgi_temp_path {place}/uwsgi;
+            server {{
+                listen {address};
+                client_max_body_size 0;
+                location ~ ^/open(?<repository>/.*)$ {{ {git} }}
+                location ~ ^/closed(?<repository>/.*)$ {{
+                    auth_basic upstream;
+                    auth_basic_user_file {place}/passwords;
+                    {git}
+                }}
+                location ~ ^/plain/(.*)\\.git/ {{ return 404; }}
+                location ~ ^/plain(?<repository>/.*)$ {{ {git} }}
+                location /401/ {{ return 401; }}
+                location /403/ {{ return 403; }}
+                location /404/ {{ return 404; }}
+                location /429/ {{ return 429; }}
+                location /500/ {{ return 500; }}
+                location /503/ {{ return 503; }}
+                location /moved/ {{ return 301 http://bot:{PASSWORD}@127.0.0.1:1/elsewhere?token={PASSWORD}; }}
+                location /page/ {{ default_type text/html; return 200 'please log in'; }}
+            }}
+        }}\n"
+    )
+}
+
+/// Hands connections on to a server, and can stop in the middle of an answer.
+pub(crate) struct Relay {
+    address: SocketAddr,
+    valve: Arc<Valve>,
+}
+
+struct Valve {
+    /// How many bytes of answers still pass.
+    left: AtomicU64,
+    is_stalled: AtomicBool,
+    is_over: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Relay {
+    pub(crate) fn to(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let valve = Arc::new(Valve {
+            left: AtomicU64::new(u64::MAX),
+            is_stalled: AtomicBool::new(false),
+            is_over: Mutex::new(false),
+            changed: Condvar::new(),
+        });
+        let relay = Self { address: listener.local_addr().unwrap(), valve: valve.clone() };
+        thread::Builder::new()
+            .spawn(move || {
+                for client in listener.incoming().map_while(Result::ok) {
+                    if *valve.is_over.lock().unwrap() {
+                        return;
+                    }
+                    let upstream = TcpStream::connect(server).unwrap();
+                    let (from, to) = (client.try_clone().unwrap(), upstream.try_clone().unwrap());
+                    pump(from, to, None);
+                    pump(upstream, client, Some(valve.clone()));
+                }
+            })
+            .unwrap();
+        relay
+    }
+
+    pub(crate) fn at(&self, path: &str) -> String {
+        format!("http://{}/{path}", self.address)
+    }
+
+    /// Lets so many more bytes of answers pass, and then none.
+    pub(crate) fn stall_after(&self, bytes: u64) {
+        self.valve.left.store(bytes, Ordering::SeqCst);
+    }
+
+    /// Whether an answer is being held back.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.valve.is_stalled.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        *self.valve.is_over.lock().unwrap() = true;
+        self.valve.changed.notify_all();
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+fn pump(mut from: TcpStream, mut to: TcpStream, valve: Option<Arc<Valve>>) {
+    let copy = move || {
+        let mut buffer = [0; 512];
+        while let Ok(length @ 1..) = from.read(&mut buffer) {
+            let passes = valve.as_ref().is_none_or(|valve| valve.lets_pass(length as u64));
+            if !passes || to.write_all(&buffer[..length]).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Both);
+    };
+    thread::Builder::new().spawn(copy).unwrap();
+}
+
+impl Valve {
+    /// Takes from what is left; where that is not enough, waits for the end of the relay.
+    fn lets_pass(&self, length: u64) -> bool {
+        let taken =
+            self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(length));
+        if taken.is_ok() {
+            return true;
+        }
+        self.is_stalled.store(true, Ordering::SeqCst);
+        let mut is_over = self.is_over.lock().unwrap();
+        while !*is_over {
+            is_over = self.changed.wait(is_over).unwrap();
+        }
+        false
+    }
+}
