@@ -23,6 +23,7 @@ use crate::gate::differ::GitDiffer;
 use crate::gate::maintenance::Maintenance;
 use crate::gate::road::{Parts, Road};
 use crate::gate::staging::Held;
+use crate::gate::upstreams::Upstreams;
 use crate::gate::waiters::Waiters;
 use crate::git::ask::{self, AskError, Asker};
 use crate::git::command::{Git, Surroundings};
@@ -39,7 +40,8 @@ use crate::http::front::Front;
 use crate::http::handler::Public;
 use crate::http::limits::FrontLimits;
 use crate::http::metrics::Metrics;
-use crate::http::smart::recovery;
+use crate::http::smart::{Grants, recovery};
+use crate::mirror::{MirrorSettings, Mirrors};
 use crate::store::lock::{DataLock, LockError};
 use crate::store::{Store, StoreError};
 use crate::supervise::{Deadline, Mark, Reaper, end_survivors};
@@ -193,6 +195,7 @@ impl Runtime {
         let tools = Tools { reaper: reaper.clone(), git: git.clone(), leases: leases.clone() };
         let maintenance = Maintenance::new(lanes.upkeep.clone(), tools, store.clone());
         let repository_settings = Arc::<SettingsCache>::default();
+        let upstreams = open_upstreams(&settings)?;
         let road = Road::new(Parts {
             store: store.clone(),
             reaper: reaper.clone(),
@@ -204,10 +207,12 @@ impl Runtime {
             held: open_held(&settings.data_dir)?,
             waiters: waiters.clone(),
             lane: lanes.write.clone(),
+            upstream_lane: lanes.upstream.clone(),
             rules: rules.clone(),
             checks: checks.clone(),
             stop: stop.clone(),
             gate: settings.gate.clone(),
+            upstreams,
             git_settings: settings.git.clone(),
             open_max: settings.limits.held_pushes,
         });
@@ -219,6 +224,7 @@ impl Runtime {
             maintenance,
             metrics: Metrics::default(),
             throttle: Throttle::default(),
+            grants: Grants::default(),
             fetch_bodies: Budget::new(FETCHES_MAX.max(settings.limits.request_bytes_max)),
             sweeps: Record::default(),
             front: OnceLock::new(),
@@ -542,6 +548,14 @@ fn prepare_directories(data_dir: &Path) -> Result<(), DaemonError> {
 
 fn open_held(data_dir: &Path) -> Result<Held, DaemonError> {
     Held::open(data_dir).map_err(|source| DaemonError::Directory { at: data_dir.join("held"), source })
+}
+
+fn open_upstreams(settings: &Settings) -> Result<Upstreams, DaemonError> {
+    let fault = |source| DaemonError::Directory { at: settings.data_dir.join("mirrors"), source };
+    let follow_symlinks = settings.follow_symlinks;
+    let mirrors = MirrorSettings { authorities: None, follow_symlinks };
+    let mirrors = Mirrors::open(&settings.data_dir, mirrors).map_err(fault)?;
+    Ok(Upstreams::new(settings.upstreams.clone(), mirrors, follow_symlinks))
 }
 
 /// Makes the directory `at` unless there is one.

@@ -378,8 +378,8 @@ fn a_wrong_configuration_is_told_by_line_and_key() {
             "gate.toml:3: rule.push: \"everyone\" is not allowed here",
         ),
         (
-            "[[upstream]]\nname = \"x\"",
-            "upstream: this version of tidegate does not mirror upstream repositories yet",
+            "[[upstream]]\nname = \"x\"\nurl = \"https://x.example\"\nca_file = \"/x.pem\"",
+            "upstream.ca_file: this version of tidegate does not",
         ),
         ("listen = \"0.0.0.0:80\"", "listen: 0.0.0.0:80 is not a loopback address"),
         (
@@ -396,9 +396,9 @@ fn a_wrong_configuration_is_told_by_line_and_key() {
     let both = place.check_config("a = 1\n[limits]\nb = 2\n");
     assert_eq!(both.err.lines().count(), 2, "{}", both.err);
     assert!(both.err.lines().all(|line| line.starts_with("tidegate: gate.toml:")), "{}", both.err);
-    let upstream = ["check-config", "empty.toml", "--upstream", "forge=https://forge.example"];
     place.write("empty.toml", "");
-    place.run(&upstream).refused(2, "--upstream: upstream: this version of tidegate does not mirror");
+    let upstream = ["check-config", "empty.toml", "--upstream", "forge=ssh://forge.example"];
+    place.run(&upstream).refused(2, "--upstream: upstream: forge: is no address of an upstream");
     place.run(&["check-config", "missing.toml"]).refused(2, "reading the configuration missing.toml");
     let variables = [("TIDEGATE__LIMITS__HAED", "1s")];
     let answer = place.run_with(&["check-config", "empty.toml"], "", &variables);

@@ -6,7 +6,7 @@ use super::entry::{self, Entry};
 use super::environment::overridden_key;
 use super::keys::{self, LATER, Written};
 use super::rules::RuleDraft;
-use super::upstream::{self, UpstreamDraft, UpstreamSettings};
+use super::upstream::{UpstreamDraft, UpstreamSettings};
 use crate::model::access::Rule;
 use std::ffi::OsStr;
 use std::ops::Range;
@@ -48,9 +48,6 @@ pub(super) fn apply_override(draft: &mut Draft, name: &str, value: &OsStr) {
     let Some(value) = value.to_str() else {
         return draft.problem(name, path, "is not UTF-8");
     };
-    if let Some(why) = refusal(draft, &path) {
-        return draft.problem(name, path, why);
-    }
     match keys::find(&path) {
         Some(key) => set(draft, || name.to_owned(), key, &Written::Variable(value.to_owned())),
         None if is_section(&path) || LISTS.contains(&path.as_str()) => {
@@ -68,9 +65,7 @@ fn read_table(draft: &mut Draft, source: &Source<'_>, prefix: &str, table: &DeTa
             format!("{prefix}.{}", name.get_ref())
         };
         let place = || source.place(name.span());
-        if let Some(why) = refusal(draft, &path) {
-            draft.problem(place(), path, why);
-        } else if let Some(key) = keys::find(&path) {
+        if let Some(key) = keys::find(&path) {
             set(draft, || source.place(value.span()), key, &written(value.get_ref()));
         } else if read_list(draft, source, &path, value) {
             // What was wrong with its tables was noted one by one.
@@ -117,13 +112,6 @@ fn read_list(draft: &mut Draft, source: &Source<'_>, path: &str, value: &Spanned
         _ => return false,
     }
     true
-}
-
-/// Why `path` may not be set although its keys are known; see [`upstream::ARE_SERVED`].
-pub(super) fn refusal(draft: &Draft, path: &str) -> Option<String> {
-    let is_refused =
-        !draft.takes_upstreams && (path == UpstreamDraft::PATH || is_below(path, UpstreamDraft::PATH));
-    is_refused.then(|| not_yet("mirror upstream repositories"))
 }
 
 /// How a section is written, where something else stands in its place.
@@ -196,8 +184,7 @@ fn sections() -> String {
     let mut names: Vec<_> =
         keys::all().map(|key| keys::section(key.path)).filter(|name| !name.is_empty()).collect();
     names.dedup();
-    let upstreams = if upstream::ARE_SERVED { "[[upstream]], " } else { "" };
-    names.iter().map(|name| format!("[{name}], ")).collect::<String>() + upstreams + "[[rule]]"
+    names.iter().map(|name| format!("[{name}], ")).collect::<String>() + "[[upstream]], [[rule]]"
 }
 
 fn is_section(path: &str) -> bool {

@@ -271,8 +271,6 @@ struct Draft {
     /// Whether anybody said how many pushes may be held; otherwise the number follows the connections.
     is_held_pushes_set: bool,
     problems: Vec<Problem>,
-    /// Whether `[[upstream]]` may be set.
-    takes_upstreams: bool,
 }
 
 impl Draft {
@@ -285,7 +283,6 @@ impl Draft {
             is_data_dir_named: environment.state_directory.is_some(),
             is_held_pushes_set: false,
             problems: Vec::new(),
-            takes_upstreams: upstream::ARE_SERVED,
         }
     }
 
@@ -319,9 +316,6 @@ impl Draft {
 
     fn apply_upstream(&mut self, text: &str) {
         const FLAG: &str = "--upstream";
-        if let Some(why) = file::refusal(self, UpstreamDraft::PATH) {
-            return self.problem(FLAG, UpstreamDraft::PATH, why);
-        }
         match upstream::parse_flag(text) {
             Ok(upstream) => file::add_upstream(self, FLAG.to_owned(), upstream),
             Err(why) => self.problem(FLAG, UpstreamDraft::PATH, why),

@@ -342,7 +342,6 @@ fn what_is_no_toml_is_told_with_its_line() {
 #[test]
 fn what_this_version_does_not_do_is_refused_with_a_sentence() {
     let later = [
-        "[[upstream]]\nname = \"github\"",
         "[fleet]\nnode = \"edge-1\"",
         "[[peer]]\nname = \"x\"",
         "[[webhook]]\nurl = \"https://x\"",

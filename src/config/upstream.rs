@@ -15,10 +15,6 @@ use crate::model::name::RepoName;
 use crate::model::upstream::{UpstreamName, UpstreamUrl};
 use std::path::PathBuf;
 
-/// Whether the gate serves upstreams, so that `[[upstream]]` may be set. While it does not, the list is refused: whoever
-/// writes it relies on it.
-pub(super) const ARE_SERVED: bool = false;
-
 /// A server, or a directory, whose repositories are served below its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamSettings {

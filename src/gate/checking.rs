@@ -3,12 +3,12 @@
 //! Only a push that every check passed goes on. Where nobody decides it goes on at once, by the worker that took it in.
 
 use super::checks::{self, Interrupted, Pushed};
-use super::road::{CLIENT_LEFT, Road, STOPPING, after};
+use super::road::{CLIENT_LEFT, Road, STOPPING, after, goes_to_server};
 use super::staging::Staging;
-use super::tools::Tools;
 use super::view::View;
 use crate::config::Approval as Setting;
 use crate::git::command::Identity;
+use crate::git::tools::Tools;
 use crate::model::check::{CheckResult, Verdict};
 use crate::model::push::{Actor, Approval, CancelCause, Event, Push, PushState};
 use crate::model::text::clip;
@@ -108,7 +108,7 @@ impl Road {
     }
 
     fn pass(&self, push: &Push, identity: &Identity) {
-        let (now, gate) = (Timestamp::now(), &self.parts().gate);
+        let (now, gate) = (Timestamp::now(), self.gate_of(&push.repo));
         let (approval, deadline, why) = match gate.approval {
             Setting::Required => {
                 (Approval::Required, after(now, gate.approval_timeout), "it waits for approval")
@@ -121,7 +121,8 @@ impl Road {
             ..Step::new(PushState::Checking, Event::ChecksPassed { approval }, &Actor::Gate, why)
         };
         let is_approved = self.take(push.id, &step) && approval == Approval::Auto;
-        if is_approved && self.parts().stop.level() < Level::Killing {
+        // To a server it is sent off by whoever waits, in another lane.
+        if is_approved && !goes_to_server(push) && self.parts().stop.level() < Level::Killing {
             self.set_out(push, Some(identity.clone()));
         }
     }

@@ -7,7 +7,7 @@ use crate::git::ask::Asker;
 use crate::git::command::Invocation;
 use crate::git::pool::Lane;
 use crate::model::oid::Oid;
-use crate::model::push::{Push, PushState, RefUpdate, Target};
+use crate::model::push::{Push, PushState, RefUpdate};
 use crate::supervise::{Deadline, Why};
 use std::time::{Duration, Instant};
 
@@ -49,18 +49,11 @@ impl Differ for GitDiffer {
 }
 
 fn make(road: &Road, push: &Push, lane: &'static str) -> Result<Vec<u8>, DiffError> {
-    let Parts { root, held, reaper, git_settings, .. } = road.parts();
-    let target = match &push.target {
-        Target::Hosted { directory } => {
-            root.at(directory).map_err(|error| DiffError::Git(error.to_string()))?
-        }
-        Target::Upstream { url } => {
-            return Err(DiffError::Git(format!("there is no mirror of {url} to compare with")));
-        }
-    };
+    let Parts { held, reaper, git_settings, .. } = road.parts();
+    let basis = road.goal(push).map_err(DiffError::Git)?.basis;
     let deadline = Deadline::starting(Instant::now(), DIFF_LIMIT, "the time to make a diff");
     let asker = Asker { reaper, deadline, grace: git_settings.kill_grace, client: None };
-    let worker = Worker { road, staging: held.find(push.id, &target), asker, lane };
+    let worker = Worker { road, staging: held.find(push.id, &basis), asker, lane };
     let mut diff = Vec::new();
     for update in push.refs.iter() {
         diff.extend(format!("{} {}..{}\n", update.name, update.old, update.new).bytes());

@@ -7,10 +7,10 @@
 
 use super::destination::{Destination, Parcel};
 use super::staging::Staging;
-use super::tools::Tools;
 use crate::git::ask::Asker;
 use crate::git::command::Identity;
 use crate::git::porcelain::{self, Fate};
+use crate::git::tools::Tools;
 use crate::model::oid::Oid;
 use crate::model::push::{RefAnswer, RefName, RefUpdate};
 use crate::model::text::{clip, sanitize};
@@ -87,6 +87,12 @@ pub enum Standing {
 }
 
 impl Way<'_> {
+    /// Whether the destination says that it has all of this already.
+    #[must_use]
+    pub fn has_all(&self, refs: &[RefUpdate]) -> bool {
+        self.values(refs).is_ok_and(|values| Standing::of(refs, &values) == Standing::New)
+    }
+
     /// The values of the pushed refs at the destination.
     fn values(&self, refs: &[RefUpdate]) -> Result<BTreeMap<String, Oid>, String> {
         let names: Vec<&str> = refs.iter().map(|update| update.name.as_str()).collect();

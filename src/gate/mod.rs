@@ -2,13 +2,12 @@
 //!
 //! | for | rooms |
 //! |---|---|
-//! | what every step needs | [`tools`] |
 //! | the objects while they wait | [`staging`] |
 //! | what a push is checked for, and in which view | [`checks`], [`view`] |
 //! | what people may do to a push and see of it | [`decide`] |
 //! | what they read before they decide | [`diff`], [`differ`] |
 //! | how whoever waits learns of a decision | [`waiters`] |
-//! | the way on | [`forward`], [`destination`] |
+//! | the way on | [`forward`], [`destination`], [`upstreams`], `goal` |
 //! | what a changed repository needs afterwards | [`maintenance`] |
 //! | the steps of a record, in their order | [`road`], `checking`, `onward` |
 //! | what time and a start bring about | `rounds` |
@@ -23,11 +22,12 @@ pub mod destination;
 pub mod diff;
 pub mod differ;
 pub mod forward;
+mod goal;
 pub mod maintenance;
 mod onward;
 pub mod road;
 mod rounds;
 pub mod staging;
-pub mod tools;
+pub mod upstreams;
 pub mod view;
 pub mod waiters;

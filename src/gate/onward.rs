@@ -1,14 +1,15 @@
 //! The way on of an approved push, and what becomes of its record by what the target says.
 
 use super::decide::{Verb, permit};
-use super::destination::Hosted;
 use super::forward::{Forward, Forwarded, Verdict, Way};
+use super::goal::{Goal, Taker};
 use super::road::{Parts, Road, UnderWay, after};
+use super::staging::Staging;
 use crate::git::command::Identity;
 use crate::git::layout::Repository;
 use crate::model::access::{Caller, Right, Verdict as Access};
 use crate::model::name::UserName;
-use crate::model::push::{Actor, Event, Push, PushId, PushState, RefAnswer, RefName, Target};
+use crate::model::push::{Actor, Event, Push, PushId, PushState, RefAnswer, RefName};
 use crate::store::StoreError;
 use crate::store::pushes::{Answer, Step};
 use crate::supervise::Deadline;
@@ -24,6 +25,12 @@ const PAUSE_MAX: Duration = Duration::from_secs(3 * 3600);
 /// How long after its deadline a forward is believed to be lost: git is killed and the target asked by then.
 const LOST_AFTER: Duration = Duration::from_secs(30);
 
+/// How long a mirror may take to take in what its upstream has taken.
+const LANDING_LIMIT: Duration = Duration::from_secs(60);
+
+/// What becomes of an approved push whose pusher's credential was in the memory of an earlier life of the gate.
+const LOCKED_OUT: &str = "the credential that it came with is gone with the gate's restart: push again";
+
 /// How long a repository may take to tell its settings after a forward: nobody waits for it any more but a worker.
 const SETTINGS_LIMIT: Duration = Duration::from_secs(10);
 
@@ -31,9 +38,13 @@ impl Road {
     /// Lets a worker forward a push, unless one does already. `pusher` is who pushes and from where, if that is still known.
     pub fn send_off(&self, id: PushId, pusher: Option<Identity>) {
         let Some(work) = self.begin(id) else { return };
+        let lane = match self.look(id) {
+            Ok(Some(push)) => self.way_out(&push),
+            Ok(None) => return,
+            Err(error) => return log::error!("push {id}: {error}"),
+        };
         let road = self.clone();
-        let job = move |work: UnderWay| road.go_on(&work, pusher);
-        match self.submit(work, job) {
+        match lane.submit(move || road.go_on(&work, pusher)) {
             Ok(ticket) => ticket.detach(),
             Err(reason) => log::warn!("push {id} waits for a worker: {reason}"),
         }
@@ -79,53 +90,83 @@ impl Road {
         if !self.parts().held.has(push.id) {
             return end(Event::Faulted, "what was pushed is gone: push again");
         }
-        let target = match self.target(push) {
-            Ok(target) => target,
+        let goal = match self.goal(push) {
+            Ok(goal) if goal.is_locked_out() => return end(Event::ForwardAbandoned, LOCKED_OUT),
+            Ok(goal) => goal,
             Err(why) => return end(Event::ForwardAbandoned, &why),
         };
+        let limit = self.gate_of(&push.repo).forward_deadline;
         let step = Step {
-            deadline: Some(after(Timestamp::now(), self.parts().gate.forward_deadline + LOST_AFTER)),
+            deadline: Some(after(Timestamp::now(), limit + LOST_AFTER)),
             ..Step::new(PushState::Approved, Event::ForwardBegan, &Actor::Gate, "it is being forwarded")
         };
         // Of all who try only this one forwards.
         if self.take(push.id, &step) {
             let is_first = push.attempts == 0;
-            self.forward(push, push.attempts + 1, &target, pusher, is_first);
+            self.forward(push, push.attempts + 1, &goal, pusher, is_first);
         }
     }
 
     /// The forward that was begun belongs to nobody who lives: the target knows what came of it.
     fn find_out(&self, push: &Push, pusher: Option<Identity>) {
-        match self.target(push) {
-            Ok(target) => self.forward(push, push.attempts, &target, pusher, false),
-            Err(why) => {
-                let step = Step::new(PushState::Forwarding, Event::ForwardAbandoned, &Actor::Gate, &why);
-                self.take(push.id, &step);
-            }
+        match self.goal(push) {
+            Ok(goal) if goal.is_locked_out() => self.look_from_outside(push, &goal),
+            Ok(goal) => self.forward(push, push.attempts, &goal, pusher, false),
+            Err(why) => self.abandon_forward(push, &why),
         }
     }
 
-    fn forward(
-        &self,
-        push: &Push,
-        attempts: u32,
-        target: &Repository,
-        pusher: Option<Identity>,
-        is_first: bool,
-    ) {
-        let Parts { held, leases, store, gate, .. } = self.parts();
-        let deadline = Deadline::starting(Instant::now(), gate.forward_deadline, "forward_deadline");
-        let to = Hosted { repository: target, leases, store };
-        let way = Way { tools: self.tools(deadline, None), to: &to };
+    /// Without its pusher's credential a push is settled only if the target shows to everybody that it has it.
+    fn look_from_outside(&self, push: &Push, goal: &Goal<'_>) {
+        let to = goal.destination(self.parts());
+        let limit = self.gate_of(&push.repo).forward_deadline;
+        let deadline = Deadline::starting(Instant::now(), limit, "forward_deadline");
+        let way = Way { tools: self.tools_out(push, deadline), to: &*to };
+        if way.has_all(&push.refs) {
+            let forwarded = Forwarded { verdict: Verdict::Accepted, remarks: Vec::new() };
+            self.settle(push, push.attempts, &forwarded);
+        } else {
+            self.abandon_forward(push, "outcome unknown, push again: who pushed is not known any more");
+        }
+    }
+
+    fn abandon_forward(&self, push: &Push, why: &str) {
+        self.take(push.id, &Step::new(PushState::Forwarding, Event::ForwardAbandoned, &Actor::Gate, why));
+    }
+
+    fn forward(&self, push: &Push, attempts: u32, goal: &Goal<'_>, pusher: Option<Identity>, is_first: bool) {
+        let limit = self.gate_of(&push.repo).forward_deadline;
+        let deadline = Deadline::starting(Instant::now(), limit, "forward_deadline");
+        let to = goal.destination(self.parts());
+        let way = Way { tools: self.tools_out(push, deadline), to: &*to };
         let user = push.pusher.verified.then(|| push.pusher.name.clone());
         let pusher = pusher.unwrap_or(Identity { user, address: None });
-        let staging = held.find(push.id, target);
+        let staging = self.parts().held.find(push.id, &goal.basis);
         let forward =
             Forward { staging: &staging, refs: &push.refs, options: &push.options, pusher: &pusher };
         let forwarded = if is_first { forward.push(&way) } else { forward.resume(&way) };
         self.settle(push, attempts, &forwarded);
         if forwarded.verdict == Verdict::Accepted {
-            self.maintain(target);
+            // Whoever waits is told now; what follows is no part of the push.
+            self.parts().waiters.notify(push.id);
+            match &goal.taker {
+                Taker::Hosted(repository) => self.maintain(repository),
+                Taker::Directory(repository) => {
+                    self.maintain(repository);
+                    self.land(push, &staging);
+                }
+                Taker::Server { .. } => self.land(push, &staging),
+            }
+        }
+    }
+
+    /// What the upstream has now, its mirror has without asking for it.
+    fn land(&self, push: &Push, staging: &Staging) {
+        let deadline = Deadline::starting(Instant::now(), LANDING_LIMIT, "the time to land a push");
+        let mirrors = self.parts().upstreams.mirrors();
+        let tools = self.tools_out(push, deadline);
+        if let Err(error) = mirrors.land(staging.target(), &staging.objects(), &push.refs, &tools) {
+            log::info!("push {} is not in the mirror of {} yet: {error}", push.id, push.repo);
         }
     }
 
@@ -142,7 +183,7 @@ impl Road {
 
     fn settle(&self, push: &Push, attempts: u32, forwarded: &Forwarded) {
         let now = Timestamp::now();
-        let gate = &self.parts().gate;
+        let gate = self.gate_of(&push.repo);
         let keep = Some(after(now, gate.failed_keep));
         let names = push.refs.iter().map(|update| update.name.clone());
         let (event, why, deadline, refs) = match &forwarded.verdict {
@@ -203,7 +244,17 @@ impl Road {
         match (push.pusher.verified, UserName::parse(&push.pusher.name)) {
             (true, Ok(name)) => self.user(&name),
             (true, Err(_)) => Ok(None),
-            (false, _) => Ok(Some(Caller::Anonymous)),
+            (false, _) => Ok(Some(self.stranger(push))),
+        }
+    }
+
+    fn stranger(&self, push: &Push) -> Caller {
+        let place = self.parts().upstreams.find(&push.repo);
+        if place.is_some_and(|place| place.judges_pushers()) {
+            let (name, claimed) = (push.pusher.name.clone(), push.pusher.claimed.clone());
+            Caller::Guest { name, claimed }
+        } else {
+            Caller::Anonymous
         }
     }
 
@@ -211,18 +262,6 @@ impl Road {
         let users = self.parts().store.users().list()?;
         let found = users.into_iter().find(|user| user.name.is_spelling_of(name.as_str()));
         Ok(found.map(|user| Caller::User { name: user.name, role: user.role }))
-    }
-
-    fn target(&self, push: &Push) -> Result<Repository, String> {
-        match &push.target {
-            Target::Hosted { directory } => self.parts().root.at(directory).map_err(|error| {
-                log::warn!("push {}: {error}", push.id);
-                format!("the repository {} is not there any more", push.repo)
-            }),
-            Target::Upstream { url } => {
-                Err(format!("this version of tidegate does not forward to upstreams, and it goes to {url}"))
-            }
-        }
     }
 }
 

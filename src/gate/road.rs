@@ -6,7 +6,7 @@
 
 use super::maintenance::Maintenance;
 use super::staging::{Held, StagingError, unfit};
-use super::tools::Tools;
+use super::upstreams::Upstreams;
 use super::waiters::{WaitError, Waiter, Waiters};
 use crate::config::{Approval, ChecksSettings, GateSettings, GitSettings, OnDisconnect as Disconnect};
 use crate::git::ask::Asker;
@@ -18,13 +18,17 @@ use crate::git::pool::{Kind, Lane, NotRun, Ticket};
 use crate::git::push_answer::PushAnswer;
 use crate::git::push_request::PushRequest;
 use crate::git::settings::SettingsCache;
+use crate::git::tools::Tools;
+use crate::git::upstream::{MIRRORED, PushOffers};
 use crate::model::access::Rules;
+use crate::model::credential::UpstreamCredential;
 use crate::model::name::RepoName;
 use crate::model::push::{
     Actor, CancelCause, Event, NewPush, OnDisconnect, Owner, Push, PushId, PushState, Pusher, RefAnswer,
     RefName, RefNameError, RefUpdate, RefUpdates, RefUpdatesError, Target,
 };
 use crate::model::text::sanitize;
+use crate::model::upstream::UpstreamUrl;
 use crate::store::pushes::{Adoption, Answer, Step, TransitionError};
 use crate::store::{Store, StoreError};
 use crate::supervise::{Deadline, Reaper};
@@ -62,14 +66,18 @@ pub struct Parts {
     pub waiters: Waiters,
     /// Whose workers run the gits that write.
     pub lane: Lane,
+    /// Whose workers speak with upstreams.
+    pub upstream_lane: Lane,
     /// The rules in force.
     pub rules: Current<Rules>,
     /// What pushes are checked for now.
     pub checks: Current<ChecksSettings>,
     /// The end of it all.
     pub stop: Stop,
-    /// How pushes are held.
+    /// How pushes to hosted repositories are held.
     pub gate: GateSettings,
+    /// Where all others go.
+    pub upstreams: Upstreams,
     /// The limits of gits.
     pub git_settings: GitSettings,
     /// The most records that may be open.
@@ -100,12 +108,25 @@ pub struct UnderWay {
 pub struct Arrival<'a> {
     /// The repository's canonical name.
     pub repo: &'a RepoName,
-    /// The repository.
+    /// The repository, or the mirror of it.
     pub target: &'a Repository,
+    /// The upstream's repository, where the target is its mirror.
+    pub beyond: Option<Beyond<'a>>,
     /// Who pushes.
     pub pusher: Pusher,
     /// What is asked.
     pub request: &'a PushRequest,
+}
+
+/// What a push goes on to that is taken in for an upstream.
+#[derive(Clone, Copy, Debug)]
+pub struct Beyond<'a> {
+    /// Where its repository is.
+    pub url: &'a UpstreamUrl,
+    /// What it can do.
+    pub offers: PushOffers,
+    /// What its pusher has shown, where that is for the upstream to judge.
+    pub credential: Option<&'a UpstreamCredential>,
 }
 
 /// The objects of an admitted push.
@@ -187,6 +208,25 @@ impl Road {
         }
     }
 
+    /// Where pushes go that are not to hosted repositories.
+    #[must_use]
+    pub fn upstreams(&self) -> &Upstreams {
+        &self.parts().upstreams
+    }
+
+    /// How pushes to `repo` are held.
+    #[must_use]
+    pub fn gate_of<'a>(&'a self, repo: &'a RepoName) -> &'a GateSettings {
+        let Parts { upstreams, gate, .. } = self.parts();
+        upstreams.find(repo).map_or(gate, |place| &place.upstream.gate)
+    }
+
+    /// The lane whose workers forward a push: those that speak with servers are not those that serve.
+    pub(super) fn way_out(&self, push: &Push) -> &Lane {
+        let Parts { lane, upstream_lane, .. } = self.parts();
+        if goes_to_server(push) { upstream_lane } else { lane }
+    }
+
     pub(super) fn parts(&self) -> &Parts {
         &self.0.parts
     }
@@ -196,20 +236,25 @@ impl Road {
     /// # Errors
     /// See [`TurnedAway`]; then nothing is open.
     pub fn admit(&self, arrival: &Arrival<'_>, now: Timestamp) -> Result<(PushId, Waiter), TurnedAway> {
-        let Parts { store, waiters, gate, git_settings, open_max, .. } = self.parts();
-        if let Some(why) = unfit(arrival.request) {
+        let Parts { store, waiters, git_settings, open_max, upstreams, .. } = self.parts();
+        let refs = ref_updates(arrival.request)?;
+        let beyond = arrival.beyond;
+        let unfit = unfit(arrival.request).or_else(|| beyond?.unfit(&refs, arrival.request));
+        if let Some(why) = unfit {
             return Err(TurnedAway::Unfit(why));
         }
-        let refs = ref_updates(arrival.request)?;
         let options = arrival.request.options.iter().map(|option| String::from_utf8(option.clone()));
         let options = options.collect::<Result<_, _>>().map_err(|_| TurnedAway::Option)?;
         let push = NewPush {
             repo: arrival.repo.clone(),
-            target: Target::Hosted { directory: arrival.target.git_dir.clone() },
+            target: match beyond {
+                None => Target::Hosted { directory: arrival.target.git_dir.clone() },
+                Some(beyond) => Target::Upstream { url: beyond.url.as_text() },
+            },
             pusher: arrival.pusher.clone(),
             refs,
             options,
-            on_disconnect: match gate.on_disconnect {
+            on_disconnect: match self.gate_of(arrival.repo).on_disconnect {
                 Disconnect::Cancel => OnDisconnect::Cancel,
                 Disconnect::Keep => OnDisconnect::Keep,
             },
@@ -217,6 +262,9 @@ impl Road {
             deadline: after(now, git_settings.write_deadline),
         };
         let id = store.pushes().create(&push, *open_max, now)?.ok_or(TurnedAway::Full(*open_max))?;
+        if let Some(credential) = beyond.and_then(|beyond| beyond.credential) {
+            upstreams.keep(id, credential.clone());
+        }
         match waiters.wait(id) {
             Ok(waiter) => Ok((id, waiter)),
             Err(error) => {
@@ -313,6 +361,10 @@ impl Road {
         let moved = match self.parts().store.pushes().transition(id, step, Timestamp::now()) {
             Ok(moved) => {
                 log::info!("push {id}: {} -> {}: {}", moved.from, moved.to, sanitize(step.why));
+                // A failed push may be retried with it.
+                if moved.to.is_end() && moved.to != PushState::Failed {
+                    self.parts().upstreams.forget(id);
+                }
                 true
             }
             Err(TransitionError::Lost { now_in }) => {
@@ -337,7 +389,11 @@ impl Road {
             Ok(push) => push.is_some_and(|push| is_kept(&push)),
             Err(error) => return log::error!("looking whether push {id} is kept: {error}"),
         };
-        if !is_kept && let Err(error) = self.parts().held.remove(id) {
+        if is_kept {
+            return;
+        }
+        self.parts().upstreams.forget(id);
+        if let Err(error) = self.parts().held.remove(id) {
             log::warn!("the staging repository of push {id} stays for the sweeper: {error}");
         }
     }
@@ -350,6 +406,11 @@ impl Road {
         let Parts { reaper, git, stop, git_settings, .. } = self.parts();
         let asker = Asker { reaper, deadline, grace: git_settings.kill_grace, client };
         Tools { git, asker, lane: Kind::Write.name(), memory: git_settings.memory, stop }
+    }
+
+    /// As [`Road::tools`], for the way on of a push, which no client ends.
+    pub(super) fn tools_out(&self, push: &Push, deadline: Deadline) -> Tools<'_> {
+        Tools { lane: self.way_out(push).kind().name(), ..self.tools(deadline, None) }
     }
 
     /// Runs `job` with the mark of a push in the lane of writers. The mark goes with the ticket if no worker has it then.
@@ -465,6 +526,35 @@ fn ref_updates(request: &PushRequest) -> Result<RefUpdates, TurnedAway> {
     };
     let updates = request.commands.iter().map(update).collect::<Result<Vec<_>, TurnedAway>>()?;
     Ok(RefUpdates::new(updates)?)
+}
+
+impl Beyond<'_> {
+    /// Why the upstream cannot be asked to take this push.
+    fn unfit(&self, refs: &RefUpdates, request: &PushRequest) -> Option<&'static str> {
+        let is_mirrored = |update: &RefUpdate| {
+            MIRRORED.iter().any(|directory| {
+                update.name.as_str().strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))
+            })
+        };
+        if !refs.iter().all(is_mirrored) {
+            return Some("only branches and tags are passed on to an upstream");
+        }
+        if refs.len() > 1 && !self.offers.has_atomic {
+            return Some(
+                "the upstream does not take several refs together or not at all: push them one by one",
+            );
+        }
+        (!request.options.is_empty() && !self.offers.has_push_options)
+            .then_some("the upstream takes no push options")
+    }
+}
+
+/// Whether a push goes over the network when it is approved.
+pub(super) fn goes_to_server(push: &Push) -> bool {
+    match &push.target {
+        Target::Hosted { .. } => false,
+        Target::Upstream { url } => matches!(UpstreamUrl::parse(url), Ok(UpstreamUrl::Http(_))),
+    }
 }
 
 /// The time `wait` after `now`; a wait beyond the end of time ends there.

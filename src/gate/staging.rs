@@ -8,12 +8,12 @@
 //!
 //! The owner of the directory is the push record: [`Held::list`] finds those without one.
 
-use super::tools::Tools;
 use crate::git::ask::{self, AskError};
 use crate::git::layout::Repository;
 use crate::git::object_format::ObjectFormat;
 use crate::git::push_answer::{AnswerError, AnswerReader, PushAnswer};
 use crate::git::push_request::PushRequest;
+use crate::git::tools::Tools;
 use crate::model::oid::Oid;
 use crate::model::push::{PushId, RefUpdate};
 use crate::supervise::{Exit, Input, Outcome, SpawnError, Why};

@@ -92,12 +92,12 @@ impl Git {
         self.invocation(args, self.environment(Usage::Fetch, git_dir))
     }
 
-    /// `git fetch` of all branches and tags: new ones come, moved ones move whichever way, those that are gone go, all
-    /// together or not at all. Nothing else is written.
+    /// `git fetch` of all branches and tags: new ones come and moved ones move whichever way, all together or not at all.
+    /// Nothing else is written, and those that are gone stay: an answer that is not git's passes for one without refs.
     #[must_use]
     pub fn fetch_mirror(&self, git_dir: &Path, from: &Reaching<'_>) -> Invocation {
         let mut args = vec![git_dir_option(git_dir), "fetch".into()];
-        let words = ["--progress", "--no-tags", "--prune", "--atomic", "--no-write-fetch-head"];
+        let words = ["--progress", "--no-tags", "--no-prune", "--atomic", "--no-write-fetch-head"];
         args.extend(words.map(OsString::from));
         args.extend(["--no-auto-maintenance", "--no-show-forced-updates"].map(OsString::from));
         let (there, upload_pack) = self.side_of(from.url, Usage::Read, "upload-pack");

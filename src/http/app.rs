@@ -5,6 +5,7 @@ use super::budget::Budget;
 use super::form::FormKey;
 use super::front::View;
 use super::metrics::Metrics;
+use super::smart::Grants;
 use crate::config::{ChecksSettings, Settings};
 use crate::gate::diff::Differ;
 use crate::gate::maintenance::Maintenance;
@@ -99,6 +100,8 @@ pub struct App {
     pub lanes: Lanes,
     /// How held pushes travel.
     pub road: Road,
+    /// What upstreams have said yes to.
+    pub grants: Grants,
     /// Who waits for a decision on his push.
     pub waiters: Waiters,
     /// The key of the forms on the pages.

@@ -8,10 +8,13 @@ use super::metrics::Finished;
 use super::refusal::Refusal;
 use super::route::{self, Asked, BODY_MAX, Found, GitTarget, Needs, Page, Target, Way};
 use super::served::Served;
-use super::smart;
+use super::smart::{self, Client};
 use super::spool::SpoolError;
+use crate::config::ReadAccess;
+use crate::gate::upstreams::Place;
 use crate::git::command::Service;
 use crate::model::access::{Caller, Right, Verdict};
+use crate::model::credential::UpstreamCredential;
 use crate::model::role::Role;
 use std::sync::Arc;
 
@@ -52,9 +55,9 @@ fn answer(app: &Arc<App>, exchange: &mut Exchange, story: &mut Story) -> Result<
         Target::Page(found) => answer_page(app, exchange, found, story),
         Target::Git(target) => {
             story.service = Some(target.service);
-            let caller = caller(app, exchange, story)?;
-            authorise_git(app, &target, &caller)?;
-            smart::serve(app, exchange, &caller, &target)
+            let client = client(app, exchange, &target, story)?;
+            authorise_git(app, &target, &client.caller)?;
+            smart::serve(app, exchange, &client, &target)
         }
     }
 }
@@ -98,14 +101,62 @@ fn read_body(exchange: &mut Exchange) -> Result<Vec<u8>, Refusal> {
 }
 
 fn caller(app: &App, exchange: &Exchange, story: &mut Story) -> Result<Caller, Refusal> {
-    let request = exchange.request();
-    let field = request
-        .headers
-        .get("authorization")
-        .map_err(|error| Refusal::BadRequest(error.to_string().into()))?;
-    let caller = auth::log_in(&app.store, &app.throttle, field, request.peer.address)?;
+    let field = authorization(exchange)?;
+    let caller = auth::log_in(&app.store, &app.throttle, field, exchange.request().peer.address)?;
     story.user = caller.name().map(str::to_owned);
     Ok(caller)
+}
+
+/// Who sends a request for a repository: a user of ours, or whoever an upstream says that he is.
+fn client(app: &App, exchange: &Exchange, target: &GitTarget, story: &mut Story) -> Result<Client, Refusal> {
+    let place = app.road.upstreams().find(&target.repo);
+    let is_judged_there = place.is_some_and(|place| match target.service {
+        Service::UploadPack => place.judges_readers(),
+        Service::ReceivePack => place.judges_pushers(),
+    });
+    if let Some(place) = place.filter(|_| is_judged_there) {
+        return guest(app, exchange, target.service, place, story);
+    }
+    let caller = caller(app, exchange, story)?;
+    let needs_user = target.service == Service::UploadPack
+        && place.is_some_and(|place| place.upstream.access == ReadAccess::Users);
+    if needs_user && caller == Caller::Anonymous {
+        return Err(Refusal::Credential);
+    }
+    Ok(Client { caller, credential: None })
+}
+
+/// Whoever shows the same credential is the same guest; nothing else is known of him.
+fn guest(
+    app: &App,
+    exchange: &Exchange,
+    service: Service,
+    place: Place<'_>,
+    story: &mut Story,
+) -> Result<Client, Refusal> {
+    let Some(field) = authorization(exchange)? else {
+        return match service {
+            Service::UploadPack => Ok(Client { caller: Caller::Anonymous, credential: None }),
+            Service::ReceivePack => Err(Refusal::Credential),
+        };
+    };
+    let shown =
+        auth::Credential::parse(field).map_err(|error| Refusal::BadRequest(error.to_string().into()))?;
+    let auth::Credential::Basic { user, token } = shown else {
+        let why = "an upstream is shown a user name and a password or token: use Basic";
+        return Err(Refusal::BadRequest(why.into()));
+    };
+    let credential = UpstreamCredential { username: user.clone(), secret: token };
+    let print = app.store.fingerprint(Some(&credential.authorization()));
+    let name = format!("{}:{}", place.upstream.name, print.short());
+    story.user = Some(name.clone());
+    let claimed = Some(user).filter(|user| !user.is_empty());
+    Ok(Client { caller: Caller::Guest { name, claimed }, credential: Some(credential) })
+}
+
+fn authorization(exchange: &Exchange) -> Result<Option<&str>, Refusal> {
+    let field = exchange.request().headers.get("authorization");
+    field.map_err(|error| Refusal::BadRequest(error.to_string().into()))
 }
 
 /// The rule for a name is asked before the disk, so the answer is the same whether the repository exists or not.

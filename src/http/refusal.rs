@@ -71,6 +71,8 @@ pub enum Refusal {
     Deadline(Cow<'static, str>),
     /// Git failed before it said anything.
     GitFailed(Cow<'static, str>),
+    /// The upstream is not there, or does not do its part; the sentence says how: 502.
+    Upstream(Cow<'static, str>),
     /// The server is at fault; the log says why.
     Internal,
     /// The client has left: nobody reads an answer.
@@ -152,6 +154,7 @@ impl Refusal {
             Self::DiskFull => 507,
             Self::Unsupported(_) | Self::Lfs => 501,
             Self::Deadline(_) => 504,
+            Self::Upstream(_) => 502,
             Self::Internal | Self::GitFailed(_) => 500,
             // Never sent; nginx' number for it, so that the log speaks the operator's language.
             Self::ClientGone => 499,
@@ -189,6 +192,7 @@ impl Refusal {
             Self::Lfs => "lfs",
             Self::Deadline(_) => "deadline",
             Self::GitFailed(_) => "git-failed",
+            Self::Upstream(_) => "upstream",
             Self::Internal => "internal",
             Self::ClientGone => "client-gone",
         }
@@ -211,7 +215,8 @@ impl Refusal {
             | Self::TooLarge(why)
             | Self::Unsupported(why)
             | Self::Deadline(why)
-            | Self::GitFailed(why) => why.clone(),
+            | Self::GitFailed(why)
+            | Self::Upstream(why) => why.clone(),
             Self::Lfs => {
                 "git-lfs objects are not stored here: set lfs.url to a server that stores them".into()
             }
@@ -267,6 +272,7 @@ impl Refusal {
             | Self::Unsupported(_)
             | Self::Deadline(_)
             | Self::GitFailed(_)
+            | Self::Upstream(_)
             | Self::Internal
             | Self::ClientGone => response,
         }

@@ -75,6 +75,12 @@ impl Mirrors {
         Ok(Self(Arc::new(Shared { settings, places, turns, web, spellings })))
     }
 
+    /// The certificates that are trusted, in one PEM file, where they are not the system's.
+    #[must_use]
+    pub fn authorities(&self) -> Option<&Path> {
+        self.0.settings.authorities.as_deref()
+    }
+
     /// The mirror of `repo` as it is, if there is one.
     #[must_use]
     pub fn find(&self, repo: &RepoName) -> Option<Repository> {

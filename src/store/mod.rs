@@ -6,6 +6,7 @@
 //! processes (the `user` commands) may open the same database at any time.
 
 mod error;
+mod fingerprint;
 mod key;
 pub mod lock;
 mod migrate;
@@ -15,6 +16,7 @@ pub mod users;
 pub mod writes;
 
 pub use error::StoreError;
+pub use fingerprint::Fingerprint;
 
 use crate::sys::random;
 use jiff::Timestamp;

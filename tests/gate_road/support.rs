@@ -10,10 +10,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use tidegate::gate::destination::Hosted;
+use tidegate::gate::destination::Directory;
 use tidegate::gate::forward::{Forward, Forwarded, Way};
 use tidegate::gate::staging::{Held, Staging, StagingError};
-use tidegate::gate::tools::Tools;
 use tidegate::git::ask::{Asker, find_git};
 use tidegate::git::command::{Git, Identity, Surroundings};
 use tidegate::git::layout::Repository;
@@ -21,6 +20,7 @@ use tidegate::git::lease::Leases;
 use tidegate::git::object_format::ObjectFormat;
 use tidegate::git::push_answer::PushAnswer;
 use tidegate::git::push_request::{Bounds, PushRequest};
+use tidegate::git::tools::Tools;
 use tidegate::model::push::{PushId, RefName, RefUpdate};
 use tidegate::store::Store;
 use tidegate::supervise::{Child, Deadline, Input, Mark, Outcome, Reaper, Spec};
@@ -245,7 +245,7 @@ impl Site {
     ) -> Forwarded {
         let pusher = Identity { user: Some("alice".into()), address: Some("192.0.2.7".parse().unwrap()) };
         let HeldPush { staging, refs, options, .. } = push;
-        let to = Hosted { repository: staging.target(), leases: &self.leases, store: &self.store };
+        let to = Directory { repository: staging.target(), leases: &self.leases, store: &self.store };
         let way = Way { tools: self.tools(limit), to: &to };
         act(&Forward { staging, refs, options, pusher: &pusher }, &way)
     }

@@ -50,7 +50,6 @@ read = "users"
 /// Reads a file and flags where upstreams are served.
 fn read_with(text: &str, flags: &[&str]) -> Result<Settings, ConfigError> {
     let mut draft = Draft::new(&environment(&[]));
-    draft.takes_upstreams = true;
     file::apply(&mut draft, Path::new("t.toml"), text);
     draft.apply_flags(&Flags {
         upstreams: flags.iter().map(|&flag| flag.to_owned()).collect(),
@@ -360,18 +359,4 @@ fn upstreams_change_at_the_next_start() {
     let (old, new) = (read_upstreams("data_dir = \"/d\""), read_upstreams(UPSTREAMS));
     assert_eq!(old.changes_needing_restart(&new), ["upstream"]);
     assert_eq!(new.changes_needing_restart(&new), Vec::<&str>::new());
-}
-
-#[test]
-fn while_they_are_not_served_every_way_to_name_one_is_closed() {
-    let mut draft = Draft::new(&environment(&[]));
-    draft.takes_upstreams = false;
-    file::apply(&mut draft, Path::new("t.toml"), "[[upstream]]\nname = \"a\"\nurl = \"https://a\"");
-    file::apply_override(&mut draft, "TIDEGATE__UPSTREAM__NAME", "a".as_ref());
-    draft.apply_flags(&Flags { upstreams: vec!["a=https://a".into()], ..Flags::default() });
-    let Err(ConfigError::Wrong(found)) = draft.finish() else { panic!("it was taken") };
-    assert_eq!(found.len(), 3, "{found:?}");
-    for problem in found {
-        assert!(problem.why.contains("does not mirror upstream repositories yet"), "{problem}");
-    }
 }

@@ -2,10 +2,10 @@
 
 use super::Pushed;
 use crate::config::checks::ChecksSettings;
-use crate::gate::tools::Tools;
 use crate::gate::view::View;
 use crate::git::command::Invocation;
 use crate::git::inspect::Sight;
+use crate::git::tools::Tools;
 use crate::supervise::{Exit, Input, Outcome, SpawnError, Why};
 use std::ffi::OsString;
 use std::fs::File;

@@ -4,7 +4,7 @@
 //! push when the client leaves. The report is made from the record, so that it says what the gate has written down.
 
 use super::{Call, headers, verdicts};
-use crate::gate::road::{Arrival, Intake, Road, STOPPING, TurnedAway, UnderWay, after};
+use crate::gate::road::{Arrival, Beyond, Intake, Road, STOPPING, TurnedAway, UnderWay, after};
 use crate::gate::waiters::Waiter;
 use crate::git::ask::Asker;
 use crate::git::command::{Identity, Service};
@@ -19,8 +19,8 @@ use crate::http::exchange::Exchange;
 use crate::http::refusal::Refusal;
 use crate::http::served::Served;
 use crate::http::writer::{ResponseWriter, WriteError};
+use crate::model::access::Caller;
 use crate::model::check::CheckResult;
-use crate::model::name::UserName;
 use crate::model::push::{CancelCause, Event, OnDisconnect, Push, PushId, PushState, Pusher, RefAnswer};
 use crate::supervise::Deadline;
 use crate::sys::net::Socket;
@@ -57,14 +57,17 @@ pub(super) fn hold(
     request: PushRequest,
 ) -> Result<Served, Refusal> {
     let road = &call.app.road;
-    let pusher = match &call.identity.user {
-        Some(name) => {
-            let name = UserName::parse(name).map_err(|error| Refusal::internal("naming a pusher", &error))?;
-            Pusher::user(&name)
-        }
-        None => Pusher::anonymous(),
+    let arrival = Arrival {
+        repo: &call.target.repo,
+        target: &call.repository,
+        beyond: call.beyond.as_ref().map(|it| Beyond {
+            url: &it.url,
+            offers: it.offers,
+            credential: it.credential.as_ref(),
+        }),
+        pusher: pusher(call.caller),
+        request: &request,
     };
-    let arrival = Arrival { repo: &call.target.repo, target: &call.repository, pusher, request: &request };
     let (id, waiter) = match road.admit(&arrival, Timestamp::now()) {
         Ok(admitted) => admitted,
         Err(error) => return turn_away(call, exchange, &request, &error),
@@ -89,6 +92,16 @@ pub(super) fn hold(
     };
     let end = hold.follow();
     hold.close(&request, end)
+}
+
+fn pusher(caller: &Caller) -> Pusher {
+    match caller {
+        Caller::User { name, .. } => Pusher::user(name),
+        Caller::Guest { name, claimed } => {
+            Pusher { name: name.clone(), verified: false, claimed: claimed.clone() }
+        }
+        Caller::Anonymous | Caller::Local => Pusher::anonymous(),
+    }
 }
 
 fn turn_away(
@@ -354,7 +367,8 @@ impl Hold<'_> {
                 self.client.say(&format!("push {id} waits for approval: tidegate push approve {id}{link}"))
             }
             PushState::Approved if before == Some(PushState::Forwarding) => {
-                self.patience.get_or_insert(Instant::now() + self.app.settings.gate.forward_deadline);
+                self.patience
+                    .get_or_insert(Instant::now() + self.road().gate_of(&push.repo).forward_deadline);
                 self.client.say(&format!("push {id} is tried again: {}", push.message))
             }
             PushState::Approved if push.decision.is_some() => {

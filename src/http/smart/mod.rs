@@ -1,4 +1,4 @@
-//! Smart HTTP for hosted repositories (gitprotocol-http(5)): the same answers as `git http-backend`, byte for byte,
+//! Smart HTTP for hosted repositories and the mirrors of upstreams (gitprotocol-http(5)): the same answers as `git http-backend`, byte for byte,
 //! with every git supervised and every body bounded.
 //!
 //! The order is always: find the repository, spool the whole bounded request, check its form, and only then take a
@@ -9,8 +9,11 @@ mod held;
 mod push;
 pub mod recovery;
 mod stay;
+mod upstream;
 mod verdicts;
 mod work;
+
+pub use upstream::Grants;
 
 use super::app::App;
 use super::exchange::Exchange;
@@ -22,17 +25,32 @@ use super::spool::Room;
 use crate::git::command::{Identity, Protocol, Service};
 use crate::git::layout::{LayoutError, Repository};
 use crate::model::access::Caller;
+use crate::model::credential::UpstreamCredential;
 use crate::sys::space;
 use std::sync::Arc;
+use upstream::Beyond;
 
 /// A request that is well addressed and allowed, with everything that is known before its body is read.
 #[derive(Debug)]
 struct Call<'a> {
     app: &'a Arc<App>,
     target: &'a GitTarget,
+    /// The hosted repository, or the mirror of an upstream's.
     repository: Repository,
+    /// The upstream's, where it is a mirror.
+    beyond: Option<Beyond>,
     protocol: Protocol,
+    caller: &'a Caller,
     identity: Identity,
+}
+
+/// Who sends a request.
+#[derive(Debug)]
+pub struct Client {
+    /// As the rules know him.
+    pub caller: Caller,
+    /// What he has shown, where that is for an upstream to judge.
+    pub credential: Option<UpstreamCredential>,
 }
 
 /// Serves one allowed request.
@@ -42,15 +60,25 @@ struct Call<'a> {
 pub fn serve(
     app: &Arc<App>,
     exchange: &mut Exchange,
-    caller: &Caller,
+    client: &Client,
     target: &GitTarget,
 ) -> Result<Served, Refusal> {
+    let (repository, beyond) = match app.road.upstreams().find(&target.repo) {
+        None => (find(app, target)?, None),
+        Some(place) => {
+            let (mirror, beyond) = upstream::open(app, exchange, client, target, place)?;
+            (mirror, Some(beyond))
+        }
+    };
     let request = exchange.request();
+    let caller = &client.caller;
     let call = Call {
         app,
         target,
-        repository: find(app, target)?,
+        repository,
+        beyond,
         protocol: protocol(request)?.settled(target.service),
+        caller,
         identity: Identity { user: caller.name().map(str::to_owned), address: request.peer.address },
     };
     match (target.phase, target.service) {

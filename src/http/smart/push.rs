@@ -42,7 +42,8 @@ pub(super) fn push(call: &Call<'_>, exchange: &mut Exchange) -> Result<Served, R
         Err(refusal @ Refusal::TooLarge(_)) => return refuse(call, exchange, &body, refusal),
         request => request?,
     };
-    if call.app.road.is_needed() && !request.is_probe() {
+    let takes_the_road = call.beyond.is_some() || call.app.road.is_needed();
+    if takes_the_road && !request.is_probe() {
         return held::hold(call, exchange, body, request);
     }
     // The empty request by which a client tries its credential before it sends a large push changes nothing.

@@ -26,7 +26,11 @@ pub fn settle_earlier_writes(app: &App) -> Result<(), StoreError> {
 /// A repository that cannot be looked at keeps its note for the next start; one that is gone needs none.
 fn take_up(app: &App, write: OpenWrite) {
     let OpenWrite { id, repo, refs, started, boot: _ } = write;
-    let repository = match app.root.at(&repo) {
+    let found = match app.root.at(&repo) {
+        Err(error) if !error.is_fault() => app.road.upstreams().directory_at(&repo),
+        found => found,
+    };
+    let repository = match found {
         Ok(repository) => repository,
         Err(error) if error.is_fault() => {
             return log::error!("{} cannot be cleaned after an earlier life: {error}", repo.display());

@@ -9,6 +9,7 @@ use crate::git::pool::{Kind, Lane};
 use crate::git::push_request::PushRequest;
 use crate::git::report;
 use crate::git::settings::RepositorySettings;
+use crate::git::upstream::PushOffers;
 use crate::http::app::App;
 use crate::http::exchange::Exchange;
 use crate::http::refusal::Refusal;
@@ -81,6 +82,7 @@ pub(super) fn run(
         phase: call.target.phase,
         protocol: call.protocol,
         repository: call.repository.clone(),
+        offers: call.beyond.as_ref().map(|beyond| beyond.offers),
         identity: call.identity.clone(),
         body,
         last_words,
@@ -122,6 +124,8 @@ struct Work {
     phase: Phase,
     protocol: Protocol,
     repository: Repository,
+    /// What can be pushed to the upstream, where the repository is its mirror.
+    offers: Option<PushOffers>,
     identity: Identity,
     body: Option<File>,
     last_words: LastWords,
@@ -175,13 +179,19 @@ impl Work {
     }
 
     fn spec(&self, body: Option<File>) -> Spec {
-        let invocation = self.app.git.serve(&Serving {
-            service: self.service,
-            git_dir: &self.repository.git_dir,
-            advertise: self.phase == Phase::Advertise,
-            protocol: self.protocol,
-            identity: &self.identity,
-        });
+        let git_dir = &self.repository.git_dir;
+        let invocation = match (self.phase, self.service, self.offers) {
+            (Phase::Advertise, Service::ReceivePack, Some(offers)) => {
+                self.app.git.advertise_push(git_dir, offers)
+            }
+            _ => self.app.git.serve(&Serving {
+                service: self.service,
+                git_dir,
+                advertise: self.phase == Phase::Advertise,
+                protocol: self.protocol,
+                identity: &self.identity,
+            }),
+        };
         let mut spec = invocation.spec(&self.what, self.lane.name(), self.deadline);
         spec.stdin = body.map_or(Input::Null, Input::File);
         spec.grace = self.app.settings.git.kill_grace;

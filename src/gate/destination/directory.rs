@@ -1,12 +1,12 @@
-//! Where a push goes on to: what a forward asks and does there.
+//! A repository in a directory of this machine: a hosted one, or one of an upstream that is a directory.
 
-use super::tools::Tools;
+use super::{ANSWER_MAX, Destination, Parcel, leased};
 use crate::git::ask::{self, Asker};
-use crate::git::command::Identity;
 use crate::git::footprint::{Footprint, RefTrace};
 use crate::git::held::{Onward, Update};
 use crate::git::layout::Repository;
 use crate::git::lease::{Lease, LeaseError, Leases};
+use crate::git::tools::Tools;
 use crate::model::oid::Oid;
 use crate::model::push::RefUpdate;
 use crate::store::Store;
@@ -14,11 +14,6 @@ use crate::store::writes::Note;
 use crate::supervise::{Exit, Outcome};
 use crate::sys::stop::Level;
 use std::collections::BTreeMap;
-use std::fmt::Debug;
-use std::path::Path;
-
-/// How much git may say about the refs, in bytes: the longest lines of a thousand of them, several times.
-pub(super) const ANSWER_MAX: usize = 4 << 20;
 
 /// What git says when it is not the push that is wrong but the moment: another git holds a lock, or the machine lacks
 /// something that comes back.
@@ -31,44 +26,10 @@ const PASSING: [&str; 6] = [
     "Too many open files",
 ];
 
-/// What is pushed on.
-#[derive(Clone, Copy, Debug)]
-pub struct Parcel<'a> {
-    /// The repository that has the objects.
-    pub from: &'a Path,
-    /// Exactly these values and no others.
-    pub updates: &'a [&'a RefUpdate],
-    /// The push options, for the destination's hooks.
-    pub options: &'a [String],
-    /// Who pushed, for the destination's hooks and reflogs.
-    pub pusher: &'a Identity,
-}
-
-/// A place that pushes are forwarded to.
-pub trait Destination: Debug {
-    /// Asks for the values of these refs; those that are not there are left out.
-    ///
-    /// # Errors
-    /// A sentence, when there is no answer.
-    fn values(&self, tools: &Tools<'_>, names: &[&str]) -> Result<BTreeMap<String, Oid>, String>;
-
-    /// Pushes, and cleans after a git that was killed. What came of it is in git's lines about each ref.
-    ///
-    /// # Errors
-    /// A sentence, when nothing was pushed and it may be tried again.
-    fn push(&self, tools: &Tools<'_>, parcel: &Parcel<'_>) -> Result<(Outcome, Vec<u8>), String>;
-
-    /// Whether what git said means that the same push may succeed another time.
-    fn is_passing(&self, stderr: &str) -> bool;
-
-    /// The words without what people are not told.
-    fn conceal(&self, words: &str) -> String;
-}
-
-/// A repository on this machine. Its own git takes the push, with its owner's hooks and settings. The push enters it under
+/// The repository. Its own git takes the push, with its owner's hooks and settings. The push enters it under
 /// its lease, so that whatever a killed one leaves is cleaned.
 #[derive(Clone, Copy, Debug)]
-pub struct Hosted<'a> {
+pub struct Directory<'a> {
     /// Which.
     pub repository: &'a Repository,
     /// Who lets a push into it.
@@ -77,7 +38,7 @@ pub struct Hosted<'a> {
     pub store: &'a Store,
 }
 
-impl Destination for Hosted<'_> {
+impl Destination for Directory<'_> {
     fn values(&self, tools: &Tools<'_>, names: &[&str]) -> Result<BTreeMap<String, Oid>, String> {
         ask::ref_values(tools.git, &self.repository.git_dir, names, &tools.asker)
             .map_err(|error| error.to_string())
@@ -116,7 +77,7 @@ impl Destination for Hosted<'_> {
     }
 }
 
-impl Hosted<'_> {
+impl Directory<'_> {
     /// Notes the push and enters the repository with it.
     fn enter(&self, tools: &Tools<'_>, parcel: &Parcel<'_>) -> Result<Lease, String> {
         let trace = |update: &&RefUpdate| RefTrace {
@@ -135,12 +96,6 @@ impl Hosted<'_> {
             LeaseError::Deadline | LeaseError::Full => error.to_string(),
         })
     }
-}
-
-/// The update of a ref, for git's command line.
-pub(super) fn leased(update: &RefUpdate) -> Update<'_> {
-    let value = |oid| if Oid::is_zero(oid) { None } else { Some(oid.as_str()) };
-    Update { name: update.name.as_str(), old: value(&update.old), new: value(&update.new) }
 }
 
 /// Git removes its own traces on every way out but a signal.

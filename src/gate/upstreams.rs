@@ -1,0 +1,195 @@
+//! The upstreams that pushes are passed on to: which one a repository belongs to, what it is shown, and the credentials of
+//! pushers who are known there and not here.
+
+use crate::config::{CredentialSettings, ReadAccess, UpstreamSettings};
+use crate::git::layout::{LayoutError, Repository, Root};
+use crate::mirror::Mirrors;
+use crate::model::credential::UpstreamCredential;
+use crate::model::name::RepoName;
+use crate::model::push::PushId;
+use crate::model::secret::Secret;
+use crate::model::upstream::UpstreamUrl;
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use thiserror::Error;
+
+/// All upstreams; clones share them.
+#[derive(Clone, Debug)]
+pub struct Upstreams(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    list: Vec<UpstreamSettings>,
+    mirrors: Mirrors,
+    /// Whether symbolic links may lead out of an upstream that is a directory.
+    follow_symlinks: bool,
+    /// What the pushers of open pushes have shown, in memory alone.
+    kept: Mutex<HashMap<PushId, UpstreamCredential>>,
+}
+
+/// A repository of an upstream.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// Whose.
+    pub upstream: &'a UpstreamSettings,
+    /// Its path there.
+    pub path: &'a str,
+}
+
+/// A service's token that cannot be read.
+#[derive(Debug, Error)]
+pub enum TokenError {
+    /// The file cannot be read.
+    #[error("reading the token_file {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Nothing is in it, or more than one line.
+    #[error("the token_file {} has to hold the token on one line, and nothing else", path.display())]
+    NotAToken {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl Place<'_> {
+    /// Whether this repository is served at all.
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        self.upstream.serves(self.path)
+    }
+
+    /// Whether the upstream, and not the gate, knows who pushes.
+    #[must_use]
+    pub fn judges_pushers(&self) -> bool {
+        self.upstream.credential == CredentialSettings::Passthrough
+    }
+
+    /// Whether the upstream, and not the gate, knows who may read.
+    #[must_use]
+    pub fn judges_readers(&self) -> bool {
+        self.upstream.access == ReadAccess::Passthrough
+    }
+}
+
+impl Upstreams {
+    /// Of these settings.
+    #[must_use]
+    pub fn new(list: Vec<UpstreamSettings>, mirrors: Mirrors, follow_symlinks: bool) -> Self {
+        Self(Arc::new(Shared { list, mirrors, follow_symlinks, kept: Mutex::default() }))
+    }
+
+    /// The copies of their repositories, and the way to them.
+    #[must_use]
+    pub fn mirrors(&self) -> &Mirrors {
+        &self.0.mirrors
+    }
+
+    /// Where `repo` is, if it belongs to an upstream.
+    #[must_use]
+    pub fn find<'a>(&'a self, repo: &'a RepoName) -> Option<Place<'a>> {
+        let (name, path) = repo.upstream_split()?;
+        let upstream = self.0.list.iter().find(|upstream| upstream.name.as_str() == name)?;
+        Some(Place { upstream, path })
+    }
+
+    /// The repository whose git directory was found at `git_dir` before, in one of the upstreams that are directories.
+    ///
+    /// # Errors
+    /// [`LayoutError::NotFound`] when it is in none of them; see [`LayoutError`].
+    pub fn directory_at(&self, git_dir: &Path) -> Result<Repository, LayoutError> {
+        let around = self.0.list.iter().filter_map(|upstream| match &upstream.url {
+            UpstreamUrl::Directory(directory) => Some(directory),
+            UpstreamUrl::Http(_) => None,
+        });
+        for directory in around {
+            match Root::open(directory, self.0.follow_symlinks).and_then(|root| root.at(git_dir)) {
+                Err(LayoutError::NotFound | LayoutError::Outside { .. }) => {}
+                found => return found,
+            }
+        }
+        Err(LayoutError::NotFound)
+    }
+
+    /// What an upstream is shown: the gate's own credential, the client's, or nothing.
+    ///
+    /// # Errors
+    /// When the gate's own cannot be read.
+    pub fn shown(
+        &self,
+        upstream: &UpstreamSettings,
+        client: Option<UpstreamCredential>,
+    ) -> Result<Option<UpstreamCredential>, TokenError> {
+        match &upstream.credential {
+            CredentialSettings::None => Ok(None),
+            CredentialSettings::Passthrough => Ok(client),
+            // Read each time: a token is replaced by replacing the file.
+            CredentialSettings::Service { username, token_file } => {
+                let secret = read_token(token_file)?;
+                Ok(Some(UpstreamCredential { username: username.clone(), secret }))
+            }
+        }
+    }
+
+    /// Remembers what the pusher of a push has shown, until it has ended.
+    pub fn keep(&self, id: PushId, credential: UpstreamCredential) {
+        self.kept().insert(id, credential);
+    }
+
+    /// What the pusher of a push has shown, if that was in this life of the gate.
+    #[must_use]
+    pub fn kept_for(&self, id: PushId) -> Option<UpstreamCredential> {
+        self.kept().get(&id).cloned()
+    }
+
+    /// Forgets it.
+    pub fn forget(&self, id: PushId) {
+        self.kept().remove(&id);
+    }
+
+    fn kept(&self) -> MutexGuard<'_, HashMap<PushId, UpstreamCredential>> {
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn read_token(path: &Path) -> Result<Secret, TokenError> {
+    let text = fs::read_to_string(path)
+        .map_err(|source| TokenError::Unreadable { path: path.to_path_buf(), source })?;
+    let token = text.strip_suffix('\n').unwrap_or(&text);
+    let token = token.strip_suffix('\r').unwrap_or(token);
+    if token.is_empty() || token.chars().any(char::is_control) {
+        return Err(TokenError::NotAToken { path: path.to_path_buf() });
+    }
+    Ok(Secret::new(token.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_one_line_and_nothing_of_it_is_told() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("token");
+        let read = |text: &str| {
+            fs::write(&path, text).unwrap();
+            read_token(&path)
+        };
+        assert_eq!(read("s3cret\n").unwrap().reveal(), "s3cret");
+        assert_eq!(read("s3cret\r\n").unwrap().reveal(), "s3cret");
+        assert_eq!(read("two words").unwrap().reveal(), "two words");
+        for text in ["", "\n", "s3cret\nmore", "s3\tcret"] {
+            let error = read(text).unwrap_err();
+            assert!(matches!(error, TokenError::NotAToken { .. }), "{text:?}");
+            assert!(!format!("{error} {error:?}").contains("s3"));
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(read_token(&path), Err(TokenError::Unreadable { .. })));
+    }
+}
