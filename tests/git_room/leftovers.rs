@@ -11,7 +11,7 @@ use tidegate::git::layout::Repository;
 use tidegate::git::lease::{LeaseError, Leases};
 use tidegate::git::leftovers::{Swept, Window, sweep};
 use tidegate::git::push_request::{Bounds, PushRequest};
-use tidegate::supervise::Input;
+use tidegate::supervise::{Child, Input};
 
 /// A limit of hanging.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -168,18 +168,26 @@ fn nothing_is_removed_while_a_foreign_git_is_at_work() {
         let child = spawn(site.serve(Service::ReceivePack, false, Protocol::V0), spooled(&body));
         site.wait_until_hung();
         kill(child);
-        let mut foreign = spawn(site.shell("cd srv.git; exec git cat-file --batch"), Input::Pipe);
-        let stdin = foreign.take_stdin();
-        wait_for(|| {
-            fs::read_to_string(format!("/proc/{}/comm", foreign.pid())).is_ok_and(|name| name == "git\n")
-        });
         let (before, footprint) = (site.files(), footprint(&body).notes().join("\n"));
-        assert_eq!(sweep_as_a_sibling(&site, from, &footprint), "0 removed, 1 skipped");
-        assert_eq!(site.files(), before);
-        drop(stdin);
-        assert!(foreign.finish().is_success());
+        for work in ["cd srv.git; exec git", "exec git --git-dir=srv.git", "exec env GIT_DIR=srv.git git"] {
+            let mut foreign = spawn(site.shell(&format!("{work} cat-file --batch")), Input::Pipe);
+            let stdin = foreign.take_stdin();
+            wait_for(|| is_called(&foreign, "git"));
+            assert_eq!(sweep_as_a_sibling(&site, from, &footprint), "0 removed, 1 skipped", "{work}");
+            assert_eq!(site.files(), before);
+            drop(stdin);
+            assert!(foreign.finish().is_success());
+        }
+        let reader = spawn(site.shell("exec tail -f srv.git/HEAD"), Input::Null);
+        wait_for(|| is_called(&reader, "tail"));
         assert_eq!(sweep_as_a_sibling(&site, from, &footprint), "1 removed, 0 skipped");
+        kill(reader);
     }
+}
+
+/// Whether a child has become this program.
+fn is_called(child: &Child, name: &str) -> bool {
+    fs::read_to_string(format!("/proc/{}/comm", child.pid())).is_ok_and(|comm| comm.trim_end() == name)
 }
 
 /// Sweeps in a process of its own, to which the children of this one are foreign.
