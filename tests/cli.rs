@@ -398,7 +398,9 @@ fn a_wrong_configuration_is_told_by_line_and_key() {
     assert!(both.err.lines().all(|line| line.starts_with("tidegate: gate.toml:")), "{}", both.err);
     place.write("empty.toml", "");
     let upstream = ["check-config", "empty.toml", "--upstream", "forge=ssh://forge.example"];
-    place.run(&upstream).refused(2, "--upstream: upstream: forge: is no address of an upstream");
+    place
+        .run(&upstream)
+        .refused(2, "--upstream: upstream: the address of forge is no address of an upstream");
     place.run(&["check-config", "missing.toml"]).refused(2, "reading the configuration missing.toml");
     let variables = [("TIDEGATE__LIMITS__HAED", "1s")];
     let answer = place.run_with(&["check-config", "empty.toml"], "", &variables);

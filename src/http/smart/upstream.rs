@@ -245,19 +245,17 @@ impl Visit<'_> {
             Side::Fetch => self.place.judges_readers(),
             Side::Push => self.place.judges_pushers(),
         };
-        match error {
-            UpstreamError::NotFound { .. } => {
-                log::info!("{}: {error}", self.repo);
-                Refusal::NotFound
-            }
-            UpstreamError::Unauthorized { .. } if is_the_client_s => {
-                Refusal::BadLogin(self.credential.as_ref().map(|it| it.username.clone()))
-            }
-            error if is_the_client_s => Refusal::Forbidden(error.to_string().into()),
-            error => {
-                log::error!("{}: {error}", self.repo);
-                Refusal::Upstream(error.to_string().into())
-            }
+        if let UpstreamError::NotFound { .. } = error {
+            log::info!("{}: {error}", self.repo);
+            return Refusal::NotFound;
         }
+        if !is_the_client_s {
+            log::error!("{}: {error}", self.repo);
+            return Refusal::Upstream(error.to_string().into());
+        }
+        if let UpstreamError::Unauthorized { .. } = error {
+            return Refusal::BadLogin(self.credential.as_ref().map(|it| it.username.clone()));
+        }
+        Refusal::Forbidden(error.to_string().into())
     }
 }
