@@ -231,8 +231,8 @@ struct Hold<'a> {
     queued_until: Timestamp,
     client: Client,
     identity: Identity,
-    /// Where the push stood at the last look.
-    seen: Option<PushState>,
+    /// Where the push stood at the last look, after how many attempts to forward it.
+    seen: Option<(PushState, u32)>,
     remind_at: Instant,
     /// Until when a forward that is tried again is waited for.
     patience: Option<Instant>,
@@ -350,12 +350,15 @@ impl Hold<'_> {
 
     /// Tells what has changed.
     fn announce(&mut self, push: &Push) -> Result<(), WriteError> {
-        if self.seen == Some(push.state) {
+        // An attempt may begin and end between two looks.
+        let stand = (push.state, push.attempts);
+        let before = self.seen.replace(stand);
+        if before == Some(stand) {
             return Ok(());
         }
         let id = self.id;
-        let before = self.seen.replace(push.state);
-        for step in steps_behind(before.unwrap_or(PushState::Received))..steps_behind(push.state) {
+        let before = before.map_or(PushState::Received, |(state, _)| state);
+        for step in steps_behind(before)..steps_behind(push.state) {
             let line = if step == 0 { OBJECTS_IN.to_owned() } else { verdicts::passed(&self.results()) };
             self.client.say(&line)?;
         }
@@ -366,7 +369,7 @@ impl Hold<'_> {
                 let link = link.unwrap_or_default();
                 self.client.say(&format!("push {id} waits for approval: tidegate push approve {id}{link}"))
             }
-            PushState::Approved if before == Some(PushState::Forwarding) => {
+            PushState::Approved if push.attempts > 0 => {
                 self.patience
                     .get_or_insert(Instant::now() + self.road().gate_of(&push.repo).forward_deadline);
                 self.client.say(&format!("push {id} is tried again: {}", push.message))
@@ -423,7 +426,7 @@ impl Hold<'_> {
         }
         self.remind_at = Instant::now() + REMIND_EVERY;
         match self.seen {
-            Some(PushState::Pending) => {
+            Some((PushState::Pending, _)) => {
                 let id = self.id;
                 self.client.say(&format!("push {id} still waits for approval"))
             }
