@@ -10,5 +10,6 @@
 mod forwarding;
 mod killing;
 mod large;
+mod racing;
 mod staging;
 mod support;
