@@ -27,6 +27,7 @@ mod demo;
 mod empty_root;
 mod environ;
 mod front;
+mod hold;
 mod hostile;
 mod lanes;
 mod memory;
