@@ -10,12 +10,16 @@ use std::fs;
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
-use tidegate::config::{GateSettings, Settings};
+use tidegate::config::{ChecksSettings, GateSettings, Settings};
 use tidegate::gate::decide::{Desk, Verb};
+use tidegate::gate::maintenance::Maintenance;
 use tidegate::gate::road::{Parts, Road};
+use tidegate::gate::upstreams::Upstreams;
 use tidegate::gate::waiters::Waiters;
 use tidegate::git::layout::Root;
 use tidegate::git::pool::{Kind, Lane, Size};
+use tidegate::git::upkeep::Tools as Keepers;
+use tidegate::mirror::{MirrorSettings, Mirrors};
 use tidegate::model::access::{Caller, Pushers, Rules};
 use tidegate::model::name::{RepoName, UserName};
 use tidegate::model::oid::Oid;
@@ -89,18 +93,27 @@ impl Race {
         let (lane, _) = Lane::start(Kind::Write, Size { workers: 4, queue: 256 }).unwrap();
         let waiters = Waiters::new(16);
         let rules = Rules::new(Vec::new(), Pushers::Users);
+        let (upstream_lane, _) = Lane::start(Kind::Upstream, Size { workers: 1, queue: 1 }).unwrap();
+        let (upkeep_lane, _) = Lane::start(Kind::Upkeep, Size { workers: 1, queue: 256 }).unwrap();
+        let keepers = Keepers { reaper: reaper().clone(), git: git.clone(), leases: site.leases.clone() };
+        let mirrors = Mirrors::open(&site.path("data"), MirrorSettings::default()).unwrap();
         let road = Road::new(Parts {
             store: site.store.clone(),
             reaper: reaper().clone(),
             git,
+            repository_settings: Arc::default(),
+            maintenance: Maintenance::new(upkeep_lane, keepers, site.store.clone()),
             root: Root::open(site.path("srv.git").parent().unwrap(), false).unwrap(),
             leases: site.leases.clone(),
             held: site.held.clone(),
             waiters: waiters.clone(),
             lane,
+            upstream_lane,
             rules: Current::new(rules.clone()),
+            checks: Current::new(ChecksSettings::default()),
             stop: Stop::new().unwrap(),
             gate: GateSettings::default(),
+            upstreams: Upstreams::new(Vec::new(), mirrors, false),
             git_settings: Settings::defaults(None, 2).git,
             open_max: 100,
         });
@@ -127,7 +140,7 @@ impl Race {
             owner: Owner { boot: self.site.store.boot().to_owned(), session: Some(1) },
             deadline: long_ago,
         };
-        let id = pushes.create(&push, long_ago).unwrap();
+        let id = pushes.create(&push, usize::MAX, long_ago).unwrap().unwrap();
         self.site.sh(&format!("cp -a {template} data/held/{id}.git"));
         for (from, event) in [
             (PushState::Received, Event::CheckingBegan),

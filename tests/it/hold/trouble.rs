@@ -149,7 +149,8 @@ fn orphan(desk: &Desk, boot: &str) -> PushId {
         owner: Owner { boot: boot.to_owned(), session: Some(999_999) },
         deadline: now.saturating_add(SignedDuration::from_mins(30)).unwrap(),
     };
-    desk.store.pushes().create(&push, now.saturating_sub(SignedDuration::from_mins(1)).unwrap()).unwrap()
+    let then = now.saturating_sub(SignedDuration::from_mins(1)).unwrap();
+    desk.store.pushes().create(&push, usize::MAX, then).unwrap().unwrap()
 }
 
 #[test]
