@@ -102,11 +102,12 @@ impl Work<'_> {
         if !self.turn.is_clean() {
             self.clear()?;
         }
-        if !self.wanted.is_empty() && self.refs(self.place)?.is_empty() {
+        let before = self.refs(self.place)?;
+        if before.is_empty() && !self.wanted.is_empty() {
             // An empty upstream does not say which hash it has, and it may have been filled with another.
             return self.make();
         }
-        let done = self.change();
+        let done = if self.turn.is_ahead_of(self.seen.at) { self.add() } else { self.change(&before) };
         if done.is_err() && !self.turn.is_clean() && self.turn.is_alone() {
             // At once, since it may be much; what does not work now is tried again before the next writer starts.
             if let Err(error) = self.clear() {
@@ -124,27 +125,37 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn change(&self) -> Result<(), UpstreamError> {
-        let before = self.refs(self.place)?;
-        let changes = Changes::between(&before, &self.wanted);
-        let mut refs = before.clone();
-        if !changes.is_empty() {
-            self.turn.set_clean(false);
-            self.delete(&changes.blocking)?;
-            if !changes.coming.is_empty() {
-                self.fetch(self.place)?;
-            }
-            refs = self.refs(self.place)?;
-            if !changes.coming.is_empty() && !changes.moved_any(&before, &refs) {
-                return Err(self.nothing_came());
-            }
-            // One that has come back meanwhile is not gone.
-            let gone = changes.gone.iter().copied().filter(|(name, old)| refs.get(*name) == Some(old));
-            self.delete(&gone.collect::<Vec<_>>())?;
-            changes.gone.iter().for_each(|(name, _)| drop(refs.remove(*name)));
-            self.turn.set_clean(true);
+    /// Fetches what upstream has now into a mirror that a push has landed in since it was asked: by the old answer, what
+    /// landed would look gone. What is really gone goes after the next question.
+    fn add(&self) -> Result<(), UpstreamError> {
+        self.turn.set_clean(false);
+        self.fetch(self.place)?;
+        self.turn.set_clean(true);
+        self.set_head(self.place, &self.refs(self.place)?)
+    }
+
+    /// Makes the mirror, which has the refs `before`, like its upstream.
+    fn change(&self, before: &Refs) -> Result<(), UpstreamError> {
+        let changes = Changes::between(before, &self.wanted);
+        if changes.is_empty() {
+            return self.set_head(self.place, before);
         }
-        self.set_head(self.place, &refs)
+        self.turn.set_clean(false);
+        self.delete(&changes.blocking)?;
+        if !changes.coming.is_empty() {
+            self.fetch(self.place)?;
+        }
+        let mut after = self.refs(self.place)?;
+        if !changes.coming.is_empty() && !changes.moved_any(before, &after) {
+            return Err(self.nothing_came());
+        }
+        // One that has come back meanwhile is not gone.
+        let gone = changes.gone.iter().copied().filter(|(name, old)| after.get(*name) == Some(old));
+        let gone: Vec<_> = gone.collect();
+        self.delete(&gone)?;
+        gone.iter().for_each(|(name, _)| drop(after.remove(*name)));
+        self.turn.set_clean(true);
+        self.set_head(self.place, &after)
     }
 
     /// What the fetch of an upstream means that has advertised refs and gives none: somebody else answered.

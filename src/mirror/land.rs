@@ -44,6 +44,7 @@ pub(super) fn land(
     turn.set_clean(false);
     move_packs(&objects.join("pack"), &git_dir.join("objects/pack"))?;
     let landing = Landing { shared, git_dir, turn: &turn, tools };
+    turn.set_landed(Instant::now());
     landing.move_refs(refs)?;
     turn.set_clean(true);
     Ok(())

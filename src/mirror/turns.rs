@@ -39,6 +39,8 @@ struct State {
     is_clean: bool,
     /// It has all that upstream said at this time.
     fresh: Option<Instant>,
+    /// When something was taken in that upstream may not have had before.
+    landed: Option<Instant>,
 }
 
 /// Why a turn was not to be had.
@@ -154,6 +156,17 @@ impl Turn {
     /// As [`Turns::is_fresh`].
     pub(super) fn is_fresh(&self, at: Instant) -> bool {
         self.0.turns.is_fresh(&self.0.place, at)
+    }
+
+    /// Whether the mirror has something that upstream may not have had yet at `at`.
+    pub(super) fn is_ahead_of(&self, at: Instant) -> bool {
+        let states = self.0.turns.lock();
+        states.get(&self.0.place).and_then(|state| state.landed).is_some_and(|landed| landed > at)
+    }
+
+    /// The mirror has something now that upstream has not had for long.
+    pub(super) fn set_landed(&self, now: Instant) {
+        self.0.turns.change(&self.0.place, |state| state.landed = Some(now));
     }
 
     /// The mirror has all that upstream said at `at`.

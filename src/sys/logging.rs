@@ -31,3 +31,14 @@ fn managed(out: &mut Formatter, record: &Record<'_>) -> io::Result<()> {
     };
     writeln!(out, "<{priority}>{}", record.args())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_http_client_says_of_its_requests_is_never_written() {
+        start(Some("tidegate::nowhere=trace"), false);
+        assert_eq!(log::max_level(), LevelFilter::Debug);
+    }
+}

@@ -1,9 +1,10 @@
 //! A mirror becomes what its upstream is, whatever happens there.
 
+use crate::server::Tls;
 use crate::support::{LONG, MIRROR, Site, UPSTREAM, credential, gits};
 use std::thread;
 use std::time::Duration;
-use tidegate::mirror::{Side, UpstreamError};
+use tidegate::mirror::{MirrorSettings, Mirrors, Side, UpstreamError};
 
 #[test]
 fn a_mirror_is_made_and_follows_every_change() {
@@ -105,6 +106,17 @@ fn what_is_up_to_date_costs_no_fetch_and_those_who_wait_share_one() {
 }
 
 #[test]
+fn an_older_answer_does_not_undo_a_newer_one() {
+    let site = Site::new(&gits()[0]);
+    site.sync();
+    let old = site.ask();
+    site.sh("cd work; echo 4 > file; git commit -qam 4; git push -q ../srv/team/app.git main main:new");
+    site.sync();
+    site.bring_seen(&old).unwrap();
+    site.assert_same();
+}
+
+#[test]
 fn a_page_in_the_place_of_the_upstream_removes_nothing() {
     for git in gits() {
         let site = Site::new(&git);
@@ -118,6 +130,31 @@ fn a_page_in_the_place_of_the_upstream_removes_nothing() {
         assert!(matches!(error, UpstreamError::Malformed { .. }) && error.is_down(), "{error}");
         assert_eq!(site.state(MIRROR), before);
         site.sync();
+    }
+}
+
+#[test]
+fn a_server_behind_tls_is_trusted_by_its_authority_only() {
+    for git in gits() {
+        let mut site = Site::new(&git);
+        let tls = Tls::before(&site.server, &site.path(""));
+        let ask = |site: &Site| site.ask_at(&tls.at("closed"), Side::Fetch, Some(&credential()), LONG);
+        let bring = |site: &Site, seen| {
+            site.mirrors.bring(&site.repo(), seen, Some(&credential()), &site.tools(LONG))
+        };
+        let error = ask(&site).unwrap_err();
+        assert!(matches!(error, UpstreamError::Tls { .. }) && error.is_down(), "{error:?}");
+        let system = site.mirrors.clone();
+        let authorities = Some(tls.authority.clone());
+        let settings = MirrorSettings { authorities, ..MirrorSettings::default() };
+        site.mirrors = Mirrors::open(&site.path("data"), settings).unwrap();
+        let seen = ask(&site).unwrap();
+        let trusting = std::mem::replace(&mut site.mirrors, system);
+        let error = bring(&site, &seen).unwrap_err();
+        assert!(matches!(error, UpstreamError::Tls { .. }), "git trusts it as little: {error:?}");
+        site.mirrors = trusting;
+        bring(&site, &seen).unwrap();
+        site.assert_same();
     }
 }
 

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
-use tidegate::mirror::{Advertisement, Side, UpstreamError};
+use tidegate::mirror::{Advertisement, MirrorSettings, Mirrors, Side, UpstreamError};
 
 /// Half a megabyte that does not compress, in a commit of its own.
 fn grow(site: &Site) {
@@ -51,7 +51,7 @@ fn what_an_earlier_life_left_in_a_mirror_is_removed_before_the_next_fetch() {
     let site = Site::new(&gits()[0]);
     site.sync();
     grow(&site);
-    let again = tidegate::mirror::Mirrors::open(&site.path("data"), Default::default()).unwrap();
+    let again = Mirrors::open(&site.path("data"), MirrorSettings::default()).unwrap();
     for name in
         ["HEAD.lock", "packed-refs.lock", "refs/heads/main.lock", "objects/pack/tmp_pack_x", "shallow.lock"]
     {

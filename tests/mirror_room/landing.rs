@@ -5,7 +5,7 @@ use crate::support::{LONG, MIRROR, Site, UPSTREAM, gits, wait_for};
 use std::thread;
 use std::time::Duration;
 use tidegate::git::layout::Repository;
-use tidegate::mirror::LandError;
+use tidegate::mirror::{LandError, Side};
 use tidegate::model::oid::Oid;
 use tidegate::model::push::{RefName, RefUpdate};
 
@@ -65,6 +65,20 @@ fn a_push_lands_with_its_objects_and_every_kind_of_update() {
 }
 
 #[test]
+fn an_answer_from_before_the_push_does_not_undo_it() {
+    for git in gits() {
+        let site = Site::new(&git);
+        let mirror = site.sync();
+        let old = site.ask();
+        site.sh("cd work; echo 5 > file; git commit -qam 5");
+        let refs = stage(&site, &[("main", "refs/heads/main"), ("main", "refs/heads/new")]);
+        land(&site, &mirror, &refs).unwrap();
+        site.bring_seen(&old).unwrap();
+        site.assert_same();
+    }
+}
+
+#[test]
 fn a_mirror_that_has_moved_on_is_left_to_the_next_sync() {
     let site = Site::new(&gits()[0]);
     let mirror = site.sync();
@@ -87,7 +101,7 @@ fn a_mirror_that_is_being_fetched_is_not_waited_for() {
          git push -q ../{UPSTREAM} main"
     ));
     let relay = Relay::to(site.server.address());
-    let seen = site.ask_at(&relay.at("open"), tidegate::mirror::Side::Fetch, None, LONG).unwrap();
+    let seen = site.ask_at(&relay.at("open"), Side::Fetch, None, LONG).unwrap();
     relay.stall_after(100_000);
     thread::scope(|scope| {
         let fetch = scope

@@ -71,6 +71,73 @@ impl Server {
     }
 }
 
+/// TLS before a server, with a certificate of an authority of its own.
+pub(crate) struct Tls {
+    address: SocketAddr,
+    /// The authority, in PEM.
+    pub(crate) authority: PathBuf,
+    _child: Mutex<Child>,
+}
+
+impl Tls {
+    pub(crate) fn before(server: &Server, base: &Path) -> Self {
+        let place = base.join("tls");
+        fs::create_dir(&place).unwrap();
+        let at = |name: &str| place.join(name).display().to_string();
+        let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+        fs::write(at("names"), "subjectAltName=IP:127.0.0.1\n").unwrap();
+        let steps = [
+            format!(
+                "req -x509 {key} -subj /CN=authority -days 2 -keyout {} -out {}",
+                at("ca.key"),
+                at("ca.pem")
+            ),
+            format!("req -new {key} -subj /CN=upstream -keyout {} -out {}", at("key"), at("request")),
+            format!(
+                "x509 -req -in {} -CA {} -CAkey {} -CAcreateserial -days 2 -extfile {} -out {}",
+                at("request"),
+                at("ca.pem"),
+                at("ca.key"),
+                at("names"),
+                at("pem")
+            ),
+        ];
+        for step in steps {
+            spawn_text("/usr/bin/openssl", &step.split(' ').collect::<Vec<_>>());
+        }
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let user = if nix::unistd::geteuid().is_root() { "user root;" } else { "" };
+        let configuration = format!(
+            "daemon off; {user} worker_processes 1; pid {pid}; error_log {errors};
+             events {{ worker_connections 64; }}
+             http {{
+                 access_log off;
+                 client_body_temp_path {body}; fastcgi_temp_path {body}1; proxy_temp_path {body}2;
+                 scgi_temp_path {body}3; uwsgi_temp_path {body}4;
+                 server {{
+                     listen {address} ssl; ssl_certificate {pem}; ssl_certificate_key {key};
+                     location / {{ proxy_pass http://{server}; }}
+                 }}
+             }}\n",
+            pid = at("pid"),
+            errors = at("errors"),
+            body = at("body"),
+            pem = at("pem"),
+            key = at("key"),
+            server = server.address,
+        );
+        fs::write(at("nginx.conf"), configuration).unwrap();
+        let args = ["-p", place.to_str().unwrap(), "-c", &at("nginx.conf")];
+        let child = spawn("/usr/sbin/nginx", &args, "/usr/bin:/bin");
+        wait_for(|| TcpStream::connect(address).is_ok());
+        Self { address, authority: place.join("ca.pem"), _child: Mutex::new(child) }
+    }
+
+    pub(crate) fn at(&self, path: &str) -> String {
+        format!("https://{}/{path}", self.address)
+    }
+}
+
 fn spawn_text(program: &str, args: &[&str]) -> String {
     let (outcome, output) = spawn(program, args, "/usr/bin:/bin").collect(1 << 16, None);
     assert!(outcome.is_success(), "{program}: {outcome} {}", outcome.stderr);
