@@ -9,7 +9,7 @@ use tidegate::model::push::{CancelCause, Event, PushState};
 use super::Desk;
 use crate::support::{HANG, SLACK, eventually, procfs};
 
-/// How soon the end of a client is seen (measured: 3 ms); [`SLACK`] is for a loaded machine.
+/// How soon the end of a client has to be seen; [`SLACK`] is for a loaded machine.
 const SEEN_WITHIN: Duration = Duration::from_secs(1);
 
 #[test]

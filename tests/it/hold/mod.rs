@@ -78,7 +78,7 @@ impl Desk {
             .gate()
             .text("gate.approval", "required")
             .text("limits.disk_floor", "1MiB")
-            .text("sweeper.forward_pushes", "100ms")
+            .text("sweeper.retry_forwards", "100ms")
             .text("sweeper.expire_pushes", "100ms")
             .text("sweeper.sweep_held", "1s")
     }
