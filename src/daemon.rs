@@ -16,6 +16,8 @@
 //! Order of the stop: readiness 503, no more accepting, work in flight until the drain deadline, process groups told to
 //! go and then killed, everything reaped, the store closed, exit. A second order to stop goes straight to the kill.
 
+mod watchdog;
+
 use crate::cli::Exit;
 use crate::cli::demo::DemoError;
 use crate::config::{ConfigError, Environment, ListenAddr, Settings};
@@ -63,6 +65,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use watchdog::Watchdog;
 
 /// How often main looks whether every thread still lives.
 const ROUND: Duration = Duration::from_secs(1);
@@ -411,34 +414,6 @@ fn drain(app: &App, front: &Front, signals: &Signals) {
             log::warn!("a second signal: ending what is in flight");
             return;
         }
-    }
-}
-
-/// When the service manager wants to hear of us, and what was seen the last time.
-#[derive(Debug)]
-struct Watchdog {
-    every: Duration,
-    next: Instant,
-    beats: u64,
-}
-
-impl Watchdog {
-    /// `interval` is the manager's patience; it hears of us twice within it.
-    fn new(interval: Duration) -> Self {
-        Self { every: interval / 2, next: Instant::now(), beats: 0 }
-    }
-
-    fn is_due(&mut self) -> bool {
-        let due = self.next <= Instant::now();
-        if due {
-            self.next = Instant::now() + self.every;
-        }
-        due
-    }
-
-    /// Whether a counter that rises with every round of the sweeper has not risen since the last time.
-    fn has_stalled(&mut self, beats: u64) -> bool {
-        std::mem::replace(&mut self.beats, beats) == beats
     }
 }
 
