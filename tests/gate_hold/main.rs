@@ -73,9 +73,10 @@ fn a_push_whose_client_is_interrupted_or_killed_is_canceled_and_leaves_nothing()
 }
 
 #[test]
-fn a_push_that_nobody_decides_on_expires() {
-    let site = Site::new("approval_timeout = \"1s\"");
+fn a_push_that_nobody_decides_on_expires_and_says_before_how_much_time_is_left() {
+    let site = Site::new("approval_timeout = \"12s\"");
     let (is_success, said) = site.push("main").finish();
+    assert!(said.contains("still waits for approval, less than a minute left"), "{said}");
     assert!(!is_success && said.contains("nobody decided in time"), "{said}");
     let push = site.until(PushState::Expired);
     site.until_removed(push.id);

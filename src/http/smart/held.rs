@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 /// How often a silent connection is kept alive, as git does it itself (`receive.keepAlive`).
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(5);
 
-/// How often people are reminded that they wait.
+/// How often people are reminded that they wait; more often when little time is left.
 const REMIND_EVERY: Duration = Duration::from_secs(60);
 
 /// What people are told when git has taken the objects of a push in.
@@ -87,6 +87,7 @@ pub(super) fn hold(
         client,
         identity: call.identity.clone(),
         seen: None,
+        due: None,
         remind_at: now + REMIND_EVERY,
         patience: None,
     };
@@ -233,6 +234,8 @@ struct Hold<'a> {
     identity: Identity,
     /// Where the push stood at the last look, after how many attempts to forward it.
     seen: Option<(PushState, u32)>,
+    /// When the push ends by itself if nobody decides.
+    due: Option<Timestamp>,
     remind_at: Instant,
     /// Until when a forward that is tried again is waited for.
     patience: Option<Instant>,
@@ -356,6 +359,8 @@ impl Hold<'_> {
         if before == Some(stand) {
             return Ok(());
         }
+        self.due = push.deadline;
+        self.remind_at = Instant::now() + pause_before_reminder(self.time_left());
         let id = self.id;
         let before = before.map_or(PushState::Received, |(state, _)| state);
         for step in steps_behind(before)..steps_behind(push.state) {
@@ -424,14 +429,20 @@ impl Hold<'_> {
         if self.remind_at > Instant::now() {
             return self.client.keep_alive();
         }
-        self.remind_at = Instant::now() + REMIND_EVERY;
+        let left = self.time_left();
+        self.remind_at = Instant::now() + pause_before_reminder(left);
         match self.seen {
             Some((PushState::Pending, _)) => {
-                let id = self.id;
-                self.client.say(&format!("push {id} still waits for approval"))
+                let (id, left) = (self.id, rounded(left));
+                self.client.say(&format!("push {id} still waits for approval, {left} left"))
             }
             _ => self.client.keep_alive(),
         }
+    }
+
+    fn time_left(&self) -> Duration {
+        let left = self.due.map(|due| due.duration_since(Timestamp::now()));
+        left.and_then(|left| Duration::try_from(left).ok()).unwrap_or_default()
     }
 
     /// Reports to the client as far as there is one.
@@ -529,6 +540,21 @@ fn report_on(request: &PushRequest, push: &Push, objections: &[String]) -> Vec<u
     report::answer(request, &remarks, Ok(()), verdict)
 }
 
+/// Until people are told again that so much time is left.
+fn pause_before_reminder(left: Duration) -> Duration {
+    REMIND_EVERY.min(left / 2).max(KEEP_ALIVE_EVERY)
+}
+
+/// A time that people have, in its largest unit.
+fn rounded(left: Duration) -> String {
+    match left.as_secs() {
+        seconds if seconds < 60 => "less than a minute".to_owned(),
+        seconds if seconds < 2 * 3600 => format!("{} min", seconds / 60),
+        seconds if seconds < 48 * 3600 => format!("{} h", seconds / 3600),
+        seconds => format!("{} days", seconds / 86400),
+    }
+}
+
 /// What became of a push that was not forwarded.
 fn sentence(push: &Push) -> String {
     let (id, why) = (push.id, &push.message);
@@ -537,5 +563,18 @@ fn sentence(push: &Push) -> String {
             format!("push {id} was rejected by {}: {}", decision.by, decision.reason)
         }
         (_, state) => format!("push {id} is {state}: {why}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_are_reminded_more_often_when_little_time_is_left() {
+        let pauses = [1800, 90, 12, 0].map(|left| pause_before_reminder(Duration::from_secs(left)).as_secs());
+        assert_eq!(pauses, [60, 45, 6, 5]);
+        let left = [59, 60, 1799, 7199, 7200, 172_800].map(|left| rounded(Duration::from_secs(left)));
+        assert_eq!(left, ["less than a minute", "1 min", "29 min", "119 min", "2 h", "2 days"]);
     }
 }
