@@ -39,6 +39,9 @@ fn show(status: &Status, out: &mut String) -> fmt::Result {
     let up = Span(Duration::from_secs(status.uptime_seconds));
     writeln!(out, "tidegate {} (git {}), pid {}, {state}, up {up}", status.version, status.git, status.pid)?;
     writeln!(out, "connections {} of {}", status.connections, status.connections_max)?;
+    let open = |(state, count): (&String, &u64)| format!("{count} {state}");
+    let open: Vec<String> = status.pushes.iter().filter(|(_, count)| **count > 0).map(open).collect();
+    writeln!(out, "pushes {}", if open.is_empty() { "none open".to_owned() } else { open.join(", ") })?;
     for LaneRow { name, workers, busy, waiting } in &status.lanes {
         writeln!(out, "lane {name:<9} {busy} of {workers} busy, {waiting} waiting")?;
     }

@@ -348,6 +348,12 @@ impl Road {
         }
     }
 
+    /// How many bytes all staging repositories take; those that vanish meanwhile do not count.
+    #[must_use]
+    pub fn held_bytes(&self) -> u64 {
+        self.parts().held.bytes()
+    }
+
     /// The record as it stands.
     ///
     /// # Errors
@@ -381,7 +387,7 @@ impl Road {
     }
 
     /// Removes the staging repository of a push that has ended and is not kept to be retried.
-    pub(super) fn tidy(&self, id: PushId) {
+    pub fn tidy(&self, id: PushId) {
         if self.is_under_way(id) || !self.parts().held.has(id) {
             return;
         }

@@ -198,6 +198,12 @@ impl Held {
         Ok(ids)
     }
 
+    /// The bytes of all files in all staging repositories.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        bytes_below(&self.held)
+    }
+
     /// Removes the staging repository of the push `id`, if there is one. The name is gone at once, so that a removal that
     /// is interrupted leaves nothing that looks like a held push.
     ///
@@ -213,6 +219,16 @@ impl Held {
     fn place_of(&self, id: PushId) -> PathBuf {
         self.held.join(format!("{id}{SUFFIX}"))
     }
+}
+
+fn bytes_below(directory: &Path) -> u64 {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let bytes = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(found) if found.is_dir() => bytes_below(&entry.path()),
+        Ok(found) => found.len(),
+        Err(_) => 0,
+    };
+    entries.map(bytes).sum()
 }
 
 impl Staging {

@@ -6,9 +6,11 @@ use super::house::TurnedAway;
 use super::message::Response;
 use super::metrics::Page;
 use crate::git::pool::Lane;
+use crate::model::push::PushState;
 use crate::model::status::{ChildRow, JobRow, LaneRow, Status};
 use crate::supervise::Running;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// `/-/healthz`: the process answers.
@@ -31,6 +33,7 @@ pub fn status(app: &App) -> Response {
         uptime_seconds: app.started.elapsed().as_secs(),
         connections: connections(app),
         connections_max: app.settings.limits.connections,
+        pushes: open_pushes(app).into_iter().map(|(state, count)| (state.to_string(), count)).collect(),
         lanes: app.lanes.all().into_iter().map(lane_row).collect(),
         children: child_rows(app),
         jobs: job_rows(app),
@@ -53,6 +56,7 @@ pub fn metrics(app: &App) -> Response {
     app.metrics.write(&mut page);
     processes(app, &mut page);
     lanes(app, &mut page);
+    pushes(app, &mut page);
     sweeper(app, &mut page);
     if let Some(front) = app.front.get() {
         page.family(
@@ -103,6 +107,27 @@ fn lanes(app: &App, page: &mut Page) {
     for lane in app.lanes.all() {
         page.buckets("queue_wait_seconds", &[("lane", lane.kind().name())], lane.waits());
     }
+}
+
+fn pushes(app: &App, page: &mut Page) {
+    page.family("pushes", "gauge", "Open push records, by state.");
+    for (state, count) in open_pushes(app) {
+        page.sample("pushes", &[("state", state.as_str())], count);
+    }
+    page.family("push_transitions_total", "counter", "Push records that came into a state.");
+    for state in PushState::ALL {
+        page.sample("push_transitions_total", &[("to", state.as_str())], app.store.pushes().entered(state));
+    }
+    page.single("held_bytes", "gauge", "Bytes of what was pushed and waits.", app.road.held_bytes());
+}
+
+/// How many records stand in each open state.
+fn open_pushes(app: &App) -> Vec<(PushState, u64)> {
+    let found = app.store.pushes().open_states().unwrap_or_else(|error| {
+        log::error!("{error}");
+        BTreeMap::new()
+    });
+    PushState::open().map(|state| (state, found.get(&state).copied().unwrap_or(0))).collect()
 }
 
 fn sweeper(app: &App, page: &mut Page) {

@@ -4,6 +4,7 @@
 //! says so when it misses one. So fields are added, and none changes its name or its unit.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The address of the API at which a gate tells its [`Status`].
 pub const PATH: &str = "/-/api/v1/status";
@@ -25,6 +26,8 @@ pub struct Status {
     pub connections: usize,
     /// How many there may be.
     pub connections_max: usize,
+    /// Open push records, by state.
+    pub pushes: BTreeMap<String, u64>,
     /// Its lanes of git workers.
     pub lanes: Vec<LaneRow>,
     /// The processes that run now.

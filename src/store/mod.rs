@@ -23,6 +23,7 @@ use jiff::Timestamp;
 use key::{Key, TokenHash, hex};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use pushes::Entered;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -50,6 +51,7 @@ struct Inner {
     key: Key,
     incarnation: [u8; 16],
     boot: String,
+    entered: Entered,
 }
 
 impl Store {
@@ -74,6 +76,7 @@ impl Store {
             key,
             incarnation,
             boot: hex(&random::bytes::<16>().map_err(StoreError::Random)?),
+            entered: Entered::default(),
         })))
     }
 

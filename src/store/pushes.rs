@@ -4,7 +4,10 @@
 //! learn where it stands now. A move, its event, its decision and what the target answered are one transaction.
 //! Events are only ever added (triggers of the schema refuse the rest) and go with the whole record.
 
+mod entered;
 mod rows;
+
+pub(super) use entered::Entered;
 
 use super::{Store, StoreError};
 use crate::model::check::CheckResult;
@@ -16,6 +19,7 @@ use crate::model::push::{
 use crate::sys::fault;
 use jiff::Timestamp;
 use rusqlite::Transaction;
+use std::collections::BTreeMap;
 use thiserror::Error;
 
 /// The most records of one page.
@@ -171,7 +175,11 @@ impl Pushes<'_> {
             rows::add_event(db, id, &birth, now)?;
             Ok(Some(id))
         };
-        fault::around(PushState::Received, || self.0.write("recording a push", insert))
+        let made = fault::around(PushState::Received, || self.0.write("recording a push", insert))?;
+        if made.is_some() {
+            self.0.0.entered.note(PushState::Received);
+        }
+        Ok(made)
     }
 
     /// Moves a record; on the disk when this returns.
@@ -180,7 +188,19 @@ impl Pushes<'_> {
     /// See [`TransitionError`]; then nothing has changed.
     pub fn transition(&self, id: PushId, step: &Step<'_>, now: Timestamp) -> Result<Moved, TransitionError> {
         let to = next(step.expected, step.event)?;
-        fault::around(to, || self.0.write("moving a push", |db| advance(db, id, step, None, now)))
+        self.move_to(to, "moving a push", |db| advance(db, id, step, None, now))
+    }
+
+    /// The one transaction by which a record comes into the state `to`.
+    fn move_to(
+        &self,
+        to: PushState,
+        doing: &'static str,
+        change: impl FnOnce(&Transaction<'_>) -> Result<Moved, TransitionError>,
+    ) -> Result<Moved, TransitionError> {
+        let moved = fault::around(to, || self.0.write(doing, change))?;
+        self.0.0.entered.note(to);
+        Ok(moved)
     }
 
     /// Records a decision on a pending push and moves it; whether somebody may decide is asked before.
@@ -203,7 +223,8 @@ impl Pushes<'_> {
             rows::insert_decision(db, id, decision)?;
             Ok(moved)
         };
-        fault::around(next(step.expected, step.event)?, || self.0.write("recording a decision", record))
+        let to = next(step.expected, step.event)?;
+        self.move_to(to, "recording a decision", record)
     }
 
     /// Gives an open record another owner: this life of the gate at its start, nobody's session when the client
@@ -304,6 +325,20 @@ impl Pushes<'_> {
     /// When the database cannot be read, or is damaged.
     pub fn open_elsewhere(&self, boot: &str) -> Result<Vec<Push>, StoreError> {
         self.0.snapshot("looking for pushes of an earlier start", |db| rows::open_elsewhere(db, boot))
+    }
+
+    /// How many records stand in each open state that has any.
+    ///
+    /// # Errors
+    /// When the database cannot be read, or is damaged.
+    pub fn open_states(&self) -> Result<BTreeMap<PushState, u64>, StoreError> {
+        self.0.snapshot("counting open pushes", rows::open_states)
+    }
+
+    /// How many records have come into a state since this store was opened.
+    #[must_use]
+    pub fn entered(&self, state: PushState) -> u64 {
+        self.0.0.entered.get(state)
     }
 
     /// Records whose deadline has passed, the longest overdue first; no more than a hundred at a time.

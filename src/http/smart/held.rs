@@ -309,7 +309,11 @@ impl Hold<'_> {
             | PushState::Canceled
             | PushState::Expired
             | PushState::Stale
-            | PushState::Failed => Turn::End(End::Over(Box::new(push))),
+            | PushState::Failed => {
+                // Whoever decided has removed nothing.
+                self.road().tidy(push.id);
+                Turn::End(End::Over(Box::new(push)))
+            }
         }
     }
 

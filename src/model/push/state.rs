@@ -282,6 +282,11 @@ impl PushState {
         Self::Failed,
     ];
 
+    /// The states of an open record, in the order of a push's life.
+    pub fn open() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|state| state.is_open())
+    }
+
     /// The state that is written `word`.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use crate::model::text::{clip, sanitize_lines};
 use crate::store::StoreError;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Params, Row, ToSql, named_params};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
@@ -251,6 +252,20 @@ pub(super) fn open_count(db: &Connection) -> Result<usize, StoreError> {
     let count: u32 =
         db.query_row(&query, (), |row| row.get(0)).map_err(StoreError::database("counting open pushes"))?;
     Ok(usize::try_from(count).unwrap_or(usize::MAX))
+}
+
+/// How many records stand in each open state that has any.
+pub(super) fn open_states(db: &Connection) -> Result<BTreeMap<PushState, u64>, StoreError> {
+    let query = format!("SELECT state, count(*) FROM pushes WHERE {IS_OPEN} GROUP BY state");
+    let read = |db: &Connection| -> rusqlite::Result<Vec<(String, u32)>> {
+        db.prepare_cached(&query)?.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+    };
+    let rows = read(db).map_err(StoreError::database("counting open pushes"))?;
+    let known = |(state, count): (String, u32)| {
+        let state = PushState::parse(&state).map_err(|_| StoreError::Damaged("the state of a push"))?;
+        Ok((state, count.into()))
+    };
+    rows.into_iter().map(known).collect()
 }
 
 pub(super) fn push(db: &Connection, id: PushId) -> Result<Option<Push>, StoreError> {

@@ -13,6 +13,7 @@ mod many;
 mod race;
 mod raw;
 mod refuse;
+mod shown;
 mod trouble;
 
 use std::path::PathBuf;
