@@ -367,26 +367,56 @@ impl<T> Ticket<T> {
     /// # Errors
     /// The reason for which the job never ran, or [`NotRun::Panicked`].
     pub fn wait(self, client: Option<BorrowedFd<'_>>, limit: Duration, stop: &Stop) -> Result<T, NotRun> {
+        match self.watch(client, limit, stop) {
+            Ok(()) => self.result(),
+            Err(given_up) if self.cancel() => Err(given_up),
+            Err(_) => self.join(),
+        }
+    }
+
+    /// As [`Ticket::wait`], for a job that is done for others, too: a client that hangs up when a worker has it is not
+    /// waited for, and the job goes on.
+    ///
+    /// # Errors
+    /// As [`Ticket::wait`]; after [`NotRun::ClientGone`] the job may run.
+    pub fn wait_beside(self, client: BorrowedFd<'_>, limit: Duration, stop: &Stop) -> Result<T, NotRun> {
+        let given_up = match self.watch(Some(client), limit, stop) {
+            Ok(()) => return self.result(),
+            Err(given_up) => given_up,
+        };
+        if self.cancel() {
+            return Err(given_up);
+        }
+        let done = Some((self.slot.done.as_fd(), Interest::Read));
+        match poll::wait([done, Some((client, Interest::HangUp))], None) {
+            Ok([true, _]) => self.result(),
+            Ok([false, _]) => Err(NotRun::ClientGone),
+            Err(_) => Err(NotRun::Stopping),
+        }
+    }
+
+    /// Waits until the job is done, or there is a reason to give it up while it is queued.
+    fn watch(&self, client: Option<BorrowedFd<'_>>, limit: Duration, stop: &Stop) -> Result<(), NotRun> {
         let until = Instant::now() + limit;
-        let given_up = loop {
+        loop {
             let left = until.saturating_duration_since(Instant::now());
             let watches = [
                 Some((self.slot.done.as_fd(), Interest::Read)),
                 client.map(|fd| (fd, Interest::HangUp)),
                 Some((stop.fd(Level::Killing), Interest::Read)),
             ];
-            let Ok([done, gone, killing]) = poll::wait(watches, Some(left)) else { break NotRun::Stopping };
+            let watched = poll::wait(watches, Some(left));
+            let [done, gone, killing] = watched.map_err(|_| NotRun::Stopping)?;
             if done {
-                return self.result();
+                return Ok(());
             } else if gone {
-                break NotRun::ClientGone;
+                return Err(NotRun::ClientGone);
             } else if killing {
-                break NotRun::Stopping;
+                return Err(NotRun::Stopping);
             } else if left.is_zero() {
-                break NotRun::WaitedTooLong;
+                return Err(NotRun::WaitedTooLong);
             }
-        };
-        if self.cancel() { Err(given_up) } else { self.join() }
+        }
     }
 
     /// Lets the job run without anybody waiting for it.

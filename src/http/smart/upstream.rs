@@ -216,7 +216,7 @@ impl Visit<'_> {
         let queue_wait = self.app.settings.git.queue_wait;
         let refused = |reason| Refusal::from_lane(reason, true, queue_wait);
         let ticket = lane.submit(job).map_err(refused)?;
-        ticket.wait(Some(self.client), queue_wait, &self.app.stop).map_err(refused)
+        ticket.wait_beside(self.client, queue_wait, &self.app.stop).map_err(refused)
     }
 
     /// What follows when an upstream, or the way to it, does not help: a clone gets what is known, unless it was a no.
