@@ -5,7 +5,7 @@ use super::destination::{Destination, Directory, Server};
 use super::road::{Parts, Road};
 use super::upstreams::Place;
 use crate::git::layout::Repository;
-use crate::mirror::Remote;
+use crate::mirror::{Remote, Side};
 use crate::model::credential::UpstreamCredential;
 use crate::model::push::{Push, Target};
 use crate::model::upstream::UpstreamUrl;
@@ -47,9 +47,10 @@ impl Goal<'_> {
             Taker::Hosted(repository) | Taker::Directory(repository) => {
                 Box::new(Directory { repository, leases, store })
             }
-            Taker::Server { place, url, credential, .. } => {
+            Taker::Server { place, url, credential, is_locked_out } => {
                 let remote = Remote { url: &place.upstream.url, credential: credential.as_ref() };
-                Box::new(Server { mirrors: upstreams.mirrors(), remote, path: place.path, url })
+                let side = if *is_locked_out { Side::Fetch } else { Side::Push };
+                Box::new(Server { mirrors: upstreams.mirrors(), remote, path: place.path, url, side })
             }
         }
     }

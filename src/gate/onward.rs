@@ -91,7 +91,9 @@ impl Road {
             return end(Event::Faulted, "what was pushed is gone: push again");
         }
         let goal = match self.goal(push) {
-            Ok(goal) if goal.is_locked_out() => return end(Event::ForwardAbandoned, LOCKED_OUT),
+            Ok(goal) if goal.is_locked_out() && push.attempts == 0 => {
+                return end(Event::ForwardAbandoned, LOCKED_OUT);
+            }
             Ok(goal) => goal,
             Err(why) => return end(Event::ForwardAbandoned, &why),
         };
@@ -101,7 +103,13 @@ impl Road {
             ..Step::new(PushState::Approved, Event::ForwardBegan, &Actor::Gate, "it is being forwarded")
         };
         // Of all who try only this one forwards.
-        if self.take(push.id, &step) {
+        if !self.take(push.id, &step) {
+            return;
+        }
+        if goal.is_locked_out() {
+            // An earlier attempt may have got through.
+            self.look_from_outside(push, &goal);
+        } else {
             let is_first = push.attempts == 0;
             self.forward(push, push.attempts + 1, &goal, pusher, is_first);
         }

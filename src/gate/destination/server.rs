@@ -23,12 +23,14 @@ pub struct Server<'a> {
     pub path: &'a str,
     /// Its address, as it was recorded.
     pub url: &'a UpstreamUrl,
+    /// The service that is asked for its refs: many a server lets everybody read, and asks who pushes even for the refs.
+    pub side: Side,
 }
 
 impl Destination for Server<'_> {
     fn values(&self, tools: &Tools<'_>, names: &[&str]) -> Result<BTreeMap<String, Oid>, String> {
-        let Self { mirrors, remote, path, .. } = self;
-        let seen = mirrors.ask(remote, path, Side::Push, tools.git, &tools.asker);
+        let Self { mirrors, remote, path, side, .. } = self;
+        let seen = mirrors.ask(remote, path, *side, tools.git, &tools.asker);
         let mut refs = seen.map_err(|error| error.to_string())?.refs;
         refs.retain(|name, _| names.contains(&name.as_str()));
         Ok(refs)
