@@ -7,7 +7,7 @@ use super::error::UpstreamError;
 use super::places::repository;
 use super::turns::{Turn, TurnError};
 use super::{Shared, head, litter};
-use crate::git::ask;
+use crate::git::ask::{self, Asker};
 use crate::git::command::Invocation;
 use crate::git::credential_file::CredentialFile;
 use crate::git::layout::Repository;
@@ -18,6 +18,7 @@ use crate::model::name::RepoName;
 use crate::model::oid::Oid;
 use crate::supervise::{Input, Outcome, SpawnError, Spec};
 use crate::sys::poll::{self, Interest};
+use crate::sys::stop::Stop;
 use std::fs;
 use std::io::{self, Seek, Write};
 use std::path::Path;
@@ -37,7 +38,7 @@ pub(super) fn bring(
     {
         return Ok(repository);
     }
-    let turn = shared.turns.take(&place, tools.asker.deadline.at, || pointless(tools))?;
+    let turn = shared.turns.take(&place, tools.asker.deadline.at, || pointless(&tools.asker, tools.stop))?;
     let at = seen.url.origin();
     let credential = credential.map(|it| CredentialFile::of(it, &at)).transpose();
     let credential = credential.map_err(failed_at("keeping the credential for", &place))?;
@@ -50,11 +51,11 @@ pub(super) fn bring(
 }
 
 /// Why a wait for a turn is given up before its deadline.
-pub(super) fn pointless(tools: &Tools<'_>) -> Option<TurnError> {
-    if !tools.stop.is_running() {
+pub(super) fn pointless(asker: &Asker<'_>, stop: &Stop) -> Option<TurnError> {
+    if !stop.is_running() {
         return Some(TurnError::Stopping);
     }
-    let client = tools.asker.client?;
+    let client = asker.client?;
     let is_gone = poll::wait([Some((client, Interest::HangUp))], Some(Duration::ZERO));
     is_gone.is_ok_and(|[is_gone]| is_gone).then_some(TurnError::ClientGone)
 }

@@ -37,7 +37,7 @@ pub(super) fn land(
 ) -> Result<(), LandError> {
     let git_dir = &repository.git_dir;
     let until = tools.asker.deadline.at.min(Instant::now() + PATIENCE);
-    let turn = shared.turns.take(git_dir, until, || pointless(tools))?;
+    let turn = shared.turns.take(git_dir, until, || pointless(&tools.asker, tools.stop))?;
     if !turn.is_clean() {
         litter::clear(git_dir).map_err(failed_at("cleaning", git_dir))?;
     }

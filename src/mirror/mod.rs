@@ -28,11 +28,13 @@ pub use advertisement::{Advertisement, Side};
 pub use ask::Remote;
 pub use error::{LandError, UpstreamError};
 
+use crate::git::ask::Asker;
 use crate::git::layout::Repository;
 use crate::git::tools::Tools;
 use crate::model::credential::UpstreamCredential;
 use crate::model::name::RepoName;
 use crate::model::push::RefUpdate;
+use crate::sys::stop::Stop;
 use places::Places;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -101,6 +103,16 @@ impl Mirrors {
         tools: &Tools<'_>,
     ) -> Result<Repository, UpstreamError> {
         bring::bring(&self.0, repo, seen, credential, tools)
+    }
+
+    /// Waits until nobody works on the mirror of `repo`, so that a worker which brings it up to date then need not. Ends
+    /// early as [`Mirrors::bring`] does, by `asker` and `stop`.
+    ///
+    /// # Errors
+    /// [`UpstreamError::Turn`].
+    pub fn wait(&self, repo: &RepoName, asker: &Asker<'_>, stop: &Stop) -> Result<(), UpstreamError> {
+        let place = self.0.places.of(repo);
+        Ok(self.0.turns.wait(&place, asker.deadline.at, || bring::pointless(asker, stop))?)
     }
 
     /// Takes into a mirror what a push has brought to its upstream: the packs in the directory `objects` of its staging

@@ -82,30 +82,34 @@ impl Turns {
         until: Instant,
         give_up: impl Fn() -> Option<TurnError>,
     ) -> Result<Turn, TurnError> {
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            if self.try_take(place, left.min(POLL))? {
-                return Ok(Turn(Arc::new(Taken { turns: self.clone(), place: place.to_path_buf() })));
-            }
-            if let Some(error) = give_up() {
-                return Err(error);
-            }
-            if left.is_zero() {
-                return Err(TurnError::Deadline);
-            }
-        }
+        let left = || POLL.min(until.saturating_duration_since(Instant::now()));
+        persist(until, give_up, || self.try_take(place, left()))?;
+        Ok(Turn(Arc::new(Taken { turns: self.clone(), place: place.to_path_buf() })))
+    }
+
+    /// Waits as [`Turns::take`] until nobody has the turn, and does not take it.
+    pub(super) fn wait(
+        &self,
+        place: &Path,
+        until: Instant,
+        give_up: impl Fn() -> Option<TurnError>,
+    ) -> Result<(), TurnError> {
+        let left = || POLL.min(until.saturating_duration_since(Instant::now()));
+        persist(until, give_up, || Ok(self.wait_within(place, left()).is_some()))
+    }
+
+    /// All states as soon as nobody has the turn, if that is within `time`.
+    fn wait_within(&self, place: &Path, time: Duration) -> Option<MutexGuard<'_, HashMap<PathBuf, State>>> {
+        let is_taken =
+            |states: &mut HashMap<PathBuf, State>| states.get(place).is_some_and(|state| state.is_taken);
+        let waited = self.0.changed.wait_timeout_while(self.lock(), time, |states| is_taken(states));
+        let (mut states, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if is_taken(&mut states) { None } else { Some(states) }
     }
 
     /// Takes the turn if it is free, or becomes free within `time`.
     fn try_take(&self, place: &Path, time: Duration) -> Result<bool, TurnError> {
-        let is_taken =
-            |states: &mut HashMap<PathBuf, State>| states.get(place).is_some_and(|state| state.is_taken);
-        let states = self.lock();
-        let waited = self.0.changed.wait_timeout_while(states, time, |states| is_taken(states));
-        let (mut states, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-        if timeout.timed_out() && is_taken(&mut states) {
-            return Ok(false);
-        }
+        let Some(mut states) = self.wait_within(place, time) else { return Ok(false) };
         if states.len() >= STATES_MAX && !states.contains_key(place) {
             forget_one(&mut states)?;
         }
@@ -122,6 +126,23 @@ impl Turns {
     fn lock(&self) -> MutexGuard<'_, HashMap<PathBuf, State>> {
         self.0.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Tries again until it is so, until `until` at most; `give_up` is asked after each try.
+fn persist(
+    until: Instant,
+    give_up: impl Fn() -> Option<TurnError>,
+    attempt: impl Fn() -> Result<bool, TurnError>,
+) -> Result<(), TurnError> {
+    while !attempt()? {
+        if let Some(error) = give_up() {
+            return Err(error);
+        }
+        if until <= Instant::now() {
+            return Err(TurnError::Deadline);
+        }
+    }
+    Ok(())
 }
 
 /// Forgets the free mirror that was brought up to date the longest ago; forgotten, it counts as unclean.

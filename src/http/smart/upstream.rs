@@ -193,18 +193,28 @@ impl Visit<'_> {
     }
 
     fn ask(&self) -> Result<Advertisement, UpstreamError> {
-        let App { reaper, git, settings, .. } = &**self.app;
-        let deadline = Deadline::starting(Instant::now(), ASK_LIMIT, "the time to ask an upstream");
-        let asker = Asker { reaper, deadline, grace: settings.git.kill_grace, client: Some(self.client) };
+        let git = &self.app.git;
+        let asker = self.asker(Deadline::starting(Instant::now(), ASK_LIMIT, "the time to ask an upstream"));
         let remote = Remote { url: &self.place.upstream.url, credential: self.credential.as_ref() };
         self.app.road.upstreams().mirrors().ask(&remote, self.place.path, self.side, git, &asker)
     }
 
-    /// Lets a worker bring the mirror up to date. The worker goes on when the client leaves: others may wait for the same.
+    /// As long as the client waits for the answer.
+    fn asker(&self, deadline: Deadline) -> Asker<'_> {
+        let App { reaper, settings, .. } = &**self.app;
+        Asker { reaper, deadline, grace: settings.git.kill_grace, client: Some(self.client) }
+    }
+
+    /// Lets a worker bring the mirror up to date, when no other one does. The worker goes on when the client leaves: others
+    /// may wait for the same.
     fn fetch(&self, seen: Advertisement) -> Result<Result<Repository, UpstreamError>, Refusal> {
         let lane = &self.app.lanes.upstream;
         let limit = if self.mirror().is_some() { FETCH_LIMIT } else { FIRST_FETCH_LIMIT };
         let deadline = Deadline::starting(Instant::now(), limit, "the time to fetch");
+        let mirrors = self.app.road.upstreams().mirrors();
+        if let Err(error) = mirrors.wait(self.repo, &self.asker(deadline), &self.app.stop) {
+            return Ok(Err(error));
+        }
         let (app, repo, credential) = (Arc::clone(self.app), self.repo.clone(), self.credential.clone());
         let name = lane.kind().name();
         let job = move || {
