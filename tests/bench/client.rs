@@ -5,10 +5,10 @@ use crate::repository::{NAME, ask, run};
 use crate::server::Server;
 use std::cell::Cell;
 use std::fmt::Write as _;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 /// How long a bare socket waits for the next byte.
@@ -18,11 +18,12 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) struct Client {
     scratch: PathBuf,
     clones: Cell<usize>,
+    commits: Cell<usize>,
 }
 
 impl Client {
     pub(crate) fn new(scratch: &Path) -> Self {
-        Self { scratch: scratch.to_owned(), clones: Cell::new(0) }
+        Self { scratch: scratch.to_owned(), clones: Cell::new(0), commits: Cell::new(0) }
     }
 
     /// Clones into a new directory, without a working tree: writing one is the client's own business.
@@ -94,31 +95,84 @@ impl Client {
     }
 }
 
-/// A clone that has one more commit at every push.
+/// A clone that has one more commit for every push.
 pub(crate) struct Pusher<'a> {
     client: &'a Client,
     repository: PathBuf,
-    commits: Cell<usize>,
+}
+
+/// A commit, and the new branch that it is pushed to.
+pub(crate) struct Update {
+    pub(crate) commit: String,
+    pub(crate) branch: String,
 }
 
 impl<'a> Pusher<'a> {
     pub(crate) fn prepare(client: &'a Client, served: &Path) -> Result<Self> {
         let repository = client.scratch.join("pusher");
-        run(client.git().args(["clone", "-q", "--bare"]).arg(served).arg(&repository))?;
-        ask(&repository, &["config", "gc.auto", "0"])?;
-        Ok(Self { client, repository, commits: Cell::new(0) })
+        if !repository.exists() {
+            run(client.git().args(["clone", "-q", "--bare"]).arg(served).arg(&repository))?;
+            ask(&repository, &["config", "gc.auto", "0"])?;
+        }
+        Ok(Self { client, repository })
     }
 
-    /// Makes a commit and pushes it to a new branch. Making it is a few milliseconds, on both sides alike.
-    pub(crate) fn push(&self, server: &Server) -> Result<()> {
-        let number = self.commits.replace(self.commits.get() + 1);
+    /// Makes commits to push, which is no part of a push.
+    pub(crate) fn commit(&self, count: usize) -> Result<Vec<Update>> {
+        (0..count).map(|_| self.next()).collect()
+    }
+
+    fn next(&self) -> Result<Update> {
+        let number = self.client.commits.replace(self.client.commits.get() + 1);
         let message = format!("Change number {number}");
         let identity = ["-c", "user.name=Speed", "-c", "user.email=speed@example.com"];
         let commit = ["commit-tree", "-p", "main", "-m", message.as_str(), "main^{tree}"];
         let commit = ask(&self.repository, &[&identity[..], &commit[..]].concat())?;
-        let update = format!("{commit}:refs/heads/pushed/{number}");
-        run(self.client.git().arg("-C").arg(&self.repository).args(["push", "-q", &server.url(), &update]))
+        Ok(Update { commit, branch: format!("refs/heads/pushed/{number}") })
     }
+
+    /// Pushes each commit to its branch, all at once, and waits for all.
+    pub(crate) fn push(&self, url: &str, updates: &[Update]) -> Result<()> {
+        let pushes = updates.iter().map(|update| self.start(url, update));
+        let pushes = pushes.collect::<Result<Vec<_>>>()?;
+        pushes.into_iter().try_for_each(ended)
+    }
+
+    /// Pushes one commit, does `meanwhile` as soon as the far side says something that `is_meant`, and waits for the end.
+    pub(crate) fn push_and(
+        &self,
+        url: &str,
+        update: &Update,
+        is_meant: impl Fn(&str) -> bool,
+        meanwhile: impl FnOnce(&str) -> Result<()>,
+    ) -> Result<()> {
+        let mut push = self.start(url, update)?;
+        let mut said = BufReader::new(push.stderr.take().ok_or("git push has no standard error")?);
+        let mut line = String::new();
+        while !is_meant(&line) {
+            line.clear();
+            if said.read_line(&mut line)? == 0 {
+                return Err("git push ended too early".into());
+            }
+        }
+        meanwhile(&line)?;
+        push.stderr = Some(said.into_inner());
+        ended(push)
+    }
+
+    fn start(&self, url: &str, update: &Update) -> Result<Child> {
+        let mut command = self.client.git();
+        command.arg("-C").arg(&self.repository).args(["push", "-q", url]);
+        Ok(command.arg(format!("{}:{}", update.commit, update.branch)).stderr(Stdio::piped()).spawn()?)
+    }
+}
+
+fn ended(push: Child) -> Result<()> {
+    let Output { status, stderr, .. } = push.wait_with_output()?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(format!("git push: {status}: {}", String::from_utf8_lossy(&stderr)).into())
 }
 
 /// The status of a GET.

@@ -39,10 +39,10 @@ pub(crate) fn cached(cache: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Copies the repository to its place below `root`, so that pushes do not change the one that is kept.
-pub(crate) fn install(from: &Path, root: &Path) -> Result<()> {
+/// Copies the repository to `name` below `root`, so that pushes do not change the one that is kept.
+pub(crate) fn install(from: &Path, root: &Path, name: &str) -> Result<()> {
     fs::create_dir_all(root)?;
-    run(Command::new("cp").arg("-r").arg(from).arg(root.join(NAME)))
+    run(Command::new("cp").arg("-r").arg(from).arg(root.join(name)))
 }
 
 /// Size and shape, for the report.

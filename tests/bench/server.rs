@@ -31,12 +31,19 @@ pub(crate) struct Contender {
 #[derive(Clone)]
 enum Kind {
     Tidegate { binary: PathBuf },
+    Gate { binary: PathBuf, upstream: SocketAddr, approval: &'static str },
     Backend { program: PathBuf },
 }
 
 impl Contender {
     pub(crate) fn tidegate(root: &Path, binary: &Path) -> Self {
         Self { kind: Kind::Tidegate { binary: binary.to_owned() }, root: root.to_owned() }
+    }
+
+    /// A gate before the server at `upstream`, with the checks of its defaults; `approval` as `gate.approval` has it.
+    pub(crate) fn gate(binary: &Path, upstream: SocketAddr, approval: &'static str) -> Self {
+        let kind = Kind::Gate { binary: binary.to_owned(), upstream, approval };
+        Self { kind, root: PathBuf::new() }
     }
 
     /// nginx, fcgiwrap and the `git http-backend` of the git in `PATH`.
@@ -49,6 +56,7 @@ impl Contender {
     pub(crate) fn name(&self) -> &'static str {
         match self.kind {
             Kind::Tidegate { .. } => "tidegate serve",
+            Kind::Gate { .. } => "tidegate serve, before B as its upstream",
             Kind::Backend { .. } => "nginx + fcgiwrap + git http-backend",
         }
     }
@@ -57,6 +65,7 @@ impl Contender {
     pub(crate) fn start(&self) -> Result<Server> {
         let mut server = Server {
             address: free_port()?,
+            prefix: "",
             group: Group::new(),
             children: Vec::new(),
             listening_after: Duration::ZERO,
@@ -65,11 +74,14 @@ impl Contender {
         };
         let begun = match &self.kind {
             Kind::Tidegate { binary } => self.start_tidegate(&mut server, binary)?,
+            Kind::Gate { binary, upstream, approval } => {
+                start_gate(&mut server, binary, *upstream, approval)?
+            }
             Kind::Backend { program } => self.start_backend(&mut server, program)?,
         };
         server.await_listening(begun)?;
         server.listening_after = begun.elapsed();
-        if let Kind::Tidegate { .. } = self.kind {
+        if let Kind::Tidegate { .. } | Kind::Gate { .. } = self.kind {
             server.await_ready(begun)?;
         }
         server.ready_after = begun.elapsed();
@@ -77,7 +89,7 @@ impl Contender {
     }
 
     fn start_tidegate(&self, server: &mut Server, binary: &Path) -> Result<Instant> {
-        let data = server.scratch.path().join("data");
+        let data = server.data_dir();
         let mut command = Command::new(binary);
         command.arg("serve").arg("--root").arg(&self.root).arg("--data-dir").arg(&data);
         command.arg("--listen").arg(server.address.to_string()).arg("--anonymous-push");
@@ -98,6 +110,22 @@ impl Contender {
         server.spawn(Command::new("nginx").arg("-p").arg(&directory).arg("-c").arg(&configuration))?;
         Ok(begun)
     }
+}
+
+fn start_gate(server: &mut Server, binary: &Path, upstream: SocketAddr, approval: &str) -> Result<Instant> {
+    server.prefix = "upstream/";
+    let configuration = server.scratch.path().join("gate.toml");
+    let text = format!(
+        "listen = \"{}\"\ndata_dir = {:?}\nanonymous_push = true\n\
+         [[upstream]]\nname = \"upstream\"\nurl = \"http://{upstream}\"\n\
+         [upstream.gate]\napproval = \"{approval}\"\n",
+        server.address,
+        server.data_dir(),
+    );
+    fs::write(&configuration, text)?;
+    let begun = Instant::now();
+    server.spawn(Command::new(binary).arg("serve").arg("--config").arg(&configuration))?;
+    Ok(begun)
 }
 
 /// The opponent's configuration.
@@ -154,6 +182,8 @@ fn nginx(directory: &Path, address: SocketAddr, socket: &Path, root: &Path, prog
 /// A running side; dropping it ends all of it.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
+    /// What stands before the names of its repositories.
+    prefix: &'static str,
     /// From the start of its first process to the first connection that it took.
     pub(crate) listening_after: Duration,
     /// From the start of its first process until it said that it is ready, where it says so.
@@ -166,7 +196,16 @@ pub(crate) struct Server {
 impl Server {
     /// The address of the repository that everyone asks for.
     pub(crate) fn url(&self) -> String {
-        format!("http://{}/{}", self.address, crate::repository::NAME)
+        self.url_of(crate::repository::NAME)
+    }
+
+    pub(crate) fn url_of(&self, repository: &str) -> String {
+        format!("http://{}/{}{repository}", self.address, self.prefix)
+    }
+
+    /// Where a gate keeps its own.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.scratch.path().join("data")
     }
 
     /// CPU spent by the server and by everything it ever started.
@@ -239,7 +278,7 @@ impl Drop for Server {
 }
 
 /// Asks `done` over and over, at a grain that is small against what is measured.
-fn wait_for(begun: Instant, mut done: impl FnMut() -> bool, otherwise: &str) -> Result<()> {
+pub(crate) fn wait_for(begun: Instant, mut done: impl FnMut() -> bool, otherwise: &str) -> Result<()> {
     while !done() {
         if begun.elapsed() > PATIENCE {
             return Err(otherwise.into());

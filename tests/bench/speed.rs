@@ -3,6 +3,7 @@
 //! ```text
 //! cargo bench --bench speed                     everything
 //! cargo bench --bench speed -- --pairs 5        fewer pairs, for a quick look
+//! cargo bench --bench speed -- --only gated     one part: clones, requests, pushes, gated or rest
 //! cargo bench --bench speed -- --binary PATH    this binary instead of a static one built now
 //! cargo bench --bench speed -- --null           the opponent on both sides: what the noise looks like
 //! ```
@@ -15,18 +16,19 @@
 #![expect(clippy::print_stdout, reason = "its output is the report")]
 
 mod client;
+mod gated;
 mod machine;
 mod repository;
 mod server;
 mod table;
 
-use client::Client;
+use client::{Client, Pusher, Update};
 use server::{Contender, Server};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
-use table::{Pair, Row, Sample};
+use table::{Pair, Row, Sample, Wanted};
 
 /// What any step may fail of; the report ends with its sentence.
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -38,26 +40,34 @@ const PARALLEL: usize = 4;
 /// grain.
 const SMALL_REQUESTS: usize = 20;
 
+/// The parts of the report, each by the name that `--only` knows it by.
+const PARTS: [(&str, fn(&Bench) -> Result<()>); 5] = [
+    ("clones", Bench::clones),
+    ("requests", Bench::requests),
+    ("pushes", Bench::pushes),
+    ("gated", gated::pushes),
+    ("rest", Bench::at_rest),
+];
+
 fn main() -> Result<()> {
     let options = Options::parse()?;
     let bench = Bench::prepare(&options)?;
     bench.introduce()?;
-    bench.clones()?;
-    bench.requests()?;
-    bench.pushes()?;
-    bench.at_rest()
+    let is_asked_for = |name: &str| options.only.as_ref().is_none_or(|only| name.starts_with(only));
+    PARTS.iter().filter(|(name, _)| is_asked_for(name)).try_for_each(|(_, part)| part(&bench))
 }
 
 /// What the command line asks for.
 struct Options {
     pairs: usize,
+    only: Option<String>,
     binary: Option<PathBuf>,
     null: bool,
 }
 
 impl Options {
     fn parse() -> Result<Self> {
-        let mut options = Self { pairs: 15, binary: None, null: false };
+        let mut options = Self { pairs: 15, only: None, binary: None, null: false };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or(format!("{word} needs a value"));
@@ -65,6 +75,7 @@ impl Options {
                 // What cargo itself adds.
                 "--bench" => {}
                 "--pairs" => options.pairs = value()?.parse()?,
+                "--only" => options.only = Some(value()?),
                 "--binary" => options.binary = Some(value()?.into()),
                 "--null" => options.null = true,
                 _ => return Err(format!("unknown option {word}").into()),
@@ -92,7 +103,7 @@ impl Bench {
         let seed = repository::cached(&cache)?;
         let scratch = tempfile::Builder::new().prefix("tidegate-speed-").tempdir()?;
         let root = scratch.path().join("root");
-        repository::install(&seed, &root)?;
+        repository::install(&seed, &root, repository::NAME)?;
         let binary = match &options.binary {
             Some(binary) => binary.clone(),
             None if options.null => PathBuf::from(env!("CARGO_BIN_EXE_tidegate")),
@@ -122,30 +133,41 @@ impl Bench {
     fn clones(&self) -> Result<()> {
         let client = &self.client;
         let wants = repository::tips(&self.root.join(repository::NAME))?;
-        self.fresh("cold clone", Some(1.0), |server| client.clone(server, &[]))?;
-        self.warm("clone, server warm", None, |server| client.clone(server, &[]))?;
-        self.warm("the same pack to a bare socket", None, |server| client.fetch_raw(server, &wants))?;
-        self.warm(&format!("{PARALLEL} shallow clones at once"), Some(1.0), |server| {
+        self.fresh("cold clone", Wanted::Both(1.0), |server| client.clone(server, &[]))?;
+        self.warm("clone, server warm", Wanted::Nothing, |server| client.clone(server, &[]))?;
+        self.warm("the same pack to a bare socket", Wanted::Nothing, |server| {
+            client.fetch_raw(server, &wants)
+        })?;
+        self.warm(&format!("{PARALLEL} shallow clones at once"), Wanted::Both(1.0), |server| {
             client.clones_at_once(server, PARALLEL, &["--depth=1"])
         })
     }
 
     fn requests(&self) -> Result<()> {
         let client = &self.client;
-        self.warm(&format!("{SMALL_REQUESTS} x GET info/refs, v2"), None, |server| {
+        self.warm(&format!("{SMALL_REQUESTS} x GET info/refs, v2"), Wanted::Nothing, |server| {
             (0..SMALL_REQUESTS).try_for_each(|_| client.info_refs(server, 2))
         })?;
-        self.warm(&format!("{SMALL_REQUESTS} x GET info/refs, v0"), None, |server| {
+        self.warm(&format!("{SMALL_REQUESTS} x GET info/refs, v0"), Wanted::Nothing, |server| {
             (0..SMALL_REQUESTS).try_for_each(|_| client.info_refs(server, 0))
         })?;
-        self.warm(&format!("{SMALL_REQUESTS} x POST ls-refs"), None, |server| {
+        self.warm(&format!("{SMALL_REQUESTS} x POST ls-refs"), Wanted::Nothing, |server| {
             (0..SMALL_REQUESTS).try_for_each(|_| client.ls_refs(server))
         })
     }
 
     fn pushes(&self) -> Result<()> {
-        let pusher = client::Pusher::prepare(&self.client, &self.root.join(repository::NAME))?;
-        self.warm("push of one commit", None, |server| pusher.push(server))
+        let pusher = Pusher::prepare(&self.client, &self.root.join(repository::NAME))?;
+        let (ours, theirs) = (self.ours.start()?, self.theirs.start()?);
+        let push = |server: &Server, updates: &[Update]| pusher.push(&server.url(), updates);
+        push(&ours, &pusher.commit(1)?)?;
+        push(&theirs, &pusher.commit(1)?)?;
+        let row = self.row("push of one commit", Wanted::Nothing, |is_ours| {
+            let update = pusher.commit(1)?;
+            measure(if is_ours { &ours } else { &theirs }, |server| push(server, &update))
+        })?;
+        row.print();
+        Ok(())
     }
 
     /// Memory and start: ours against fixed numbers, the opponent's for comparison.
@@ -177,20 +199,27 @@ impl Bench {
     }
 
     /// A row whose every sample meets a server that has just started and has answered nothing yet.
-    fn fresh(&self, name: &str, wanted: Option<f64>, work: impl Fn(&Server) -> Result<()>) -> Result<()> {
+    fn fresh(&self, name: &str, wanted: Wanted, work: impl Fn(&Server) -> Result<()>) -> Result<()> {
         let sample = |contender: &Contender| measure(&contender.start()?, &work);
-        self.row(name, wanted, |ours| sample(if ours { &self.ours } else { &self.theirs }))
+        self.row(name, wanted, |ours| sample(if ours { &self.ours } else { &self.theirs }))?.print();
+        Ok(())
     }
 
     /// A row whose samples meet two servers that stay, after one unmeasured round.
-    fn warm(&self, name: &str, wanted: Option<f64>, work: impl Fn(&Server) -> Result<()>) -> Result<()> {
+    fn warm(&self, name: &str, wanted: Wanted, work: impl Fn(&Server) -> Result<()>) -> Result<()> {
         let (ours, theirs) = (self.ours.start()?, self.theirs.start()?);
         work(&ours)?;
         work(&theirs)?;
-        self.row(name, wanted, |is_ours| measure(if is_ours { &ours } else { &theirs }, &work))
+        self.row(name, wanted, |is_ours| measure(if is_ours { &ours } else { &theirs }, &work))?.print();
+        Ok(())
     }
 
-    fn row(&self, name: &str, wanted: Option<f64>, sample: impl Fn(bool) -> Result<Sample>) -> Result<()> {
+    fn row<'n>(
+        &self,
+        name: &'n str,
+        wanted: Wanted,
+        sample: impl Fn(bool) -> Result<Sample>,
+    ) -> Result<Row<'n>> {
         let mut pairs = Vec::new();
         for number in 0..self.pairs {
             let ours_first = number.is_multiple_of(2);
@@ -199,8 +228,7 @@ impl Bench {
             let (ours, theirs) = if ours_first { (first, second) } else { (second, first) };
             pairs.push(Pair { ours, theirs });
         }
-        Row { name, wanted, pairs }.print();
-        Ok(())
+        Ok(Row { name, wanted, pairs })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Samples, pairs, and the row that is printed of them.
 
+use std::fmt;
 use std::time::Duration;
 
 /// One measurement of one side.
@@ -15,11 +16,37 @@ pub(crate) struct Pair {
     pub(crate) theirs: Sample,
 }
 
+/// The greatest ratio that the project promises.
+#[derive(Clone, Copy)]
+pub(crate) enum Wanted {
+    /// None: the row explains others.
+    Nothing,
+    /// Of both, wall time and CPU.
+    Both(f64),
+    /// Of wall time; the other side's work is a part of ours, so that CPU tells what comes on top.
+    Wall(f64),
+    /// Of wall time, promised as the least ratio of rates.
+    Rate(f64),
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => Ok(()),
+            Self::Both(most) => write!(out, "   wanted: at most {most:.2}, both"),
+            Self::Wall(most) => write!(out, "   wanted: at most {most:.2}, wall"),
+            Self::Rate(least) => {
+                write!(out, "   wanted: at most {:.2}, wall ({least:.2} of the rate)", least.recip())
+            }
+        }
+    }
+}
+
 /// Everything measured of one kind of work.
 pub(crate) struct Row<'a> {
     pub(crate) name: &'a str,
-    /// The ratio that the project promises, if it promises one.
-    pub(crate) wanted: Option<f64>,
+    /// What the project promises of it.
+    pub(crate) wanted: Wanted,
     pub(crate) pairs: Vec<Pair>,
 }
 
@@ -37,20 +64,27 @@ pub(crate) fn head() {
 impl Row<'_> {
     /// Prints the row.
     pub(crate) fn print(&self) {
-        let ours: Vec<_> = self.pairs.iter().map(|pair| pair.ours.wall).collect();
-        let theirs: Vec<_> = self.pairs.iter().map(|pair| pair.theirs.wall).collect();
         let walls =
             self.pairs.iter().map(|pair| pair.ours.wall.as_secs_f64() / pair.theirs.wall.as_secs_f64());
-        let wanted =
-            self.wanted.map_or(String::new(), |wanted| format!("   wanted: at most {wanted:.2}, both"));
         println!(
-            "{:<32} {:>9} {:>9}  {:<36} {}{wanted}",
+            "{:<32} {:>9} {:>9}  {:<36} {}{}",
             self.name,
-            time(median(&ours)),
-            time(median(&theirs)),
+            time(self.ours()),
+            time(self.theirs()),
             ratios(walls.collect()),
-            self.cpu()
+            self.cpu(),
+            self.wanted
         );
+    }
+
+    /// Our wall time.
+    pub(crate) fn ours(&self) -> Duration {
+        median(&self.pairs.iter().map(|pair| pair.ours.wall).collect::<Vec<_>>())
+    }
+
+    /// The other side's.
+    pub(crate) fn theirs(&self) -> Duration {
+        median(&self.pairs.iter().map(|pair| pair.theirs.wall).collect::<Vec<_>>())
     }
 
     fn cpu(&self) -> String {
