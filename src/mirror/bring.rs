@@ -22,6 +22,7 @@ use crate::sys::stop::Stop;
 use std::fs;
 use std::io::{self, Seek, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// See [`Mirrors::bring`](super::Mirrors::bring).
@@ -91,6 +92,7 @@ impl Work<'_> {
         let published = self.shared.places.publish(path, self.place);
         published.map_err(failed_at("giving its place to", self.place))?;
         self.turn.set_clean(true);
+        self.turn.set_refs(Arc::new(refs));
         self.turn.set_fresh(self.seen.at);
         Ok(())
     }
@@ -103,12 +105,12 @@ impl Work<'_> {
         if !self.turn.is_clean() {
             self.clear()?;
         }
-        let before = self.refs(self.place)?;
+        let before = self.turn.refs().map_or_else(|| self.refs(self.place).map(Arc::new), Ok)?;
         if before.is_empty() && !self.wanted.is_empty() {
             // An empty upstream does not say which hash it has, and it may have been filled with another.
             return self.make();
         }
-        let done = if self.turn.is_ahead_of(self.seen.at) { self.add() } else { self.change(&before) };
+        let done = if self.turn.is_ahead_of(self.seen.at) { self.add() } else { self.change(before) };
         if done.is_err() && !self.turn.is_clean() && self.turn.is_alone() {
             // At once, since it may be much; what does not work now is tried again before the next writer starts.
             if let Err(error) = self.clear() {
@@ -132,14 +134,14 @@ impl Work<'_> {
         self.turn.set_clean(false);
         self.fetch(self.place)?;
         self.turn.set_clean(true);
-        self.set_head(self.place, &self.refs(self.place)?)
+        self.settle(Arc::new(self.refs(self.place)?))
     }
 
     /// Makes the mirror, which has the refs `before`, like its upstream.
-    fn change(&self, before: &Refs) -> Result<(), UpstreamError> {
-        let changes = Changes::between(before, &self.wanted);
+    fn change(&self, before: Arc<Refs>) -> Result<(), UpstreamError> {
+        let changes = Changes::between(&before, &self.wanted);
         if changes.is_empty() {
-            return self.set_head(self.place, before);
+            return self.settle(before);
         }
         self.turn.set_clean(false);
         self.delete(&changes.blocking)?;
@@ -147,7 +149,7 @@ impl Work<'_> {
             self.fetch(self.place)?;
         }
         let mut after = self.refs(self.place)?;
-        if !changes.coming.is_empty() && !changes.moved_any(before, &after) {
+        if !changes.coming.is_empty() && !changes.moved_any(&before, &after) {
             return Err(self.nothing_came());
         }
         // One that has come back meanwhile is not gone.
@@ -156,7 +158,14 @@ impl Work<'_> {
         self.delete(&gone)?;
         gone.iter().for_each(|(name, _)| drop(after.remove(*name)));
         self.turn.set_clean(true);
-        self.set_head(self.place, &after)
+        self.settle(Arc::new(after))
+    }
+
+    /// The mirror has these refs now.
+    fn settle(&self, refs: Arc<Refs>) -> Result<(), UpstreamError> {
+        self.set_head(self.place, &refs)?;
+        self.turn.set_refs(refs);
+        Ok(())
     }
 
     /// What the fetch of an upstream means that has advertised refs and gives none: somebody else answered.

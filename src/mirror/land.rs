@@ -5,7 +5,7 @@
 //! others can come, in one of their own before it.
 
 use super::bring::{pointless, run, script_file};
-use super::changes::{Script, is_in_the_way, is_mirrored};
+use super::changes::{Refs, Script, is_in_the_way, is_mirrored};
 use super::error::LandError;
 use super::turns::Turn;
 use super::{Shared, litter};
@@ -19,6 +19,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long the turn is waited for: whoever pushed waits, and a sync brings the same.
@@ -41,13 +42,28 @@ pub(super) fn land(
     if !turn.is_clean() {
         litter::clear(git_dir).map_err(failed_at("cleaning", git_dir))?;
     }
+    let known = turn.refs();
     turn.set_clean(false);
     move_packs(&objects.join("pack"), &git_dir.join("objects/pack"))?;
     let landing = Landing { shared, git_dir, turn: &turn, tools };
     turn.set_landed(Instant::now());
-    landing.move_refs(refs)?;
+    landing.move_refs(refs, known.as_deref())?;
     turn.set_clean(true);
+    known.into_iter().for_each(|known| turn.set_refs(moved(known, refs)));
     Ok(())
+}
+
+/// The refs of a mirror in which these updates have landed.
+fn moved(mut known: Arc<Refs>, refs: &[RefUpdate]) -> Arc<Refs> {
+    let values = Arc::make_mut(&mut known);
+    for update in refs.iter().filter(|it| is_mirrored(it.name.as_str())) {
+        if update.new.is_zero() {
+            values.remove(update.name.as_str());
+        } else {
+            values.insert(update.name.to_string(), update.new.clone());
+        }
+    }
+    known
 }
 
 fn move_packs(from: &Path, to: &Path) -> Result<(), LandError> {
@@ -75,11 +91,17 @@ struct Landing<'a> {
 }
 
 impl Landing<'_> {
-    fn move_refs(&self, refs: &[RefUpdate]) -> Result<(), LandError> {
+    /// Moves them, where `known` are the values before, if they are known without asking.
+    fn move_refs(&self, refs: &[RefUpdate], known: Option<&Refs>) -> Result<(), LandError> {
         let refs: Vec<&RefUpdate> = refs.iter().filter(|it| is_mirrored(it.name.as_str())).collect();
-        let names: Vec<&str> = refs.iter().map(|update| update.name.as_str()).collect();
-        let values = ask::ref_values(self.tools.git, self.git_dir, &names, &self.tools.asker)?;
-        for script in scripts(&refs, &values)?.into_iter().filter(|script| !script.is_empty()) {
+        let scripts = match known {
+            Some(values) => scripts(&refs, values)?,
+            None => {
+                let names: Vec<&str> = refs.iter().map(|update| update.name.as_str()).collect();
+                scripts(&refs, &ask::ref_values(self.tools.git, self.git_dir, &names, &self.tools.asker)?)?
+            }
+        };
+        for script in scripts.into_iter().filter(|script| !script.is_empty()) {
             let stdin = script_file(self.shared.places.tmp(), &script)
                 .map_err(failed_at("writing a list of refs for", self.git_dir))?;
             let what = format!("update-ref {}", self.git_dir.display());

@@ -5,9 +5,13 @@
 //! exclusive, and whoever has it may remove all that is not whole ([`super::litter`]). No durable note is needed either:
 //! a mirror that nobody had the turn of in this life counts as unclean.
 //!
+//! Since nobody else writes there, the refs that the last writer left are remembered, and no git is asked for them. They
+//! are forgotten before anything is written, so that what is remembered is always what is there.
+//!
 //! A turn is held in two hands, like a lease: by whoever waits for the outcome, and by the child, whose hand lets go when
 //! its process group is gone. A killed group that is not gone keeps the mirror from all other writers; it is read on.
 
+use super::changes::Refs;
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
@@ -21,6 +25,9 @@ const POLL: Duration = Duration::from_millis(100);
 /// Mirrors whose state is remembered; one takes about 200 bytes.
 const STATES_MAX: usize = 100_000;
 
+/// Refs that are remembered, of all mirrors together; one takes about 150 bytes.
+const REFS_MAX: usize = 100_000;
+
 /// The turns of all mirrors; clones share them.
 #[derive(Clone, Default)]
 pub(super) struct Turns(Arc<Shared>);
@@ -32,7 +39,7 @@ struct Shared {
 }
 
 /// What is known of one mirror.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct State {
     is_taken: bool,
     /// Whether the last writer ended by itself, and was of this life.
@@ -41,6 +48,8 @@ struct State {
     fresh: Option<Instant>,
     /// When something was taken in that upstream may not have had before.
     landed: Option<Instant>,
+    /// Its branches and tags, where they are remembered.
+    refs: Option<Arc<Refs>>,
 }
 
 /// Why a turn was not to be had.
@@ -153,6 +162,14 @@ fn forget_one(states: &mut HashMap<PathBuf, State>) -> Result<(), TurnError> {
     Ok(())
 }
 
+/// Forgets the refs of all mirrors where so many more are too many: they are read again as they are needed.
+fn make_room(states: &mut HashMap<PathBuf, State>, more: usize) {
+    let known = states.values().filter_map(|state| state.refs.as_ref());
+    if known.map(|refs| refs.len()).sum::<usize>() + more > REFS_MAX {
+        states.values_mut().for_each(|state| state.refs = None);
+    }
+}
+
 impl Turn {
     /// The hand for a child.
     pub(super) fn hold(&self) -> Box<dyn Any + Send> {
@@ -169,9 +186,29 @@ impl Turn {
         self.0.turns.lock().get(&self.0.place).is_some_and(|state| state.is_clean)
     }
 
-    /// Says whether something may be left behind if this turn ends now.
+    /// Says whether something may be left behind if this turn ends now. Whoever writes says so before; what refs there are
+    /// is not known any more then.
     pub(super) fn set_clean(&self, is_clean: bool) {
-        self.0.turns.change(&self.0.place, |state| state.is_clean = is_clean);
+        self.0.turns.change(&self.0.place, |state| {
+            state.is_clean = is_clean;
+            state.refs.take_if(|_| !is_clean);
+        });
+    }
+
+    /// Its branches and tags, if they are remembered.
+    pub(super) fn refs(&self) -> Option<Arc<Refs>> {
+        self.0.turns.lock().get(&self.0.place)?.refs.clone()
+    }
+
+    /// These are its branches and tags: nothing has been written since they were read, or what was is known.
+    pub(super) fn set_refs(&self, refs: Arc<Refs>) {
+        let mut states = self.0.turns.lock();
+        make_room(&mut states, refs.len());
+        if refs.len() <= REFS_MAX
+            && let Some(state) = states.get_mut(&self.0.place)
+        {
+            state.refs = Some(refs);
+        }
     }
 
     /// As [`Turns::is_fresh`].
@@ -252,6 +289,26 @@ mod tests {
             receiver.recv().unwrap();
             drop(turn);
         });
+    }
+
+    #[test]
+    fn refs_are_remembered_until_somebody_writes_or_there_are_too_many() {
+        let oid = crate::model::oid::Oid::parse(&[b'1'; 40]).unwrap();
+        let refs =
+            |count: usize| Arc::new((0..count).map(|n| (format!("refs/tags/{n}"), oid.clone())).collect());
+        let turns = Turns::default();
+        let turn = |place: &str| turns.take(Path::new(place), Instant::now(), never).unwrap();
+        turn("/m/a.git").set_refs(refs(2));
+        assert_eq!(turn("/m/a.git").refs().unwrap().len(), 2);
+        turn("/m/a.git").set_clean(true);
+        assert!(turn("/m/a.git").refs().is_some() && turn("/m/b.git").refs().is_none());
+        turn("/m/a.git").set_clean(false);
+        assert!(turn("/m/a.git").refs().is_none());
+        turn("/m/a.git").set_refs(refs(2));
+        turn("/m/b.git").set_refs(refs(REFS_MAX - 1));
+        assert!(turn("/m/a.git").refs().is_none() && turn("/m/b.git").refs().is_some());
+        turn("/m/a.git").set_refs(refs(REFS_MAX + 1));
+        assert!(turn("/m/a.git").refs().is_none());
     }
 
     #[test]

@@ -79,6 +79,28 @@ fn an_answer_from_before_the_push_does_not_undo_it() {
 }
 
 #[test]
+fn what_the_gate_wrote_itself_it_knows_without_asking_git() {
+    let site = Site::new(&gits()[0]);
+    let mirror = site.sync();
+    // Without these a git finds no repository there.
+    let unseen = |work: &dyn Fn()| {
+        site.sh(&format!("mv {MIRROR}/objects aside"));
+        work();
+        site.sh(&format!("mv aside {MIRROR}/objects"));
+    };
+    let is_known = || site.bring_seen(&site.ask()).is_ok();
+    unseen(&|| assert!(is_known(), "a mirror that was made"));
+    let refs = stage(&site, &[("", "refs/heads/old"), ("main~1", "refs/heads/topic")]);
+    land(&site, &mirror, &refs).unwrap();
+    site.assert_same();
+    unseen(&|| assert!(is_known(), "a push that has landed"));
+    site.sh(&format!("cd work; echo 5 > file; git commit -qam 5; git push -q ../{UPSTREAM} main :topic"));
+    unseen(&|| assert!(!is_known(), "what differs takes a git"));
+    site.sync();
+    unseen(&|| assert!(is_known(), "a fetch"));
+}
+
+#[test]
 fn a_mirror_that_has_moved_on_is_left_to_the_next_sync() {
     let site = Site::new(&gits()[0]);
     let mirror = site.sync();
