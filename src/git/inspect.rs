@@ -43,11 +43,6 @@ impl Git {
         self.ask_in(sight, &args, Vec::new())
     }
 
-    /// Lists the objects of the pack whose index is on stdin: `OFFSET ID (CRC)` a line, ordered by id.
-    pub(crate) fn index_list(&self, sight: Sight<'_>) -> Invocation {
-        self.ask_in(sight, &["show-index"], Vec::new())
-    }
-
     /// Tells of each id on stdin `ID TYPE SIZE`, or `ID missing`.
     pub(crate) fn object_types(&self, sight: Sight<'_>) -> Invocation {
         let format = format!("--batch-check={OBJECT_LINE}");

@@ -5,7 +5,7 @@
 //! | starting git | [`command`], [`held`], [`upstream`], [`credential_file`], [`inspect`], [`service`], [`version`], [`ask`], [`upkeep`], [`tools`], [`pool`] |
 //! | the wire | [`pktline`], [`sideband`], [`push_request`], [`fetch_request`], [`report`], [`advertisement`] |
 //! | what git answers | [`push_answer`], [`porcelain`], [`transport_fault`] |
-//! | repositories on disk | [`layout`], [`object_format`], [`settings`], [`lease`], [`footprint`], [`reach`], [`leftovers`], [`survey`] |
+//! | repositories on disk | [`layout`], [`object_format`], [`pack_index`], [`settings`], [`lease`], [`footprint`], [`reach`], [`leftovers`], [`survey`] |
 //!
 //! Nothing here knows HTTP; only [`ask`] and [`upkeep`] start processes, through `supervise`.
 
@@ -22,6 +22,7 @@ pub mod lease;
 pub mod leftovers;
 pub mod object_format;
 mod occupants;
+pub mod pack_index;
 pub mod pktline;
 pub mod pool;
 pub mod porcelain;

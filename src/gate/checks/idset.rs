@@ -18,13 +18,17 @@ pub(super) struct IdSet {
 impl IdSet {
     /// Adds an id. Answers `false` when there is no room for it, or its length is another one.
     pub(super) fn add(&mut self, oid: &Oid) -> bool {
-        let id = bytes_of(oid);
+        self.add_bytes(&bytes_of(oid))
+    }
+
+    /// As [`IdSet::add`], of the bytes that the digits of an id stand for.
+    pub(super) fn add_bytes(&mut self, id: &[u8]) -> bool {
         if self.width == 0 {
             self.width = id.len();
         }
         let fits = id.len() == self.width && self.ids.len() < IDS_MAX * self.width;
         if fits {
-            self.ids.extend_from_slice(&id);
+            self.ids.extend_from_slice(id);
             self.is_sorted = false;
         }
         fits

@@ -8,10 +8,11 @@ use super::bench::{Bench, CheckError, io_error, rewound};
 use super::idset::IdSet;
 use super::split::{Piece, Splitter};
 use crate::git::command::Invocation;
+use crate::git::pack_index::read_ids;
 use crate::model::oid::Oid;
 use crate::supervise::Input;
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{BufReader, BufWriter, Write};
 use std::path::Path;
 
 /// The most packs in a staging repository. One push makes one.
@@ -61,6 +62,9 @@ pub(super) fn list(bench: &Bench<'_>, hidden: &mut impl FnMut(&str)) -> Result<N
 }
 
 fn add_packed(bench: &Bench<'_>, brought: &mut IdSet) -> Result<(), CheckError> {
+    // Also the zeroes of a deletion have the length of the repository's ids.
+    let width = bench.push.refs.first().map(|update| update.new.as_str().len() / 2);
+    let width = width.ok_or(CheckError::Answer { what: INDEXING, why: "the push has no ref" })?;
     let packs = names_in(&bench.view.objects().join("pack"))?;
     let indexes: Vec<_> = packs.iter().filter(|name| name.ends_with(".idx")).collect();
     let has_index =
@@ -73,11 +77,15 @@ fn add_packed(bench: &Bench<'_>, brought: &mut IdSet) -> Result<(), CheckError> 
     }
     for name in indexes {
         let index = File::open(bench.view.objects().join("pack").join(name)).map_err(io_error(READING))?;
-        let git = bench.tools.git.index_list(bench.sight());
-        ask_lines(bench, INDEXING, git, Input::File(index), |line| {
-            let id = line.split(|&byte| byte == b' ').nth(1).unwrap_or_default();
-            if brought.add(&oid(INDEXING, id)?) { Ok(()) } else { Err(TOO_MANY) }
-        })?;
+        let mut is_room = true;
+        read_ids(BufReader::new(index), width, |id| {
+            is_room = brought.add_bytes(id);
+            is_room
+        })
+        .map_err(io_error(READING))?;
+        if !is_room {
+            return Err(TOO_MANY);
+        }
     }
     Ok(())
 }
