@@ -434,7 +434,10 @@ impl Road {
     fn receive(&self, push: &Push, intake: Intake<'_>) {
         let tools = self.tools(intake.deadline, Some(intake.client));
         let held = &self.parts().held;
-        let staging = held.create(push.id, intake.target, intake.format, &push.refs, &tools);
+        let staging = match self.upstreams().mirrors().values(intake.target, &push.refs) {
+            Some(values) => held.create_at(push.id, intake.target, intake.format, &values),
+            None => held.create(push.id, intake.target, intake.format, &push.refs, &tools),
+        };
         let answer = staging.and_then(|staging| {
             let answer = staging.receive(&tools, intake.body, intake.request)?;
             Ok((staging, answer))

@@ -163,8 +163,22 @@ impl Held {
     ) -> Result<Staging, StagingError> {
         let names: Vec<&str> = refs.iter().map(|update| update.name.as_str()).collect();
         let values = ask::ref_values(tools.git, &target.git_dir, &names, &tools.asker)?;
+        self.create_at(id, target, format, &values)
+    }
+
+    /// As [`Held::create`], where the values that the pushed refs have in the target are known.
+    ///
+    /// # Errors
+    /// See [`StagingError`]; nothing is left then.
+    pub fn create_at(
+        &self,
+        id: PushId,
+        target: &Repository,
+        format: ObjectFormat,
+        values: &BTreeMap<String, Oid>,
+    ) -> Result<Staging, StagingError> {
         let staging = self.find(id, target);
-        let written = staging.write(format, &values);
+        let written = staging.write(format, values);
         if written.is_err()
             && let Err(error) = self.remove(id)
         {

@@ -33,9 +33,11 @@ use crate::git::layout::Repository;
 use crate::git::tools::Tools;
 use crate::model::credential::UpstreamCredential;
 use crate::model::name::RepoName;
+use crate::model::oid::Oid;
 use crate::model::push::RefUpdate;
 use crate::sys::stop::Stop;
 use places::Places;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -87,6 +89,17 @@ impl Mirrors {
     #[must_use]
     pub fn find(&self, repo: &RepoName) -> Option<Repository> {
         self.0.places.find(repo)
+    }
+
+    /// The values of these branches and tags in a mirror, if they are known without asking git, as they are unless somebody
+    /// writes there; those that are not there are left out.
+    #[must_use]
+    pub fn values(&self, mirror: &Repository, refs: &[RefUpdate]) -> Option<BTreeMap<String, Oid>> {
+        let known = self.0.turns.refs(&mirror.git_dir)?;
+        let is_mirrored = refs.iter().all(|update| changes::is_mirrored(update.name.as_str()));
+        let value = |update: &RefUpdate| known.get_key_value(update.name.as_str());
+        let found = refs.iter().filter_map(value).map(|(name, oid)| (name.clone(), oid.clone()));
+        is_mirrored.then(|| found.collect())
     }
 
     /// The mirror of `repo`, at least as fresh as `seen`: made, or brought up to date where its branches and tags differ

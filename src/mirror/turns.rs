@@ -84,6 +84,11 @@ impl Turns {
         self.lock().get(place).and_then(|state| state.fresh).is_some_and(|fresh| fresh >= at)
     }
 
+    /// The branches and tags of the mirror at `place`, if they are remembered.
+    pub(super) fn refs(&self, place: &Path) -> Option<Arc<Refs>> {
+        self.lock().get(place)?.refs.clone()
+    }
+
     /// Waits for the turn at `place`, until `until` at most; `give_up` is asked every 100 ms.
     pub(super) fn take(
         &self,
@@ -195,9 +200,9 @@ impl Turn {
         });
     }
 
-    /// Its branches and tags, if they are remembered.
+    /// As [`Turns::refs`].
     pub(super) fn refs(&self) -> Option<Arc<Refs>> {
-        self.0.turns.lock().get(&self.0.place)?.refs.clone()
+        self.0.turns.refs(&self.0.place)
     }
 
     /// These are its branches and tags: nothing has been written since they were read, or what was is known.

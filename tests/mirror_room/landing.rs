@@ -91,8 +91,14 @@ fn what_the_gate_wrote_itself_it_knows_without_asking_git() {
     let is_known = || site.bring_seen(&site.ask()).is_ok();
     unseen(&|| assert!(is_known(), "a mirror that was made"));
     let refs = stage(&site, &[("", "refs/heads/old"), ("main~1", "refs/heads/topic")]);
+    let values = |refs: &[RefUpdate]| site.mirrors.values(&mirror, refs).map(|it| it.into_values().collect());
+    let old = refs[0].old.clone();
+    assert_eq!(values(&refs), Some(vec![old.clone()]), "the other is new");
     land(&site, &mirror, &refs).unwrap();
     site.assert_same();
+    assert_eq!(values(&refs), Some(vec![refs[1].new.clone()]), "the first is gone");
+    let note = RefUpdate { name: RefName::parse(b"refs/notes/x").unwrap(), old: old.clone(), new: old };
+    assert_eq!(values(&[note]), None::<Vec<Oid>>, "what is not mirrored");
     unseen(&|| assert!(is_known(), "a push that has landed"));
     site.sh(&format!("cd work; echo 5 > file; git commit -qam 5; git push -q ../{UPSTREAM} main :topic"));
     unseen(&|| assert!(!is_known(), "what differs takes a git"));
