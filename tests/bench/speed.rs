@@ -33,6 +33,9 @@ use table::{Pair, Row, Sample, Wanted};
 /// What any step may fail of; the report ends with its sentence.
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
+/// Rows that are measured together.
+type Part = fn(&Bench) -> Result<()>;
+
 /// Shallow clones at the same time.
 const PARALLEL: usize = 4;
 
@@ -41,7 +44,7 @@ const PARALLEL: usize = 4;
 const SMALL_REQUESTS: usize = 20;
 
 /// The parts of the report, each by the name that `--only` knows it by.
-const PARTS: [(&str, fn(&Bench) -> Result<()>); 5] = [
+const PARTS: [(&str, Part); 5] = [
     ("clones", Bench::clones),
     ("requests", Bench::requests),
     ("pushes", Bench::pushes),
