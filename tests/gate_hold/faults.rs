@@ -1,5 +1,6 @@
 //! The gate is killed before and after each commit of a push's life; after the next start the record is right.
 
+use crate::fates::{Fate, fate, points};
 use crate::support::{PATIENCE, Site};
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -7,34 +8,7 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 use tidegate::model::push::PushState;
 use tidegate::store::pushes::Filter;
-use tidegate::sys::fault::{Point, STATES, Side};
-
-/// What the next start makes of a push whose gate died at a point.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    /// Nobody ever heard of it.
-    Unknown,
-    /// Its client is gone, and nobody approved it.
-    Canceled,
-    /// It waits on, and is forwarded when it is approved.
-    Waits,
-    /// It was approved, so it is forwarded.
-    Forwarded,
-}
-
-fn fate(point: Point, is_kept: bool) -> Fate {
-    let undecided = if is_kept { Fate::Waits } else { Fate::Canceled };
-    match (point.side, point.state) {
-        (Side::Before, PushState::Received) => Fate::Unknown,
-        (_, PushState::Received | PushState::Checking) | (Side::Before, PushState::Pending) => Fate::Canceled,
-        (Side::After, PushState::Pending) | (Side::Before, PushState::Approved) => undecided,
-        (_, _) => Fate::Forwarded,
-    }
-}
-
-fn points() -> impl Iterator<Item = Point> {
-    STATES.into_iter().flat_map(|state| [Side::Before, Side::After].map(|side| Point { side, state }))
-}
+use tidegate::sys::fault::Point;
 
 #[test]
 fn a_gate_that_dies_at_any_point_leaves_no_canceled_push_undecided_and_forwards_an_approved_one_once() {

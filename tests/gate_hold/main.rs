@@ -9,6 +9,8 @@
 mod checks;
 mod commands;
 #[cfg(feature = "fault-points")]
+mod fates;
+#[cfg(feature = "fault-points")]
 mod faults;
 mod hostile;
 mod support;

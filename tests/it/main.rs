@@ -39,3 +39,4 @@ mod push;
 mod slow;
 mod socket;
 mod stop;
+mod upstream;

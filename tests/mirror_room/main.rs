@@ -8,6 +8,8 @@
 mod asking;
 mod bringing;
 mod ending;
+#[path = "../it/support/forge_nginx.rs"]
+mod forge_nginx;
 mod landing;
 mod pushing;
 mod server;

@@ -1,5 +1,6 @@
 //! An upstream server: nginx and fcgiwrap before `git http-backend`, and a relay that can stall it.
 
+use crate::forge_nginx::Layout;
 use crate::support::{PASSWORD, USER, spawn, wait_for};
 use std::fs;
 use std::io::{Read, Write};
@@ -27,7 +28,15 @@ impl Server {
         let backend = spawn_text(git.program().to_str().unwrap(), &["--exec-path"]);
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let configuration = place.join("nginx.conf");
-        fs::write(&configuration, nginx(base, address, backend.trim())).unwrap();
+        let moved = format!("http://bot:{PASSWORD}@127.0.0.1:1/elsewhere?token={PASSWORD}");
+        let layout = Layout {
+            place: &place,
+            repositories: &base.join("srv"),
+            address,
+            backend: backend.trim(),
+            moved: &moved,
+        };
+        fs::write(&configuration, layout.configuration()).unwrap();
         let socket = place.join("cgi");
         let at = format!("unix:{}", socket.display());
         let path = format!("{}:/usr/bin:/bin", git.program().parent().unwrap().display());
@@ -142,69 +151,6 @@ fn spawn_text(program: &str, args: &[&str]) -> String {
     let (outcome, output) = spawn(program, args, "/usr/bin:/bin").collect(1 << 16, None);
     assert!(outcome.is_success(), "{program}: {outcome} {}", outcome.stderr);
     String::from_utf8(output).unwrap()
-}
-
-fn nginx(base: &Path, address: SocketAddr, backend: &str) -> String {
-    let (base, server) = (base.display(), base.join("server"));
-    let place = server.display();
-    // As root nginx would give up its rights and then not reach the socket.
-    let user = if nix::unistd::geteuid().is_root() { "user root;" } else { "" };
-    let git = format!(
-        "fastcgi_pass unix:{place}/cgi;
-         # Or this server would show the credential in the environment of its own processes.
-         fastcgi_pass_request_headers off;
-         fastcgi_buffering off;
-         fastcgi_param SCRIPT_FILENAME {backend}/git-http-backend;
-         fastcgi_param GIT_PROJECT_ROOT {base}/srv;
-         fastcgi_param GIT_HTTP_EXPORT_ALL 1;
-         fastcgi_param GIT_PROTOCOL $http_git_protocol;
-         fastcgi_param PATH_INFO $repository;
-         fastcgi_param QUERY_STRING $query_string;
-         fastcgi_param REQUEST_METHOD $request_method;
-         fastcgi_param CONTENT_TYPE $content_type;
-         fastcgi_param CONTENT_LENGTH $content_length;
-         fastcgi_param HTTP_CONTENT_ENCODING $http_content_encoding;
-         fastcgi_param REMOTE_USER $remote_user;
-         fastcgi_param REMOTE_ADDR $remote_addr;
-         fastcgi_param SERVER_PROTOCOL $server_protocol;"
-    );
-    format!(
-        "daemon off;
-        {user}
-        worker_processes 1;
-        pid {place}/pid;
-        error_log {place}/errors warn;
-        events {{ worker_connections 256; }}
-        http {{
-            log_format plain '$request $status $http_authorization';
-            access_log {place}/requests plain;
-            client_body_temp_path {place}/body;
-            fastcgi_temp_path {place}/fastcgi;
-            proxy_temp_path {place}/proxy;
-            scgi_temp_path {place}/scgi;
-            uwsgi_temp_path {place}/uwsgi;
-            server {{
-                listen {address};
-                client_max_body_size 0;
-                location ~ ^/open(?<repository>/.*)$ {{ {git} }}
-                location ~ ^/closed(?<repository>/.*)$ {{
-                    auth_basic upstream;
-                    auth_basic_user_file {place}/passwords;
-                    {git}
-                }}
-                location ~ ^/plain/(.*)\\.git/ {{ return 404; }}
-                location ~ ^/plain(?<repository>/.*)$ {{ {git} }}
-                location /401/ {{ return 401; }}
-                location /403/ {{ return 403; }}
-                location /404/ {{ return 404; }}
-                location /429/ {{ return 429; }}
-                location /500/ {{ return 500; }}
-                location /503/ {{ return 503; }}
-                location /moved/ {{ return 301 http://bot:{PASSWORD}@127.0.0.1:1/elsewhere?token={PASSWORD}; }}
-                location /page/ {{ default_type text/html; return 200 'please log in'; }}
-            }}
-        }}\n"
-    )
 }
 
 /// Hands connections on to a server, and can stop in the middle of an answer.

@@ -76,6 +76,12 @@ impl Setup {
         self.set(key, format!("{value:?}"))
     }
 
+    /// Hosts no repositories of its own: what lies in the root of the place belongs to an upstream.
+    pub(crate) fn rootless(mut self) -> Setup {
+        self.keys.retain(|(known, _)| known != "root");
+        self
+    }
+
     /// Adds tables, as `[[rule]]`.
     pub(crate) fn tables(mut self, text: &str) -> Setup {
         self.tables.push_str(text);
@@ -142,6 +148,7 @@ impl Setup {
             data: self.data.clone(),
             mark: self.mark.clone(),
             status: None,
+            is_replaced: false,
         }
     }
 
@@ -245,6 +252,7 @@ pub(crate) struct Gate {
     data: PathBuf,
     mark: String,
     status: Option<ExitStatus>,
+    is_replaced: bool,
 }
 
 impl Gate {
@@ -374,6 +382,12 @@ impl Gate {
         self.log.clone()
     }
 
+    /// A gate that has crashed, whose gits and files another one has by now.
+    pub(crate) fn forget(mut self) {
+        assert!(!self.is_alive());
+        self.is_replaced = true;
+    }
+
     /// Waits until the gate has ended; fails when it takes longer than `limit`.
     #[track_caller]
     pub(crate) fn exit(&mut self, limit: Duration) -> ExitStatus {
@@ -405,6 +419,9 @@ impl Gate {
             let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
             let _ = self.child.kill();
             let _ = self.child.wait();
+        }
+        if self.is_replaced {
+            return;
         }
         for left in procfs::working_in(&self.mark) {
             let _ = kill(Pid::from_raw(left.pid), Signal::SIGKILL);

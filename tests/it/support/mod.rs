@@ -2,6 +2,8 @@
 
 pub(crate) mod backend;
 pub(crate) mod fake;
+pub(crate) mod forge;
+pub(crate) mod forge_nginx;
 pub(crate) mod gate;
 pub(crate) mod git;
 pub(crate) mod http;

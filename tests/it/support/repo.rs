@@ -115,13 +115,21 @@ pub(crate) const BIG_SETTINGS: [(&str, &str); 5] = [
     ("pack.threads", "1"),
 ];
 
-/// Makes `script` the hook `name` of the bare repository `repository`.
-pub(crate) fn hook(place: &Place, repository: &str, name: &str, script: &str) {
-    use std::os::unix::fs::PermissionsExt;
+/// Makes `text` the hook `name` of the bare repository `repository`.
+pub(crate) fn hook(place: &Place, repository: &str, name: &str, text: &str) {
     let path = place.repo(repository).join("hooks").join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    script(&path, text);
+}
+
+/// Writes a program for the shell. It is given its name when it is whole, so that whoever starts it meanwhile has the old
+/// one, and never one that is open for writing.
+pub(crate) fn script(path: &Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    let unfinished = path.with_extension("new");
+    fs::write(&unfinished, format!("#!/bin/sh\n{text}\n")).unwrap();
+    fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::rename(unfinished, path).unwrap();
 }
 
 /// Makes the maintenance after the next push of `name` hang until it is ended: a git of ours that nobody waits for.
