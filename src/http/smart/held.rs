@@ -411,7 +411,9 @@ impl Hold<'_> {
     /// Waits for news; answers whether the client has hung up.
     fn wait(&self, until: Option<Timestamp>) -> bool {
         let left = until.map(|until| until.duration_since(Timestamp::now()).unsigned_abs());
-        let limit = left.map_or(KEEP_ALIVE_EVERY, |left| left.min(KEEP_ALIVE_EVERY));
+        let patience = self.patience.map(|until| until.saturating_duration_since(Instant::now()));
+        let patience = patience.filter(|left| !left.is_zero());
+        let limit = [left, patience].into_iter().flatten().fold(KEEP_ALIVE_EVERY, Duration::min);
         let stop = &self.app.stop;
         let watches = [
             Some((self.client.socket.fd(), Interest::HangUp)),

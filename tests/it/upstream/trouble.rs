@@ -80,16 +80,17 @@ fn a_push_whose_attempts_are_spent_has_failed_and_can_be_retried() {
 
 #[test]
 fn an_upstream_that_never_answers_costs_one_deadline() {
-    let plan = Plan::to(SERVER).required().gate("forward_deadline = \"2s\"");
+    let plan = Plan::to(SERVER).required().gate("forward_deadline = \"1s\"");
     let mut stage = plan.start();
     let (clone, client, push) = pending(&stage, "work");
     let silence = stage.forge().hang();
     stage.approve(&push);
     let waits = put_off(&stage, &push);
-    assert!(waits.message.contains("did not answer in time"), "{waits:?}");
+    let why = "did not answer in time: the time to ask for refs of 10s has passed";
+    assert!(waits.message.contains(why), "{waits:?}");
     drop(silence);
     stage.forge().restart();
-    // It waited as long as one attempt may take.
+    // It waited as long as one attempt may take, which is shorter than the pause before the next.
     client.finish(HANG).fails().says("is approved and will be tried again without you");
     stage.await_push(push.id, |push| push.state == PushState::Forwarded);
     stage.assert_arrived(&clone);
