@@ -51,7 +51,7 @@ impl Differ for GitDiffer {
 fn make(road: &Road, push: &Push, lane: &'static str) -> Result<Vec<u8>, DiffError> {
     let Parts { held, reaper, git_settings, .. } = road.parts();
     let basis = road.goal(push).map_err(DiffError::Git)?.basis;
-    let deadline = Deadline::starting(Instant::now(), DIFF_LIMIT, "the time to make a diff");
+    let deadline = Deadline::starting(Instant::now(), DIFF_LIMIT, "time to make a diff");
     let asker = Asker { reaper, deadline, grace: git_settings.kill_grace, client: None };
     let worker = Worker { road, staging: held.find(push.id, &basis), asker, lane };
     let mut diff = Vec::new();

@@ -96,7 +96,7 @@ impl Way<'_> {
     /// The values of the pushed refs at the destination.
     fn values(&self, refs: &[RefUpdate]) -> Result<BTreeMap<String, Oid>, String> {
         let names: Vec<&str> = refs.iter().map(|update| update.name.as_str()).collect();
-        let deadline = Deadline::starting(Instant::now(), ASK_LIMIT, "the time to ask for refs");
+        let deadline = Deadline::starting(Instant::now(), ASK_LIMIT, "time to ask for refs");
         let asker = Asker { deadline, client: None, ..self.tools.asker };
         self.to.values(&Tools { asker, ..self.tools }, &names).map_err(|error| {
             let why = format!("what came of the push is not known yet: {error}");

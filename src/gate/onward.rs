@@ -170,7 +170,7 @@ impl Road {
 
     /// What the upstream has now, its mirror has without asking for it.
     fn land(&self, push: &Push, staging: &Staging) {
-        let deadline = Deadline::starting(Instant::now(), LANDING_LIMIT, "the time to land a push");
+        let deadline = Deadline::starting(Instant::now(), LANDING_LIMIT, "time to land a push");
         let mirrors = self.parts().upstreams.mirrors();
         let tools = self.tools_out(push, deadline);
         if let Err(error) = mirrors.land(staging.target(), &staging.objects(), &push.refs, &tools) {
@@ -181,7 +181,7 @@ impl Road {
     /// What git would have started behind a push of the client's own.
     fn maintain(&self, target: &Repository) {
         let Parts { git, repository_settings, maintenance, .. } = self.parts();
-        let deadline = Deadline::starting(Instant::now(), SETTINGS_LIMIT, "the time to read settings");
+        let deadline = Deadline::starting(Instant::now(), SETTINGS_LIMIT, "time to read settings");
         match repository_settings.of(git, target, &self.tools(deadline, None).asker) {
             Ok(settings) if settings.maintains() => maintenance.request(target),
             Ok(_) => {}

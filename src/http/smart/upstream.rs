@@ -194,7 +194,7 @@ impl Visit<'_> {
 
     fn ask(&self) -> Result<Advertisement, UpstreamError> {
         let git = &self.app.git;
-        let asker = self.asker(Deadline::starting(Instant::now(), ASK_LIMIT, "the time to ask an upstream"));
+        let asker = self.asker(Deadline::starting(Instant::now(), ASK_LIMIT, "time to ask an upstream"));
         let remote = Remote { url: &self.place.upstream.url, credential: self.credential.as_ref() };
         self.app.road.upstreams().mirrors().ask(&remote, self.place.path, self.side, git, &asker)
     }
@@ -210,7 +210,7 @@ impl Visit<'_> {
     fn fetch(&self, seen: Advertisement) -> Result<Result<Repository, UpstreamError>, Refusal> {
         let lane = &self.app.lanes.upstream;
         let limit = if self.mirror().is_some() { FETCH_LIMIT } else { FIRST_FETCH_LIMIT };
-        let deadline = Deadline::starting(Instant::now(), limit, "the time to fetch");
+        let deadline = Deadline::starting(Instant::now(), limit, "time to fetch");
         let mirrors = self.app.road.upstreams().mirrors();
         if let Err(error) = mirrors.wait(self.repo, &self.asker(deadline), &self.app.stop) {
             return Ok(Err(error));
