@@ -10,6 +10,7 @@
 //! | `control`, `control-door`, and `tiny_http`'s own | [`Control::start`] | [`Control::close`] |
 //! | `caller` | `control-door`, one a connection | its limits, or [`Control::close`] |
 //! | `sweeper` | [`Sweeper::start`] | the stop at [`Level::Draining`] |
+//! | `demo`, in a demo | [`Demo::let_wait`](crate::cli::demo::Demo::let_wait) | the end of its git, with every other |
 //!
 //! A thread of this table that ends before its time is fatal: the daemon stops in order and fails.
 //!

@@ -1,7 +1,8 @@
 //! The `tidegate` program: the command line, and the daemon where it asks for one.
 
 use std::process::ExitCode;
-use tidegate::cli::{self, Exit, Next, demo::Demo, output};
+use tidegate::cli::demo::{Demo, Stage};
+use tidegate::cli::{self, Exit, Next, output};
 use tidegate::config::{self, Environment, Flags};
 use tidegate::daemon::{DaemonError, Reload, Runtime};
 use tidegate::sys::{logging, signals};
@@ -54,15 +55,17 @@ fn start_log(environment: &Environment) {
 fn demo(environment: &Environment) -> Result<(), DaemonError> {
     signals::normalise()?;
     start_log(environment);
-    let demo = Demo::make()?;
-    let settings = demo.settings(environment)?;
+    let mut demo = Demo::make()?;
+    let flags = demo.configure()?;
+    let runtime = Runtime::start(config::load(&flags, environment)?, environment)?;
+    let (app, url) = (runtime.app(), runtime.url());
+    let stage = Stage { reaper: &app.reaper, git: &app.git, store: &app.store, stop: &app.stop, url: &url };
+    let waiting = demo.prepare(&stage)?;
+    output::print(&demo.guide(&stage, &waiting, environment))?;
+    demo.let_wait(&stage, waiting)?;
     let reload: Reload = {
-        let settings = settings.clone();
-        Box::new(move || Ok(settings.clone()))
+        let environment = environment.clone();
+        Box::new(move || config::load(&flags, &environment))
     };
-    let runtime = Runtime::start(settings, environment)?;
-    let app = runtime.app();
-    demo.populate(&app.reaper, &app.git, &app.store)?;
-    output::print(&demo.guide(&runtime.url()))?;
     runtime.run(&reload)
 }

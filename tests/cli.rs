@@ -517,38 +517,6 @@ fn the_doctor_takes_the_places_of_serve_and_says_what_is_not_served() {
     }
 }
 
-#[test]
-fn what_the_demo_prints_can_be_pasted_on_a_machine_where_git_knows_nobody() {
-    let place = Place::new();
-    let mut demo = Running(
-        Command::new(env!("CARGO_BIN_EXE_tidegate"))
-            .arg("demo")
-            .env_clear()
-            .env("TMPDIR", place.0.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap(),
-    );
-    let guide = std::io::BufReader::new(demo.0.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let guide: Vec<_> = guide.take_while(|line| !line.starts_with("Reading needs")).collect();
-    let pasted: Vec<_> = guide.iter().filter_map(|line| line.strip_prefix("  ")).collect();
-    assert_eq!(pasted.len(), 3, "{guide:?}");
-    let shell = Command::new("sh")
-        .args(["-ec", &pasted.join("\n")])
-        .current_dir(place.0.path())
-        .env_clear()
-        .envs([("PATH", "/usr/bin:/bin"), ("HOME", "/nonexistent"), ("GIT_CONFIG_NOSYSTEM", "1")])
-        .output()
-        .unwrap();
-    assert!(shell.status.success(), "{}", String::from_utf8_lossy(&shell.stderr));
-    kill(Pid::from_raw(demo.0.id().try_into().unwrap()), Signal::SIGINT).unwrap();
-    assert!(demo.0.wait().unwrap().success());
-    let left: Vec<_> =
-        fs::read_dir(place.0.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left, ["lighthouse"], "only the clone is left");
-}
-
 /// A git that stops in the middle of a large answer, and thereby in the middle of a packet.
 const STALLING_GIT: &str = r#"#!/bin/sh
 PATH=/usr/local/bin:/usr/bin:/bin

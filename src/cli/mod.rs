@@ -99,7 +99,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// A tour in one command: a repository with some history, served until Ctrl-C.
+    /// A tour in one command: an upstream, a gate before it, and a push that waits for review; until Ctrl-C.
     Demo,
     /// Serve the repositories below a directory.
     Serve(ServeArgs),
