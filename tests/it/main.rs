@@ -33,6 +33,7 @@ mod lanes;
 mod memory;
 mod misbehave;
 mod operate;
+mod pages;
 mod parity;
 mod proxy;
 mod push;
