@@ -137,7 +137,13 @@ fn the_example_configurations_of_the_front_page_are_accepted() {
             check_config(&path)
         });
     let printed: String = printed.collect();
-    for part in ["repos = \"secret/**\"", "name = \"policy\"", "match = \"refs/heads/{main,release/*}\""] {
+    for part in [
+        "repos = \"secret/**\"",
+        "name = \"policy\"",
+        "match = \"refs/heads/{main,release/*}\"",
+        "credential = \"service\"",
+        "credential = \"passthrough\"",
+    ] {
         assert!(printed.contains(part), "no {part}: {printed}");
     }
 }
