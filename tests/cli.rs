@@ -497,6 +497,52 @@ fn the_doctor_names_what_is_wrong_and_fails() {
 }
 
 #[test]
+fn the_doctor_asks_every_upstream_and_reads_every_token() {
+    let place = Place::new();
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (here, gone) = (server.local_addr().unwrap(), nobody.local_addr().unwrap());
+    drop(nobody);
+    std::thread::spawn(move || {
+        for mut stream in server.incoming().flatten() {
+            let mut lines = std::io::BufReader::new(&stream).lines().map_while(Result::ok);
+            lines.find(|line| line.is_empty());
+            let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    place.write("token", "s3cret\n");
+    fs::create_dir(place.path("forge")).unwrap();
+    let upstream =
+        |name: &str, url: &str, rest: &str| format!("[[upstream]]\nname = {name:?}\nurl = {url:?}\n{rest}\n");
+    let service = |file: &str| {
+        format!("credential = \"service\"\nusername = \"gate\"\ntoken_file = {:?}", place.path(file))
+    };
+    let forge = place.path("forge");
+    let good = upstream("dir", forge.to_str().unwrap(), "")
+        + &upstream("web", &format!("http://{here}"), &service("token"));
+    let head = "data_dir = \"own\"\n[limits]\ndisk_floor = \"1B\"\n";
+    place.write("gate.toml", &format!("{head}{good}"));
+    let found = place.run(&["doctor", "--config", "gate.toml"]).done();
+    let (web, dir) =
+        (format!("web: http://{here} answers after "), format!("dir: {} answers", forge.display()));
+    for finding in [web.as_str(), dir.as_str(), "/token can be read"] {
+        let line = found.lines().find(|line| line.contains(finding)).unwrap_or_default();
+        assert!(line.starts_with("ok       upstreams"), "{finding} not in {found}");
+    }
+    assert!(!found.contains("s3cret") && !place.path("own").exists(), "{found}");
+
+    let bad = upstream("gone", &format!("http://{gone}"), &service("nothing"))
+        + &upstream("no-dir", place.path("nowhere").to_str().unwrap(), "");
+    place.write("gate.toml", &format!("{head}{bad}"));
+    let answer = place.run(&["doctor", "--config", "gate.toml"]);
+    assert_eq!(answer.code, 1, "{}", answer.out);
+    for finding in [&format!("gone: http://{gone} "), "gone: reading the token_file", "no-dir: "] {
+        let line = answer.out.lines().find(|line| line.contains(finding)).unwrap_or_default();
+        assert!(line.starts_with("WRONG    upstreams"), "{finding} not in {}", answer.out);
+    }
+}
+
+#[test]
 fn the_doctor_takes_the_places_of_serve_and_says_what_is_not_served() {
     let place = Place::new();
     for name in ["a", "a.git", "c++.git"] {

@@ -3,6 +3,8 @@
 //! It changes nothing: no directory is made and no database opened, so it may run beside a gate and as often as
 //! one likes.
 
+mod upstreams;
+
 use super::{CliError, output};
 use crate::config::{self, Environment, Flags, Settings};
 use crate::git::ask::{Asker, find_git};
@@ -84,6 +86,7 @@ const LOOKS: &[(&str, Look)] = &[
     ("reaping", look_at_reaping),
     ("data directory", look_at_data_directory),
     ("repositories", look_at_repositories),
+    ("upstreams", upstreams::look_at_upstreams),
     ("disk", look_at_disk),
     ("descriptors", look_at_descriptors),
     ("tasks", look_at_tasks),

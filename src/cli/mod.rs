@@ -111,7 +111,7 @@ enum Command {
         #[arg(long, value_name = "NAME=URL")]
         upstream: Vec<String>,
     },
-    /// Look at git, processes, limits, disk and clock, and say what a gate would miss.
+    /// Look at git, processes, limits, disk, clock and upstreams, and say what a gate would miss.
     Doctor(doctor::Args),
     /// List, show and decide on the pushes that a running gate holds or held.
     Push(push::Args),

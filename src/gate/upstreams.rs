@@ -158,7 +158,11 @@ impl Upstreams {
     }
 }
 
-fn read_token(path: &Path) -> Result<Secret, TokenError> {
+/// The token in the file at `path`.
+///
+/// # Errors
+/// When it cannot be read, or is not one line.
+pub fn read_token(path: &Path) -> Result<Secret, TokenError> {
     let text = fs::read_to_string(path)
         .map_err(|source| TokenError::Unreadable { path: path.to_path_buf(), source })?;
     let token = text.strip_suffix('\n').unwrap_or(&text);

@@ -27,6 +27,7 @@ mod web;
 pub use advertisement::{Advertisement, Side};
 pub use ask::Remote;
 pub use error::{LandError, UpstreamError};
+pub use web::reach;
 
 use crate::git::ask::Asker;
 use crate::git::layout::Repository;

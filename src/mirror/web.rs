@@ -103,6 +103,22 @@ impl Web {
     }
 }
 
+/// Asks the server at `url` for anything, and answers the status that it gave; nothing is shown to it. The authorities are the system's.
+///
+/// # Errors
+/// Why it does not, as for a request that matters.
+pub fn reach(url: &HttpUrl, at: &Origin, deadline: &Deadline) -> Result<u16, UpstreamError> {
+    let web = Web::new(None).map_err(|source| UpstreamError::Io {
+        doing: "reading the certificates in",
+        path: AUTHORITIES.into(),
+        source,
+    })?;
+    let request =
+        web.agent.get(format!("{url}/")).config().timeout_global(Some(deadline.left(Instant::now())));
+    let answer = request.build().call().map_err(|error| Question { at, deadline }.failed(error));
+    Ok(answer?.status().as_u16())
+}
+
 impl fmt::Debug for Web {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Web").finish_non_exhaustive()
