@@ -405,8 +405,7 @@ impl<T> Ticket<T> {
                 client.map(|fd| (fd, Interest::HangUp)),
                 Some((stop.fd(Level::Killing), Interest::Read)),
             ];
-            let watched = poll::wait(watches, Some(left));
-            let [done, gone, killing] = watched.map_err(|_| NotRun::Stopping)?;
+            let [done, gone, killing] = poll::wait(watches, Some(left)).map_err(|_| NotRun::Stopping)?;
             if done {
                 return Ok(());
             } else if gone {
