@@ -193,7 +193,7 @@ impl Client {
 fn hint(error: &ureq::Error) -> &'static str {
     let ureq::Error::Io(error) = error else { return "" };
     if [ErrorKind::ConnectionRefused, ErrorKind::NotFound].contains(&error.kind()) {
-        "; is it running?"
+        "; is it running? name its --data-dir or --config, or set TIDEGATE_URL and TIDEGATE_TOKEN"
     } else if error.kind() == ErrorKind::PermissionDenied {
         "; only the gate's user may ask there: run it as the gate's user"
     } else {

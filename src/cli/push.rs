@@ -263,7 +263,7 @@ fn show(push: &PushView, out: &mut String) -> fmt::Result {
         lines(out, "  ", &decision.reason)?;
     }
     show_checks(push, out)?;
-    if let Some(words) = &push.upstream {
+    if let Some(words) = push.upstream.as_ref().filter(|words| !words.is_empty()) {
         writeln!(out, "what the repository said")?;
         lines(out, "  ", words)?;
     }

@@ -250,8 +250,16 @@ impl Forward<'_> {
                 Trouble::Declined(answers) | Trouble::Refused(answers) => Verdict::Refused(answers),
                 Trouble::Passing(why) => Verdict::Deferred { why },
             },
-            Err(why) => Verdict::Deferred { why },
+            Err(why) => Verdict::Deferred { why: with_words(trouble, &why) },
         }
+    }
+}
+
+/// What git said before the destination could not be asked, and that.
+fn with_words(trouble: Trouble, why: &str) -> String {
+    match trouble {
+        Trouble::Passing(words) => clip(&format!("{words}; {why}"), REASON_MAX),
+        Trouble::Declined(_) | Trouble::Refused(_) => why.to_owned(),
     }
 }
 

@@ -366,7 +366,12 @@ impl Road {
     pub(super) fn take(&self, id: PushId, step: &Step<'_>) -> bool {
         let moved = match self.parts().store.pushes().transition(id, step, Timestamp::now()) {
             Ok(moved) => {
-                log::info!("push {id}: {} -> {}: {}", moved.from, moved.to, sanitize(step.why));
+                let is_trouble = matches!(
+                    step.event,
+                    Event::ForwardDeferred | Event::ForwardAbandoned | Event::Faulted
+                );
+                let level = if is_trouble { log::Level::Warn } else { log::Level::Info };
+                log::log!(level, "push {id}: {} -> {}: {}", moved.from, moved.to, sanitize(step.why));
                 // A failed push may be retried with it.
                 if moved.to.is_end() && moved.to != PushState::Failed {
                     self.parts().upstreams.forget(id);

@@ -19,6 +19,8 @@ pub enum Refusal {
     Credential,
     /// The credential that was given is not good: 401 with a challenge. The user name is the client's claim.
     BadLogin(Option<String>),
+    /// The upstream does not take the credential that the client sent; the sentence names it: 401 with a challenge.
+    UpstreamLogin(Cow<'static, str>),
     /// Too many failed logins; the time after which the next one is looked at.
     Throttled(Duration),
     /// The caller may read but not do this.
@@ -136,7 +138,7 @@ impl Refusal {
     #[must_use]
     pub fn status(&self) -> u16 {
         match self {
-            Self::Credential | Self::BadLogin(_) => 401,
+            Self::Credential | Self::BadLogin(_) | Self::UpstreamLogin(_) => 401,
             Self::Throttled(_) | Self::Busy { at_door: true } | Self::Waited { at_door: true, .. } => 429,
             Self::Forbidden(_) => 403,
             Self::NotFound => 404,
@@ -173,6 +175,7 @@ impl Refusal {
         match self {
             Self::Credential => "credential",
             Self::BadLogin(_) => "bad-login",
+            Self::UpstreamLogin(_) => "upstream-login",
             Self::Throttled(_) => "throttled",
             Self::Forbidden(_) => "forbidden",
             Self::NotFound => "not-found",
@@ -207,7 +210,8 @@ impl Refusal {
             Self::Throttled(wait) => {
                 format!("too many failed logins: try again in {} s", wait.as_secs().max(1)).into()
             }
-            Self::Forbidden(why)
+            Self::UpstreamLogin(why)
+            | Self::Forbidden(why)
             | Self::Conflict { why, .. }
             | Self::BadRequest(why)
             | Self::MediaType(why)
@@ -246,7 +250,7 @@ impl Refusal {
     pub fn response(&self) -> Response {
         let response = Response::text(self.status(), &self.sentence()).uncached();
         match self {
-            Self::Credential | Self::BadLogin(_) => {
+            Self::Credential | Self::BadLogin(_) | Self::UpstreamLogin(_) => {
                 response.with("WWW-Authenticate", "Basic realm=\"tidegate\", charset=\"UTF-8\"")
             }
             Self::Throttled(wait) => response.with("Retry-After", wait.as_secs().max(1).to_string()),

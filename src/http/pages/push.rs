@@ -17,7 +17,7 @@ pub(super) fn facts(html: Html, push: &PushView) -> Html {
         .fact("Received", |html| html.time(&push.created))
         .each(&push.deadline, |html, deadline| html.fact("Until", |html| html.time(deadline)))
         .fact_text("Message", &push.message)
-        .each(&push.upstream, |html, words| {
+        .each(push.upstream.as_ref().filter(|words| !words.is_empty()), |html, words| {
             html.fact("Repository's words", |html| html.raw("<pre>").text(words).raw("</pre>"))
         });
     let html = html.each(&push.decision, |html, decision| {

@@ -376,7 +376,13 @@ impl Hold<'_> {
                 let link = self.app.settings.public_url.as_ref();
                 let link = link.map(|url| format!("\n  {}/-/pushes/{id}", url.trim_end_matches('/')));
                 let link = link.unwrap_or_default();
-                self.client.say(&format!("push {id} waits for approval: tidegate push approve {id}{link}"))
+                let leaving = match push.on_disconnect {
+                    OnDisconnect::Cancel => "leaving withdraws it",
+                    OnDisconnect::Keep => "it waits on without you",
+                };
+                self.client.say(&format!(
+                    "push {id} waits for approval: tidegate push approve {id}{link}\n  a reviewer decides; {leaving}"
+                ))
             }
             PushState::Approved if push.attempts > 0 => {
                 self.patience
@@ -567,6 +573,9 @@ fn sentence(push: &Push) -> String {
     match (&push.decision, push.state) {
         (Some(decision), PushState::Rejected) => {
             format!("push {id} was rejected by {}: {}", decision.by, decision.reason)
+        }
+        (_, PushState::Failed) if push.deadline.is_some() => {
+            format!("push {id} is failed: {why}; a reviewer may try again: tidegate push retry {id}")
         }
         (_, state) => format!("push {id} is {state}: {why}"),
     }

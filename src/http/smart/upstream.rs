@@ -260,11 +260,12 @@ impl Visit<'_> {
             return Refusal::NotFound;
         }
         if !is_the_client_s {
-            log::error!("{}: {error}", self.repo);
-            return Refusal::Upstream(error.to_string().into());
+            log::error!("{}: with the gate's own credential: {error}", self.repo);
+            let why = "the upstream refuses the gate itself: tell whoever runs the gate, whose log says more";
+            return Refusal::Upstream(why.into());
         }
         if let UpstreamError::Unauthorized { .. } = error {
-            return Refusal::BadLogin(self.credential.as_ref().map(|it| it.username.clone()));
+            return Refusal::UpstreamLogin(error.to_string().into());
         }
         Refusal::Forbidden(error.to_string().into())
     }

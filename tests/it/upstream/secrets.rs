@@ -140,7 +140,7 @@ fn a_token_that_is_replaced_is_used_at_the_next_request() {
     let clone = stage.ahead("work");
     stage.forge().set_passwords(&[("bot", new.token.clone())]);
     let refused = clone.git(&["push", "origin", "main"]).fails();
-    refused.says("wants a credential, or does not take the one it was shown");
+    refused.says("the upstream refuses the gate itself: tell whoever runs the gate");
     write_token(&stage, &new.token);
     clone.git(&["push", "origin", "main"]).ok();
     stage.assert_arrived(&clone);
