@@ -5,7 +5,7 @@
 //! moves by compare-and-set: a request, the sweeper and people may try the same at once.
 
 use super::maintenance::Maintenance;
-use super::staging::{Held, StagingError, unfit};
+use super::staging::{Held, StagingError, own_values, unfit};
 use super::upstreams::Upstreams;
 use super::waiters::{WaitError, Waiter, Waiters};
 use crate::config::{Approval, ChecksSettings, GateSettings, GitSettings, OnDisconnect as Disconnect};
@@ -439,10 +439,12 @@ impl Road {
     fn receive(&self, push: &Push, intake: Intake<'_>) {
         let tools = self.tools(intake.deadline, Some(intake.client));
         let held = &self.parts().held;
-        let staging = match self.upstreams().mirrors().values(intake.target, &push.refs) {
-            Some(values) => held.create_at(push.id, intake.target, intake.format, &values),
-            None => held.create(push.id, intake.target, intake.format, &push.refs, &tools),
-        };
+        let staging = self.look_beyond(push, &tools).and_then(|()| {
+            match self.upstreams().mirrors().values(intake.target, &push.refs) {
+                Some(values) => held.create_at(push.id, intake.target, intake.format, &values),
+                None => held.create(push.id, intake.target, intake.format, &push.refs, &tools),
+            }
+        });
         let answer = staging.and_then(|staging| {
             let answer = staging.receive(&tools, intake.body, intake.request)?;
             Ok((staging, answer))
@@ -456,6 +458,20 @@ impl Road {
                 let (event, why) = self.fault(&error);
                 log::warn!("push {}: {error}", push.id);
                 self.take(push.id, &Step::new(PushState::Received, event, &Actor::Gate, &why));
+            }
+        }
+    }
+
+    /// A mirror has no symbolic refs; an upstream that is a directory may have some.
+    fn look_beyond(&self, push: &Push, tools: &Tools<'_>) -> Result<(), StagingError> {
+        let Target::Upstream { url } = &push.target else { return Ok(()) };
+        let Ok(UpstreamUrl::Directory(git_dir)) = UpstreamUrl::parse(url) else { return Ok(()) };
+        match self.upstreams().directory_at(&git_dir) {
+            Ok(found) => own_values(&found, &push.refs, tools).map(drop),
+            // The forward finds out and says so.
+            Err(error) => {
+                log::warn!("push {}: {error}", push.id);
+                Ok(())
             }
         }
     }
@@ -487,6 +503,8 @@ impl Road {
             (Event::Canceled(CancelCause::GateStopping), STOPPING.to_owned())
         } else if error.is_deadline() {
             (Event::Expired, TOO_SLOW.to_owned())
+        } else if let StagingError::StandIn { .. } = error {
+            (Event::PackRefused, error.to_string())
         } else if error.is_busy() {
             (Event::Faulted, "the gate has no room for another git: push again in a moment".to_owned())
         } else {

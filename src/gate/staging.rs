@@ -16,10 +16,11 @@ use crate::git::push_request::PushRequest;
 use crate::git::tools::Tools;
 use crate::model::oid::Oid;
 use crate::model::push::{PushId, RefUpdate};
+use crate::model::text::sanitize;
 use crate::supervise::{Exit, Input, Outcome, SpawnError, Why};
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, ErrorKind, Seek, SeekFrom};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,9 @@ const HEAD: &str = "ref: refs/tidegate/none\n";
 
 /// What follows the number in the name of a staging repository.
 const SUFFIX: &str = ".git";
+
+/// How much of the file of a ref is read: more than the longest name.
+const LOOSE_MAX: u64 = 8 << 10;
 
 /// The directories of a bare repository.
 const DIRECTORIES: [&str; 4] = ["objects", "objects/info", "objects/pack", "refs"];
@@ -78,6 +82,14 @@ pub enum StagingError {
     /// Git answered something that cannot be understood.
     #[error(transparent)]
     Answer(#[from] AnswerError),
+    /// A ref is symbolic: git would move another one, of which nobody who checks or decides knows.
+    #[error("{name} stands for {other}: push to that")]
+    StandIn {
+        /// The ref that was pushed.
+        name: String,
+        /// The ref that git would move.
+        other: String,
+    },
 }
 
 impl StagingError {
@@ -87,7 +99,7 @@ impl StagingError {
         match self {
             Self::Ask(error) => error.is_busy(),
             Self::Spawn(error) => error.is_busy(),
-            Self::Io { .. } | Self::Failed { .. } | Self::Answer(_) => false,
+            Self::Io { .. } | Self::Failed { .. } | Self::Answer(_) | Self::StandIn { .. } => false,
         }
     }
 
@@ -108,7 +120,7 @@ impl StagingError {
             Self::Ask(error) if error.is_client_gone() => Some(Why::ClientGone),
             Self::Ask(error) if error.is_deadline() => Some(Why::Deadline),
             Self::Failed { outcome } => outcome.ended,
-            Self::Ask(_) | Self::Spawn(_) | Self::Io { .. } | Self::Answer(_) => None,
+            Self::Ask(_) | Self::Spawn(_) | Self::Io { .. } | Self::Answer(_) | Self::StandIn { .. } => None,
         }
     }
 }
@@ -161,8 +173,7 @@ impl Held {
         refs: &[RefUpdate],
         tools: &Tools<'_>,
     ) -> Result<Staging, StagingError> {
-        let names: Vec<&str> = refs.iter().map(|update| update.name.as_str()).collect();
-        let values = ask::ref_values(tools.git, &target.git_dir, &names, &tools.asker)?;
+        let values = own_values(target, refs, tools)?;
         self.create_at(id, target, format, &values)
     }
 
@@ -233,6 +244,38 @@ impl Held {
     fn place_of(&self, id: PushId) -> PathBuf {
         self.held.join(format!("{id}{SUFFIX}"))
     }
+}
+
+/// The values of these refs in `target`, none of which may be symbolic.
+///
+/// # Errors
+/// [`StagingError::StandIn`] for the first that is; see [`StagingError`].
+pub fn own_values(
+    target: &Repository,
+    refs: &[RefUpdate],
+    tools: &Tools<'_>,
+) -> Result<BTreeMap<String, Oid>, StagingError> {
+    let names: Vec<&str> = refs.iter().map(|update| update.name.as_str()).collect();
+    let found = ask::find_refs(tools.git, &target.git_dir, &names, &tools.asker)?;
+    let symbolic = found.symbolic.into_iter().next();
+    let missing = || names.iter().filter(|name| !found.values.contains_key(**name));
+    // Git lists none that stands for a ref that is not there, and creates that.
+    let loose = || missing().find_map(|name| Some(((*name).to_owned(), loose_symbolic(target, name)?)));
+    match symbolic.or_else(loose) {
+        Some((name, other)) => Err(StagingError::StandIn { name, other }),
+        None => Ok(found.values),
+    }
+}
+
+/// What the file of a ref names, if it is symbolic; gitrepository-layout(5).
+fn loose_symbolic(target: &Repository, name: &str) -> Option<String> {
+    let path = target.common_dir.join(name);
+    if let Ok(other) = fs::read_link(&path) {
+        return Some(sanitize(&other.to_string_lossy()));
+    }
+    let mut text = Vec::new();
+    File::open(path).and_then(|file| file.take(LOOSE_MAX).read_to_end(&mut text)).ok()?;
+    Some(sanitize(String::from_utf8_lossy(text.strip_prefix(b"ref:")?).trim()))
 }
 
 fn bytes_below(directory: &Path) -> u64 {

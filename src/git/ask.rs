@@ -22,6 +22,24 @@ const ALL_REFS_MAX: usize = 256 << 20;
 /// How many bytes of ref names one command line takes: far below the kernel's limit of 2 MiB.
 const NAMES_MAX: usize = 256 << 10;
 
+/// The refs that a repository was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FoundRefs {
+    /// Their values, symbolic ones resolved; one that is not there is left out.
+    pub values: BTreeMap<String, Oid>,
+    /// Those that are symbolic, with the ref that each stands for in the end.
+    pub symbolic: BTreeMap<String, String>,
+}
+
+/// One ref as git lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Listed {
+    name: String,
+    value: Oid,
+    /// The ref that it stands for, if it is symbolic.
+    stands_for: Option<String>,
+}
+
 /// Who asks: what every question needs to be a supervised child.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker<'a> {
@@ -122,13 +140,29 @@ pub fn ref_values(
     names: &[&str],
     asker: &Asker<'_>,
 ) -> Result<BTreeMap<String, Oid>, AskError> {
-    let mut values = BTreeMap::new();
+    Ok(find_refs(git, git_dir, names, asker)?.values)
+}
+
+/// The refs `names` as they are now. A symbolic ref to one that is not there is not in the answer.
+///
+/// # Errors
+/// When git cannot read the repository's refs.
+pub fn find_refs(
+    git: &Git,
+    git_dir: &Path,
+    names: &[&str],
+    asker: &Asker<'_>,
+) -> Result<FoundRefs, AskError> {
+    let mut found = FoundRefs::default();
     for some in in_portions(names) {
         let refs = list_refs(git, git_dir, some, ANSWER_MAX, asker)?;
         // Git takes each name for the start of longer ones, too.
-        values.extend(refs.into_iter().filter(|(name, _)| some.contains(&name.as_str())));
+        for it in refs.into_iter().filter(|it| some.contains(&it.name.as_str())) {
+            found.symbolic.extend(it.stands_for.map(|other| (it.name.clone(), other)));
+            found.values.insert(it.name, it.value);
+        }
     }
-    Ok(values)
+    Ok(found)
 }
 
 /// All refs below the directories `places` with their values, but those whose names are not UTF-8.
@@ -141,7 +175,8 @@ pub fn all_refs(
     places: &[&str],
     asker: &Asker<'_>,
 ) -> Result<BTreeMap<String, Oid>, AskError> {
-    Ok(list_refs(git, git_dir, places, ALL_REFS_MAX, asker)?.into_iter().collect())
+    let refs = list_refs(git, git_dir, places, ALL_REFS_MAX, asker)?;
+    Ok(refs.into_iter().map(|it| (it.name, it.value)).collect())
 }
 
 fn list_refs(
@@ -150,7 +185,7 @@ fn list_refs(
     names: &[&str],
     limit: usize,
     asker: &Asker<'_>,
-) -> Result<Vec<(String, Oid)>, AskError> {
+) -> Result<Vec<Listed>, AskError> {
     let what = format!("for-each-ref {}", git_dir.display());
     let answer = ask(what.clone(), git.list_refs(git_dir, names), limit, asker)?;
     parse_refs(&answer).map_err(|why| AskError::Answer { what, why })
@@ -190,15 +225,19 @@ fn in_portions<'a>(mut names: &'a [&'a str]) -> Vec<&'a [&'a str]> {
     portions
 }
 
-fn parse_refs(answer: &[u8]) -> Result<Vec<(String, Oid)>, String> {
+fn parse_refs(answer: &[u8]) -> Result<Vec<Listed>, String> {
     let parse = |line: &[u8]| {
-        let (oid, name) = line.split_at_checked(line.iter().position(|&byte| byte == b' ')?)?;
-        Some((String::from_utf8(name[1..].to_vec()).ok()?, Oid::parse(oid)?))
+        let (value, names) = str::from_utf8(line).ok()?.split_once(' ')?;
+        let (name, other) = names.split_once('\0')?;
+        let stands_for = (!other.is_empty()).then(|| other.to_owned());
+        Some(Listed { name: name.to_owned(), value: Oid::parse(value.as_bytes())?, stands_for })
     };
     let lines = answer.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
     // A name that is not UTF-8 is longer than one of ours, which are.
     let lines = lines.filter(|line| str::from_utf8(line).is_ok());
-    lines.map(|line| parse(line).ok_or_else(|| format!("{} is not `OID REF`", excerpt(line)))).collect()
+    lines
+        .map(|line| parse(line).ok_or_else(|| format!("{} is not `OID REF NUL [REF]`", excerpt(line))))
+        .collect()
 }
 
 fn ask(what: String, invocation: Invocation, limit: usize, asker: &Asker<'_>) -> Result<Vec<u8>, AskError> {
@@ -225,9 +264,11 @@ mod tests {
     #[test]
     fn an_answer_that_is_no_list_of_refs_is_refused() {
         let oid = "a".repeat(40);
-        let good = format!("{oid} refs/heads/a\n{oid} refs/tags/b c\n");
+        let good = format!("{oid} refs/heads/a\0refs/heads/z\n{oid} refs/tags/b c\0\n");
         let refs = parse_refs(good.as_bytes()).unwrap();
-        assert_eq!(refs[1], ("refs/tags/b c".to_owned(), Oid::parse(oid.as_bytes()).unwrap()));
-        assert!(parse_refs(b"warning: x").is_err() && parse_refs(b"short").is_err());
+        let value = Oid::parse(oid.as_bytes()).unwrap();
+        assert_eq!(refs[0].stands_for.as_deref(), Some("refs/heads/z"));
+        assert_eq!(refs[1], Listed { name: "refs/tags/b c".to_owned(), value, stands_for: None });
+        assert!(parse_refs(b"warning: x\0").is_err() && parse_refs(b"short").is_err());
     }
 }

@@ -31,10 +31,12 @@ pub struct Update<'a> {
 }
 
 impl Git {
-    /// Lists the refs `names` with their values, and those whose names begin with one of them and a slash.
+    /// Lists the refs `names` with their values, and those whose names begin with one of them and a slash; after a NUL
+    /// the ref that a symbolic one stands for.
     #[must_use]
     pub fn list_refs(&self, git_dir: &Path, names: &[&str]) -> Invocation {
-        let format = ["for-each-ref", "--format=%(objectname) %(refname)", "--"].map(OsString::from);
+        let format =
+            ["for-each-ref", "--format=%(objectname) %(refname)%00%(symref)", "--"].map(OsString::from);
         let args = std::iter::once(git_dir_option(git_dir)).chain(format);
         let args = args.chain(names.iter().map(OsString::from)).collect();
         self.invocation(args, self.environment(Usage::Inspect, git_dir))

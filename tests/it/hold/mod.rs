@@ -14,6 +14,7 @@ mod race;
 mod raw;
 mod refuse;
 mod shown;
+mod stand_in;
 mod trouble;
 
 use std::path::PathBuf;

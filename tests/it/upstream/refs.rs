@@ -1,6 +1,6 @@
 //! Upstreams whose refs change behind the gate's back, and mirrors that follow them.
 
-use super::stage::{KINDS, Plan};
+use super::stage::{KINDS, Kind, Plan};
 
 #[test]
 fn a_branch_gives_way_to_a_folder_and_comes_back_and_both_can_be_pushed_to() {
@@ -76,4 +76,19 @@ fn what_was_pushed_through_the_gate_is_served_without_a_fetch() {
         assert_eq!(stage.clone("third").oid("HEAD"), theirs);
         assert_eq!(fetches.runs(), 2, "what others changed is fetched");
     }
+}
+
+#[test]
+fn a_ref_of_an_upstream_directory_that_stands_for_another_is_not_pushed_to() {
+    let stage = Plan::to(Kind::Directory).required().start();
+    let before = stage.behind().oid("main");
+    let clone = stage.ahead("work");
+    for (alias, other) in [("alias", "main"), ("dangling", "absent")] {
+        let [name, other] = [alias, other].map(|it| format!("refs/heads/{it}"));
+        stage.behind().git(&["symbolic-ref", &name, &other]).ok();
+        let run = clone.git(&["push", "--force", "origin", &format!("main:{name}")]).fails();
+        run.says(&format!("{name} stands for {other}: push to that"));
+    }
+    assert_eq!(stage.behind().oid("main"), before);
+    assert!(stage.behind().refs("refs/heads/absent").is_empty());
 }
