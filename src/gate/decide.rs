@@ -1,15 +1,17 @@
 //! What people may do to a push and see of it: the one decision function behind the API, the pages and the command line.
 //!
-//! Whoever may not read a repository does not learn of its pushes: they are [`DecideError::Unknown`] to him.
+//! Whoever may not read a repository does not learn of its pushes: they are [`DecideError::Unknown`] to him. Where an
+//! upstream decides who reads, only the pusher himself and those who decide on pushes learn of one.
 //! [`permit`] says who may do what, without I/O; a [`Desk`] reads the record, asks it, and moves the record by
 //! compare-and-set, so that of several decisions at once one holds and the others learn where the push stands.
 
+use super::upstreams::Upstreams;
 use super::waiters::Waiters;
 use crate::model::access::{Caller, Right, Rules, Verdict};
 use crate::model::name::UserName;
 use crate::model::push::{
     Actor, CancelCause, Decision, DecisionError, Event, Push, PushId, PushState, PushView, REASON_BYTES_MAX,
-    Ruling, next,
+    Ruling, Target, next,
 };
 use crate::model::role::Role;
 use crate::store::pushes::{Filter, PAGE_MAX, Page, Step, TransitionError};
@@ -106,6 +108,8 @@ pub struct Desk<'a> {
     pub store: &'a Store,
     /// The rules in force.
     pub rules: &'a Rules,
+    /// Who knows who may read what the rules do not.
+    pub upstreams: &'a Upstreams,
     /// Who waits for decisions.
     pub waiters: &'a Waiters,
 }
@@ -203,11 +207,23 @@ fn may_push(push: &Push, caller: &Caller, rules: &Rules) -> bool {
     rules.judge(&push.repo, Right::Push, caller) == Verdict::Allowed
 }
 
-fn may_read(push: &Push, caller: &Caller, rules: &Rules) -> bool {
-    rules.judge(&push.repo, Right::Read, caller) == Verdict::Allowed
-}
-
 impl Desk<'_> {
+    fn may_read(&self, push: &Push, caller: &Caller) -> bool {
+        self.rules.judge(&push.repo, Right::Read, caller) == Verdict::Allowed
+            && (!self.is_judged_beyond(push) || is_trusted(push, caller))
+    }
+
+    /// Whether an upstream decides who reads what was pushed there, whom the gate cannot ask for others; so it is
+    /// where nobody knows any more.
+    fn is_judged_beyond(&self, push: &Push) -> bool {
+        match push.target {
+            Target::Hosted { .. } => false,
+            Target::Upstream { .. } => {
+                self.upstreams.find(&push.repo).is_none_or(|place| place.judges_readers())
+            }
+        }
+    }
+
     /// Does `verb` to a push in the name of `caller`, wakes whoever waits for it, and answers how it stands then.
     ///
     /// # Errors
@@ -286,7 +302,7 @@ impl Desk<'_> {
         let mut found = Page { pushes: Vec::new(), next: None };
         for _ in 0..SCANS_MAX {
             let Page { pushes, next } = self.store.pushes().list(&rest)?;
-            let visible = pushes.into_iter().filter(|push| may_read(push, caller, self.rules));
+            let visible = pushes.into_iter().filter(|push| self.may_read(push, caller));
             for push in visible {
                 found.pushes.push(push);
                 rest.limit -= 1;
@@ -305,7 +321,7 @@ impl Desk<'_> {
             return Err(DecideError::NeedsCredential);
         }
         let push = self.store.pushes().get(id)?;
-        push.filter(|push| may_read(push, caller, self.rules)).ok_or(DecideError::Unknown(id))
+        push.filter(|push| self.may_read(push, caller)).ok_or(DecideError::Unknown(id))
     }
 
     fn rule(
@@ -362,6 +378,17 @@ impl Desk<'_> {
     /// When the sweeper begins the forward if the request that waits has not; at once where nobody waits.
     fn forward_by(&self, id: PushId, now: Timestamp) -> Timestamp {
         if self.waiters.is_awaited(id) { now.saturating_add(TAKEOVER).unwrap_or(now) } else { now }
+    }
+}
+
+/// Whether a push may be known to the caller whoever may read its repository: he made it, or decides on all.
+fn is_trusted(push: &Push, caller: &Caller) -> bool {
+    match caller {
+        Caller::Local | Caller::User { role: Role::Reviewer | Role::Admin, .. } => true,
+        Caller::User { name, role: Role::Reader | Role::Pusher } => {
+            push.pusher.is(&Actor::User(name.clone()))
+        }
+        Caller::Anonymous | Caller::Guest { .. } => false,
     }
 }
 

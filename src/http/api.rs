@@ -119,7 +119,7 @@ fn no_diff(push: &Push, error: &DiffError) -> Refusal {
 }
 
 pub(super) fn desk<'a>(app: &'a App, rules: &'a crate::model::access::Rules) -> Desk<'a> {
-    Desk { store: &app.store, rules, waiters: &app.waiters }
+    Desk { store: &app.store, rules, upstreams: app.road.upstreams(), waiters: &app.waiters }
 }
 
 fn limit(text: &str) -> Result<u32, String> {

@@ -154,7 +154,9 @@ impl Race {
     fn fire(&self, shot: Shot, id: PushId) {
         let user = |text, role| Caller::User { name: name(text), role };
         let decide = |caller, verb| {
-            let desk = Desk { store: &self.site.store, rules: &self.rules, waiters: &self.waiters };
+            let upstreams = self.road.upstreams();
+            let Self { rules, waiters, site, .. } = self;
+            let desk = Desk { store: &site.store, rules, upstreams, waiters };
             // Whoever is late is told so; who won is judged by the record.
             let _ = desk.decide(&caller, id, verb, "raced", Timestamp::now());
         };

@@ -1,12 +1,11 @@
 //! Decisions on a real store: every role, own and other pushes, every state.
 
 use super::*;
+use crate::mirror::{MirrorSettings, Mirrors};
 use crate::model::access::{Grantee, Pattern, Pushers, Readers, Rule};
 use crate::model::name::RepoName;
 use crate::model::oid::Oid;
-use crate::model::push::{
-    Approval, NewPush, OnDisconnect, Owner, Pusher, RefName, RefUpdate, RefUpdates, Target,
-};
+use crate::model::push::{Approval, NewPush, OnDisconnect, Owner, Pusher, RefName, RefUpdate, RefUpdates};
 use std::sync::Barrier;
 use tempfile::TempDir;
 
@@ -14,6 +13,7 @@ struct House {
     _home: TempDir,
     store: Store,
     rules: Rules,
+    upstreams: Upstreams,
     waiters: Waiters,
 }
 
@@ -44,12 +44,14 @@ fn house() -> House {
         rule("inner/*", Readers::Users, &[]),
     ];
     let rules = Rules::new(rules, Pushers::Users);
-    House { _home: home, store, rules, waiters: Waiters::new(9) }
+    let mirrors = Mirrors::open(&home.path().join("data"), MirrorSettings::default()).unwrap();
+    let upstreams = Upstreams::new(Vec::new(), mirrors, false);
+    House { _home: home, store, rules, upstreams, waiters: Waiters::new(9) }
 }
 
 impl House {
     fn desk(&self) -> Desk<'_> {
-        Desk { store: &self.store, rules: &self.rules, waiters: &self.waiters }
+        Desk { store: &self.store, rules: &self.rules, upstreams: &self.upstreams, waiters: &self.waiters }
     }
 
     fn received(&self, repo: &str) -> PushId {

@@ -172,3 +172,28 @@ fn a_forward_that_a_kill_interrupted_is_settled_by_what_the_upstream_shows_to_ev
         assert!(why.contains("outcome unknown, push again"), "{why}");
     }
 }
+
+/// Alice has a name at the gate, and none at the upstream.
+#[test]
+fn pushes_to_an_upstream_that_knows_its_readers_are_shown_to_nobody_but_those_who_decide() {
+    let stage = plan("closed").key("access = \"passthrough\"").start();
+    let clone = ahead(&stage, "work");
+    let client = clone.begin(&["push", "origin", "main"]);
+    let push = stage.until(PushState::Pending);
+    let path = format!("/-/api/v1/pushes/{}", push.id);
+    let page = format!("/-/pushes/{}", push.id);
+    for (user, status) in [("alice", 404), ("rita", 200)] {
+        let credential = basic(user);
+        let headers = [("Authorization", credential.as_str())];
+        for path in [&path, &page, &format!("{path}/diff")] {
+            stage.gate.wire().get(path, &headers).expect(status);
+        }
+        let list = stage.gate.wire().get("/-/api/v1/pushes", &headers).expect(200);
+        let listed = list.json()["pushes"].as_array().unwrap().len();
+        assert_eq!(listed, usize::from(status == 200), "{user}");
+        let pages = stage.gate.wire().get("/-/", &headers).expect(200).text();
+        assert_eq!(pages.contains(&page), status == 200, "{pages}");
+    }
+    stage.operate(&["reject", &push.id.to_string(), "--reason", "no"]).ok();
+    client.finish(HANG).fails();
+}
