@@ -131,7 +131,7 @@ impl Standing {
 /// Why a push did not simply succeed.
 #[derive(Debug)]
 enum Trouble {
-    /// A hook of the target said no; where its refs stand does not matter.
+    /// A hook of the target said no; that somebody moved its refs meanwhile does not matter.
     Declined(Vec<RefAnswer>),
     /// Git said no, for each ref in its words.
     Refused(Vec<RefAnswer>),
@@ -238,19 +238,21 @@ impl Forward<'_> {
         }
     }
 
-    /// The refs of the target have the last word on what is not a plain success or a hook's no.
+    /// The refs of the target have the last word on what is not a plain success: what it says may not be so.
     fn settle(&self, way: &Way<'_>, trouble: Trouble) -> Verdict {
-        if let Trouble::Declined(answers) = trouble {
-            return Verdict::Refused(answers);
-        }
-        match way.values(self.refs).map(|values| Standing::of(self.refs, &values)) {
-            Ok(Standing::New) => Verdict::Accepted,
-            Ok(Standing::Moved(moved)) => Verdict::Stale(moved),
-            Ok(Standing::Old | Standing::Between) => match trouble {
-                Trouble::Declined(answers) | Trouble::Refused(answers) => Verdict::Refused(answers),
-                Trouble::Passing(why) => Verdict::Deferred { why },
-            },
-            Err(why) => Verdict::Deferred { why: with_words(trouble, &why) },
+        let standing = match way.values(self.refs) {
+            Ok(values) => Standing::of(self.refs, &values),
+            Err(why) => return Verdict::Deferred { why: with_words(trouble, &why) },
+        };
+        match (standing, trouble) {
+            (Standing::New, _) => Verdict::Accepted,
+            (Standing::Moved(moved), Trouble::Refused(_) | Trouble::Passing(_)) => Verdict::Stale(moved),
+            // A hook would say no to the next push, too.
+            (Standing::Moved(_), Trouble::Declined(answers))
+            | (Standing::Old | Standing::Between, Trouble::Declined(answers) | Trouble::Refused(answers)) => {
+                Verdict::Refused(answers)
+            }
+            (Standing::Old | Standing::Between, Trouble::Passing(why)) => Verdict::Deferred { why },
         }
     }
 }

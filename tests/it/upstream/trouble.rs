@@ -49,6 +49,22 @@ fn the_words_of_an_upstream_that_refuses_reach_the_client_and_the_record() {
 }
 
 #[test]
+fn an_upstream_that_says_no_and_takes_the_push_all_the_same_is_not_believed() {
+    for kind in KINDS {
+        let stage = Plan::to(kind).required().start();
+        let past = "read old new ref\ncp -r \"$GIT_OBJECT_DIRECTORY\"/. objects/\n\
+                    unset GIT_OBJECT_DIRECTORY GIT_ALTERNATE_OBJECT_DIRECTORIES GIT_QUARANTINE_PATH\n\
+                    git update-ref \"$ref\" \"$new\"\nexit 1";
+        stage.hook("pre-receive", past);
+        let clone = stage.ahead("work");
+        let (client, push) = stage.begin_approved(&clone, &["main"]);
+        client.finish(HANG).ok();
+        stage.await_push(push.id, |push| push.state == PushState::Forwarded);
+        stage.assert_arrived(&clone);
+    }
+}
+
+#[test]
 fn a_push_to_an_upstream_that_is_down_goes_on_when_it_is_back() {
     let mut stage = Plan::to(SERVER).required().start();
     let (clone, client, push) = pending(&stage, "work");
