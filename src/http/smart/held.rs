@@ -40,6 +40,9 @@ const REMIND_EVERY: Duration = Duration::from_secs(60);
 /// What people are told when git has taken the objects of a push in.
 const OBJECTS_IN: &str = "objects received";
 
+/// How often a push is sent off that no worker takes.
+const SEND_OFF_EVERY: Duration = Duration::from_secs(1);
+
 /// How long a line may take to leave.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -89,6 +92,7 @@ pub(super) fn hold(
         seen: None,
         due: None,
         remind_at: now + REMIND_EVERY,
+        send_off_at: now,
         patience: None,
     };
     let end = hold.follow();
@@ -237,6 +241,8 @@ struct Hold<'a> {
     /// When the push ends by itself if nobody decides.
     due: Option<Timestamp>,
     remind_at: Instant,
+    /// When the push may be sent off again.
+    send_off_at: Instant,
     /// Until when a forward that is tried again is waited for.
     patience: Option<Instant>,
 }
@@ -297,10 +303,7 @@ impl Hold<'_> {
             PushState::Approved if is_stopping || self.is_out_of_patience() => {
                 Turn::End(End::Told(self.goes_on()))
             }
-            PushState::Approved if is_due || push.attempts == 0 => {
-                self.road().send_off(push.id, Some(self.identity.clone()));
-                Turn::Wait(None)
-            }
+            PushState::Approved if is_due || push.attempts == 0 => self.send_off(push.id),
             PushState::Approved => Turn::Wait(push.deadline),
             PushState::Forwarding => Turn::Wait(None),
             PushState::Forwarded
@@ -315,6 +318,17 @@ impl Hold<'_> {
                 Turn::End(End::Over(Box::new(push)))
             }
         }
+    }
+
+    /// Sends an approved push off. While the lane is full, that wakes this request at once.
+    fn send_off(&mut self, id: PushId) -> Turn {
+        let now = Instant::now();
+        if self.send_off_at > now {
+            return Turn::Wait(Some(after(Timestamp::now(), self.send_off_at - now)));
+        }
+        self.send_off_at = now + SEND_OFF_EVERY;
+        self.road().send_off(id, Some(self.identity.clone()));
+        Turn::Wait(None)
     }
 
     /// A push that waits is no work in flight: it is withdrawn, or waits on without its client.
