@@ -105,7 +105,7 @@ impl TransportFault {
 }
 
 /// A line that is our git's own. What follows a `\r` has overwritten a line of progress, and is shown escaped.
-fn own_words(line: &str) -> Option<&str> {
+pub(crate) fn own_words(line: &str) -> Option<&str> {
     let line = line.rsplit("\\r").next().unwrap_or(line);
     ["fatal: ", "error: "].into_iter().find_map(|start| line.strip_prefix(start))
 }

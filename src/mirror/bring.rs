@@ -2,6 +2,7 @@
 
 use super::advertisement::Advertisement;
 use super::changes::{Changes, Refs, Script, mirrored};
+use super::damage::Damage;
 use super::draft::Draft;
 use super::error::UpstreamError;
 use super::places::repository;
@@ -74,7 +75,8 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Makes the mirror under another name, so that nobody sees it before it is whole. An empty one that is there goes.
+    /// Makes the mirror under another name, so that nobody sees it before it is whole. One that is there, empty or broken,
+    /// goes.
     fn make(&self) -> Result<(), UpstreamError> {
         let draft = Draft::at(self.shared.places.new_draft());
         let (git, path) = (self.tools.git, draft.path());
@@ -88,6 +90,7 @@ impl Work<'_> {
             return Err(self.nothing_came());
         }
         self.set_head(path, &refs)?;
+        self.keep_what_is_held(&draft)?;
         draft.sync().map_err(failed_at("syncing", path))?;
         let published = self.shared.places.publish(path, self.place);
         published.map_err(failed_at("giving its place to", self.place))?;
@@ -110,7 +113,13 @@ impl Work<'_> {
             // An empty upstream does not say which hash it has, and it may have been filled with another.
             return self.make();
         }
-        let done = if self.turn.is_ahead_of(self.seen.at) { self.add() } else { self.change(before) };
+        let done = match self.update(Arc::clone(&before)) {
+            Err(error) => match damage_of(&error) {
+                Some(damage) => self.mend(&damage, before, &error),
+                None => Err(error),
+            },
+            Ok(()) => Ok(()),
+        };
         if done.is_err() && !self.turn.is_clean() && self.turn.is_alone() {
             // At once, since it may be much; what does not work now is tried again before the next writer starts.
             if let Err(error) = self.clear() {
@@ -119,6 +128,43 @@ impl Work<'_> {
         }
         done?;
         self.turn.set_fresh(self.seen.at);
+        Ok(())
+    }
+
+    fn update(&self, before: Arc<Refs>) -> Result<(), UpstreamError> {
+        if self.turn.is_ahead_of(self.seen.at) { self.add() } else { self.change(before) }
+    }
+
+    /// Takes out refs that name nothing and that the upstream has not, or has otherwise; makes the mirror anew where there
+    /// are none, or where that is not enough.
+    fn mend(&self, damage: &Damage, before: Arc<Refs>, error: &UpstreamError) -> Result<(), UpstreamError> {
+        log::warn!("the mirror {:?} is broken and is mended: {error}", self.place);
+        self.clear()?;
+        let is_wrong =
+            |(name, oid): &(&String, &Oid)| damage.refs.contains(name) && self.wanted.get(*name) != Some(oid);
+        let wrong: Vec<_> = before.iter().filter(is_wrong).map(|(name, oid)| (name.as_str(), oid)).collect();
+        if wrong.is_empty() {
+            return self.make();
+        }
+        self.turn.set_clean(false);
+        self.delete(&wrong)?;
+        match self.update(Arc::new(self.refs(self.place)?)) {
+            Err(error) if damage_of(&error).is_some() => self.make(),
+            done => done,
+        }
+    }
+
+    /// A push that waits borrows objects from the mirror which is there, and may be the last to need some of them.
+    fn keep_what_is_held(&self, draft: &Draft) -> Result<(), UpstreamError> {
+        let is_borrowed = self.place.is_dir()
+            && self
+                .shared
+                .places
+                .is_borrowed(self.place)
+                .map_err(failed_at("looking for pushes that borrow from", self.place))?;
+        if is_borrowed {
+            draft.adopt(self.place).map_err(failed_at("keeping the objects of", self.place))?;
+        }
         Ok(())
     }
 
@@ -220,6 +266,16 @@ impl Work<'_> {
         }
         Err(UpstreamError::of_outcome(&self.seen.url.origin(), what, outcome))
     }
+}
+
+/// What is wrong with the mirror itself, if a git failed for that.
+fn damage_of(error: &UpstreamError) -> Option<Damage> {
+    if let UpstreamError::Git { outcome, .. } = error
+        && outcome.ended.is_none()
+    {
+        return Damage::find(&outcome.stderr);
+    }
+    None
 }
 
 /// Runs a git that writes to a mirror. It has a hand on the turn, and keeps the credential that it may read.

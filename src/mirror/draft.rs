@@ -1,7 +1,9 @@
 //! A mirror that is being made: a directory in `DATA/tmp` that goes with its maker unless it became one.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// The directory. Dropping it removes it; what an ended gate leaves goes when the next one starts.
@@ -18,6 +20,11 @@ impl Draft {
         &self.0
     }
 
+    /// Takes in the objects of the mirror at `old` without copying them, next to its own.
+    pub(super) fn adopt(&self, old: &Path) -> io::Result<()> {
+        link(&old.join("objects"), &self.0.join("objects"))
+    }
+
     /// Brings all of it to the disk: files first, then the directories that name them.
     pub(super) fn sync(&self) -> io::Result<()> {
         sync(&self.0)
@@ -32,6 +39,30 @@ impl Drop for Draft {
             }
             Ok(()) | Err(_) => {}
         }
+    }
+}
+
+/// Links packs and loose objects, and what belongs to them. A list of all packs and a graph of all commits are not of the
+/// new place.
+fn link(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (name, kind) = (entry.file_name(), entry.file_type()?);
+        let target = to.join(&name);
+        if kind.is_dir() && name != "info" {
+            unless_there(DirBuilder::new().mode(0o700).create(&target))?;
+            link(&entry.path(), &target)?;
+        } else if kind.is_file() && !name.as_bytes().starts_with(b"multi-pack-index") {
+            unless_there(fs::hard_link(entry.path(), target))?;
+        }
+    }
+    Ok(())
+}
+
+fn unless_there(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        result => result,
     }
 }
 

@@ -15,6 +15,7 @@ mod advertisement;
 mod ask;
 mod bring;
 mod changes;
+mod damage;
 mod draft;
 mod error;
 mod head;

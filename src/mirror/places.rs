@@ -6,7 +6,8 @@ use crate::git::layout::Repository;
 use crate::model::name::RepoName;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use std::fs::{self, DirBuilder, File};
-use std::io;
+use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +17,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(super) struct Places {
     mirrors: PathBuf,
     tmp: PathBuf,
+    /// Where pushes wait whose repositories borrow from mirrors.
+    held: PathBuf,
     /// How many drafts there were in this life; no earlier one left any.
     drafts: AtomicU64,
 }
@@ -25,7 +28,8 @@ impl Places {
         let data_dir = fs::canonicalize(data_dir)?;
         let mirrors = data_dir.join("mirrors");
         make_private(&mirrors)?;
-        Ok(Self { mirrors, tmp: data_dir.join("tmp"), drafts: AtomicU64::new(0) })
+        let (tmp, held) = (data_dir.join("tmp"), data_dir.join("held"));
+        Ok(Self { mirrors, tmp, held, drafts: AtomicU64::new(0) })
     }
 
     /// Where the mirror of `repo` is, or will be.
@@ -47,6 +51,28 @@ impl Places {
     /// Where files without a name are made.
     pub(super) fn tmp(&self) -> &Path {
         &self.tmp
+    }
+
+    /// Whether a push is held whose repository borrows objects from the mirror at `place`.
+    pub(super) fn is_borrowed(&self, place: &Path) -> io::Result<bool> {
+        // The quotes and escapes around it are of no matter: no name of a mirror needs any.
+        let name = place.strip_prefix(&self.mirrors).unwrap_or(place);
+        let borrowed = Path::new("/mirrors").join(name).join("objects\"");
+        let entries = match fs::read_dir(&self.held) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            entries => entries?,
+        };
+        for entry in entries {
+            let borrows_from = match fs::read(entry?.path().join("objects/info/alternates")) {
+                // It is being made or removed.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                text => text?,
+            };
+            if borrows_from.trim_ascii_end().ends_with(borrowed.as_os_str().as_bytes()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Gives the directory `draft`, whose content is on the disk for good, the name `place`, for good as well. What had that

@@ -191,3 +191,46 @@ fn objects_that_git_would_not_take_are_not_mirrored_and_old_faults_are_forgiven(
         site.assert_tidy();
     }
 }
+
+/// Moves the upstream by one commit.
+const MOVE: &str = "cd work; echo more >> file; git commit -qam more; git push -q ../srv/team/app.git main";
+
+#[test]
+fn a_ref_that_names_nothing_is_taken_out_and_the_mirror_goes_on() {
+    for git in gits() {
+        let mut site = Site::new(&git);
+        site.sync();
+        let dangling = format!("echo {} > {MIRROR}/refs/heads/dangling", "1".repeat(40));
+        let inode = |site: &Site| site.sh(&format!("stat -c %i {MIRROR}"));
+        let before = inode(&site);
+        site.sh(&format!("{dangling}\n{MOVE}"));
+        // What an earlier life left there.
+        site.mirrors = Mirrors::open(&site.path("data"), MirrorSettings::default()).unwrap();
+        site.sync();
+        assert_eq!(inode(&site), before, "the mirror is not made anew for one ref");
+    }
+}
+
+#[test]
+fn a_broken_mirror_is_made_anew_and_keeps_what_a_held_push_borrows() {
+    for (git, is_held) in gits().into_iter().flat_map(|git| [(git.clone(), false), (git, true)]) {
+        let mut site = Site::new(&git);
+        site.sync();
+        // A commit that only the mirror has, and a branch of no value that anybody can read.
+        let only = site.sh(&format!(
+            "cd work; id=$(git commit-tree -m only main^{{tree}}); git push -q ../{MIRROR} $id:refs/heads/only; echo $id"
+        ));
+        site.sh(&format!(": > {MIRROR}/refs/heads/old\n{MOVE}"));
+        if is_held {
+            let held = site.path("data/held/7.git/objects/info").display().to_string();
+            let objects = site.path(MIRROR).join("objects").display().to_string();
+            site.sh(&format!("mkdir -p {held}; echo '\"{objects}\"' > {held}/alternates"));
+        }
+        site.mirrors = Mirrors::open(&site.path("data"), MirrorSettings::default()).unwrap();
+        site.sync();
+        let found = site.sh(&format!("git -C {MIRROR} cat-file -e {only} 2>/dev/null && echo there || true"));
+        assert_eq!(found == "there", is_held);
+        site.sh(MOVE);
+        site.sync();
+    }
+}

@@ -1,0 +1,71 @@
+//! What git says when a mirror itself is broken, and not its upstream or the way there: a ref that names nothing, a pack
+//! that has lost bytes.
+//!
+//! Much of it git gets over without help, by fetching again what it cannot read. The samples of the test are what git
+//! 2.39.5 and 2.47.3 said where they did not.
+
+use crate::git::transport_fault::own_words;
+
+/// What stands before the name of a ref without an object.
+const BAD_REF: &str = "bad object ";
+
+/// What else stands in a line, where the repository that is fetched into cannot be read.
+const SIGNS: [&str; 9] = [
+    "(stored in ",
+    "inflate: data stream error",
+    "cannot read existing object ",
+    "does not match index",
+    "Failed to traverse parents of commit ",
+    "missing blob object ",
+    "missing tree object ",
+    "unable to resolve reference ",
+    "unable to read tree ",
+];
+
+/// The damage that a failed fetch found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Damage {
+    /// Refs that name no object.
+    pub(super) refs: Vec<String>,
+}
+
+impl Damage {
+    /// What git reports on its standard error; `None` when it failed for another reason.
+    pub(super) fn find(stderr: &str) -> Option<Self> {
+        let lines = || stderr.lines().filter_map(own_words);
+        let bad =
+            lines().filter_map(|line| line.strip_prefix(BAD_REF)).filter(|name| name.starts_with("refs/"));
+        let refs: Vec<String> = bad.map(str::to_owned).collect();
+        let is_any = !refs.is_empty() || lines().any(|line| SIGNS.iter().any(|sign| line.contains(sign)));
+        is_any.then_some(Self { refs })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_mirror_is_told_from_a_broken_upstream() {
+        let found = Damage::find(
+            "remote: fatal: bad object refs/heads/theirs\nfatal: bad object refs/heads/dangling\n\
+             error: http://127.0.0.1:1/a.git did not send all necessary objects\n",
+        );
+        assert_eq!(found.unwrap().refs, ["refs/heads/dangling"]);
+        for said in [
+            "error: inflate: data stream error (incorrect header check)\nfatal: packed object 1 (stored in p) is corrupt\n",
+            "fatal: cannot read existing object 70e2b7c12e7ed2e602e1ae836e7387f77e0a8b57\n",
+        ] {
+            assert_eq!(Damage::find(said), Some(Damage { refs: Vec::new() }), "{said}");
+        }
+        for said in [
+            "fatal: Could not read from remote repository.\n",
+            "fatal: the remote end hung up unexpectedly\n",
+            "fatal: fsck error in packed object\n",
+            "remote: error: inflate: data stream error\n",
+            "fatal: pack is corrupted (SHA1 mismatch)\n",
+        ] {
+            assert_eq!(Damage::find(said), None, "{said}");
+        }
+    }
+}
