@@ -190,10 +190,14 @@ impl Client {
 }
 
 /// What the reader can do about a gate that did not answer; nothing where the error says it all.
+/// What to do where nobody listens.
+const IS_IT_RUNNING: &str =
+    "; is it running? name its --data-dir or --config, or set TIDEGATE_URL and TIDEGATE_TOKEN";
+
 fn hint(error: &ureq::Error) -> &'static str {
     let ureq::Error::Io(error) = error else { return "" };
     if [ErrorKind::ConnectionRefused, ErrorKind::NotFound].contains(&error.kind()) {
-        "; is it running? name its --data-dir or --config, or set TIDEGATE_URL and TIDEGATE_TOKEN"
+        IS_IT_RUNNING
     } else if error.kind() == ErrorKind::PermissionDenied {
         "; only the gate's user may ask there: run it as the gate's user"
     } else {
@@ -315,7 +319,7 @@ mod tests {
     fn whether_it_runs_is_asked_only_where_nobody_listens() {
         let hint = |kind: ErrorKind| hint(&ureq::Error::Io(kind.into()));
         for kind in [ErrorKind::ConnectionRefused, ErrorKind::NotFound] {
-            assert_eq!(hint(kind), "; is it running?");
+            assert_eq!(hint(kind), IS_IT_RUNNING);
         }
         assert!(hint(ErrorKind::PermissionDenied).ends_with("run it as the gate's user"));
         assert_eq!(hint(ErrorKind::TimedOut), "");
