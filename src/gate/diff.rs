@@ -9,7 +9,7 @@ pub const DIFF_BYTES_MAX: usize = 4 << 20;
 
 /// Makes the diff of a push.
 pub trait Differ: Debug + Send + Sync {
-    /// For each ref a summary and the changes, at most about [`DIFF_BYTES_MAX`] bytes; what is cut off is said in the
+    /// For each ref its new commits, a summary and the changes, at most about [`DIFF_BYTES_MAX`] bytes; what is cut off is said in the
     /// last line. File names and contents are those of the pusher, as they are: bytes to be cleaned by whoever
     /// shows them.
     ///

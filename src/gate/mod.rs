@@ -5,7 +5,7 @@
 //! | the objects while they wait | [`staging`] |
 //! | what a push is checked for, and in which view | [`checks`], [`view`] |
 //! | what people may do to a push and see of it | [`decide`] |
-//! | what they read before they decide | [`diff`], [`differ`] |
+//! | what they read before they decide | [`diff`], [`differ`], `new_commits` |
 //! | how whoever waits learns of a decision | [`waiters`] |
 //! | the way on | [`forward`], [`destination`], [`upstreams`], `goal` |
 //! | what a changed repository needs afterwards | [`maintenance`] |
@@ -24,6 +24,7 @@ pub mod differ;
 pub mod forward;
 mod goal;
 pub mod maintenance;
+mod new_commits;
 mod onward;
 pub mod road;
 mod rounds;

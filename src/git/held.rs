@@ -57,18 +57,6 @@ impl Git {
         self.inspect(git_dir, &[&args[..], &["--end-of-options", from, to, "--"]].concat())
     }
 
-    /// Where the histories of two commits meet.
-    #[must_use]
-    pub fn merge_base(&self, git_dir: &Path, one: &str, other: &str) -> Invocation {
-        self.inspect(git_dir, &["merge-base", one, other])
-    }
-
-    /// The commit that HEAD names.
-    #[must_use]
-    pub fn head_commit(&self, git_dir: &Path) -> Invocation {
-        self.inspect(git_dir, &["rev-parse", "--verify", "--quiet", "HEAD^{commit}"])
-    }
-
     fn inspect(&self, git_dir: &Path, args: &[&str]) -> Invocation {
         let args = std::iter::once(git_dir_option(git_dir)).chain(args.iter().map(OsString::from)).collect();
         let mapped = MAPPED.map(|(key, value)| (key, value.into()));

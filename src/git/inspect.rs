@@ -18,6 +18,9 @@ const OBJECT_LINE: &str = "%(objectname) %(objecttype) %(objectsize)";
 /// How a commit begins in the answer to [`Git::commit_facts`] and [`Git::added_lines`].
 pub(crate) const COMMIT_WORD: &str = "commit ";
 
+/// How many fields a commit has in the answer to [`Git::new_commits`].
+pub(crate) const NEW_COMMIT_FIELDS: usize = 5;
+
 /// The view of a push that a question is asked in.
 #[derive(Clone, Copy, Debug)]
 pub struct Sight<'a> {
@@ -41,6 +44,27 @@ impl Git {
     pub(crate) fn new_objects(&self, sight: Sight<'_>) -> Invocation {
         let args = ["rev-list", "--objects", "--no-object-names", "--stdin", "--not", "--all"];
         self.ask_in(sight, &args, Vec::new())
+    }
+
+    /// Lists the commits that `tip` brings and no ref of the repository reaches, then those that they were made upon: after
+    /// `>` or `-` the id, the short id, the author, the committer and the subject, with NUL between them, in UTF-8. Lines
+    /// that begin otherwise say nothing. What leads to no commit has no answer.
+    pub(crate) fn new_commits(&self, sight: Sight<'_>, tip: &Oid) -> Invocation {
+        let format = "--format=%m%H%x00%h%x00%an <%ae>%x00%cn <%ce>%x00%s";
+        let args =
+            ["rev-list", "--boundary", "--encoding=UTF-8", format, tip.as_str(), "--not", "--all", "--"];
+        self.ask_in(sight, &args, Vec::new())
+    }
+
+    /// The content of a tag object.
+    pub(crate) fn tag_content(&self, sight: Sight<'_>, tag: &Oid) -> Invocation {
+        self.ask_in(sight, &["cat-file", "tag", tag.as_str()], Vec::new())
+    }
+
+    /// The commit that an object is or leads to; exits with 1 where there is none.
+    pub(crate) fn commit_of(&self, sight: Sight<'_>, object: &Oid) -> Invocation {
+        let name = format!("{object}^{{commit}}");
+        self.ask_in(sight, &["rev-parse", "--verify", "--quiet", &name], Vec::new())
     }
 
     /// Tells of each id on stdin `ID TYPE SIZE`, or `ID missing`.

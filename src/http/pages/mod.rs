@@ -17,12 +17,10 @@ use super::refusal::Refusal;
 use super::route::Asked;
 use crate::gate::decide::Verb;
 use crate::model::push::PushView;
-use crate::model::text::{clip, plain};
+use crate::model::text::plain;
 use html::Html;
 use jiff::Timestamp;
 
-/// The most of a diff that stands on a page, in bytes; the API has all of it.
-const DIFF_SHOWN_MAX: usize = 512 << 10;
 /// The fields of the forms.
 const FIELDS: &[&str] = &["token", "reason"];
 
@@ -54,7 +52,7 @@ pub fn push(app: &App, asked: &Asked<'_>) -> Result<Response, Refusal> {
     let verbs = desk.open_to(asked.caller, id)?;
     let token = app.forms.token(asked.caller, id, Timestamp::now());
     let diff = api::make_diff(app, asked)
-        .map(|diff| clip(&plain(&String::from_utf8_lossy(&diff)), DIFF_SHOWN_MAX))
+        .map(|diff| plain(&String::from_utf8_lossy(&diff)))
         .map_err(|refusal| refusal.sentence().into_owned());
     let title = format!("Push {id}: {}", view.state);
     let html = Html::begin(&title, asked.caller).raw("<h1>Push ").text(id.to_string()).raw(" ");
@@ -62,7 +60,7 @@ pub fn push(app: &App, asked: &Asked<'_>) -> Result<Response, Refusal> {
     let html = push::decisions(html, id, verbs, &token);
     let html = push::checks(html, view.checks.as_deref().unwrap_or_default());
     let html = push::events(html, &view);
-    Ok(push::changes(html, diff.as_deref().map_err(String::as_str)).finish())
+    Ok(push::changes(html, id, diff.as_deref().map_err(String::as_str)).finish())
 }
 
 /// `POST /-/pushes/ID/VERB` from such a form: back to the page.

@@ -4,6 +4,10 @@ use super::html::Html;
 use crate::gate::decide::Verb;
 use crate::model::check::{CheckResult, Verdict};
 use crate::model::push::{PushId, PushView, RefKind, RefView, TargetView};
+use crate::model::text::clip;
+
+/// The most of a diff that stands on a page, in bytes; the API has all of it.
+const DIFF_SHOWN_MAX: usize = 512 << 10;
 
 /// What is known about it, as a table.
 pub(super) fn facts(html: Html, push: &PushView) -> Html {
@@ -135,16 +139,29 @@ pub(super) fn events(html: Html, push: &PushView) -> Html {
 }
 
 /// What it changes, in git's words and colours; or why that is not shown.
-pub(super) fn changes(html: Html, diff: Result<&str, &str>) -> Html {
+pub(super) fn changes(html: Html, id: PushId, diff: Result<&str, &str>) -> Html {
     let html = html.raw("<h2>Changes</h2>\n");
     match diff {
         Err(why) => html.raw("<p class=\"none\">").text(why).raw("</p>\n"),
         Ok(diff) => {
+            let html = if diff.len() > DIFF_SHOWN_MAX { beginning(html, id, diff.len()) } else { html };
+            let diff = clip(diff, DIFF_SHOWN_MAX);
             let mut is_within = false;
             let classed = diff.lines().map(|line| (class(line, &mut is_within), line));
             html.raw("<pre class=\"diff\">").each(classed, diff_line).raw("</pre>\n")
         }
     }
+}
+
+/// Nobody takes the beginning of the changes for all of them.
+fn beginning(html: Html, id: PushId, bytes: usize) -> Html {
+    html.raw("<p class=\"none\">This is only the beginning: the first ")
+        .text(DIFF_SHOWN_MAX.to_string())
+        .raw(" of ")
+        .text(bytes.to_string())
+        .raw(" bytes. <a href=\"/-/api/v1/pushes/")
+        .text(id.to_string())
+        .raw("/diff\">All of it</a></p>\n")
 }
 
 fn diff_line(html: Html, (class, line): (&'static str, &str)) -> Html {
@@ -178,7 +195,8 @@ mod tests {
     #[test]
     fn lines_of_a_diff_are_told_apart_and_stay_text() {
         let diff = " a | 2 +-\ndiff --git a/a b/a\n--- a/a\n+++ b/a\n@@ -1,2 +1 @@ x\n--- was\n+<b>\n same\ndiff --git a/b b/b\n--- a/b\n";
-        let page = changes(Html::default(), Ok(diff));
+        let id = PushId::new(7).unwrap();
+        let page = changes(Html::default(), id, Ok(diff));
         let expected = "<h2>Changes</h2>\n<pre class=\"diff\"> a | 2 +-\n\
                         <span class=\"file\">diff --git a/a b/a\n</span>--- a/a\n+++ b/a\n\
                         <span class=\"hunk\">@@ -1,2 +1 @@ x\n</span><span class=\"del\">--- was\n</span>\

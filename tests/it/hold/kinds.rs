@@ -6,6 +6,7 @@ use super::raw::{self, NONE};
 use super::{Desk, push};
 use crate::support::gate::Gate;
 use crate::support::git::Client;
+use crate::support::http::basic;
 use crate::support::place::Place;
 use crate::support::run::Run;
 use crate::support::{HANG, pkt, repo};
@@ -140,7 +141,55 @@ fn the_diff_of_a_new_branch_starts_where_it_left_and_a_huge_one_is_cut_off() {
     let waiting = desk.newest(PushState::Pending);
     let diff = desk.decide(&["diff", &waiting.id.to_string()]).ok().text();
     assert!(diff.len() < 5 << 20 && diff.ends_with("the rest is cut off: a diff has at most 4194304 bytes"));
+    let page = format!("/-/pushes/{}", waiting.id);
+    let page = gate.wire().get(&page, &[("Authorization", &basic("rita"))]).expect(200).text();
+    assert!(page.contains("This is only the beginning: the first 524288 of "), "{}", &page[..4000]);
     desk.approve(waiting.id);
     client.finish(HANG).ok();
+    gate.stop();
+}
+
+#[test]
+fn a_new_branch_is_shown_from_where_it_left_the_history_of_any_branch() {
+    let desk = Desk::new();
+    let (work, target) = (&desk.work, desk.place.repo("demo.git"));
+    work.git(&["checkout", "-q", "-b", "side"]).ok();
+    work.commit("side.txt", b"known\n", "known on the side");
+    work.git(&["push", "-q", target.to_str().unwrap(), "side"]).ok();
+    let gate = desk.gate().start();
+    let show = |words: &[&str]| {
+        let client = desk.push(&gate, words);
+        let waiting = desk.newest(PushState::Pending);
+        let diff = desk.decide(&["diff", &waiting.id.to_string()]).ok().text();
+        desk.decide(&["reject", &waiting.id.to_string(), "--reason", "seen"]).ok();
+        client.finish(HANG).exits(1);
+        diff
+    };
+    work.commit("one.txt", b"one\n", "first of two");
+    let author = "--author=Olga <olga@example.com>";
+    work.git(&["commit", "-q", "--allow-empty", author, "-m", "second of two"]).ok();
+    let diff = show(&["side:new"]);
+    assert!(diff.contains("\n2 new commits:\n") && diff.contains(": first of two\n"), "{diff}");
+    assert!(diff.contains(" Olga <olga@example.com>, committed by ") && diff.contains("+one"), "{diff}");
+    assert!(!diff.contains("known"), "what the target has is no news: {diff}");
+
+    work.git(&["tag", "-m", "notes of\na release", "v7", "side"]).ok();
+    let diff = show(&["v7"]);
+    assert!(diff.contains("2 new commits:") && diff.contains("    notes of\n    a release\n"), "{diff}");
+    assert!(diff.contains("    tagger ") && diff.contains("+one"), "{diff}");
+    let diff = show(&["side~2:refs/heads/same"]);
+    assert!(diff.contains("no new commits") && !diff.contains("diff --git"), "{diff}");
+
+    work.git(&["checkout", "-q", "--orphan", "alone"]).ok();
+    work.commit("alone.txt", b"alone\n", "unlike the others");
+    let diff = show(&["alone"]);
+    assert!(diff.contains("1 new commit:\n") && diff.contains("+one") && diff.contains("+known"), "{diff}");
+
+    for number in 0..203 {
+        work.git(&["commit", "-q", "--allow-empty", "-m", &format!("many {number}")]).ok();
+    }
+    let diff = show(&["alone:main", "--force"]);
+    assert!(diff.contains("204 new commits:") && diff.contains("… and 4 more\n"), "{diff}");
+    assert!(diff.contains(": many 202\n") && !diff.contains(": many 1\n"), "{diff}");
     gate.stop();
 }
