@@ -189,11 +189,11 @@ impl Client {
     }
 }
 
-/// What the reader can do about a gate that did not answer; nothing where the error says it all.
 /// What to do where nobody listens.
 const IS_IT_RUNNING: &str =
     "; is it running? name its --data-dir or --config, or set TIDEGATE_URL and TIDEGATE_TOKEN";
 
+/// What the reader can do about a gate that did not answer; nothing where the error says it all.
 fn hint(error: &ureq::Error) -> &'static str {
     let ureq::Error::Io(error) = error else { return "" };
     if [ErrorKind::ConnectionRefused, ErrorKind::NotFound].contains(&error.kind()) {
