@@ -108,7 +108,7 @@ fn a_clone_is_served_while_the_upstream_is_down_and_a_push_is_told_why_it_is_not
     stage.forge().relent("ask", 500);
     stage.forge().refuse("ask", 403);
     let no = stage.client.try_clone(&[], &stage.gate.url_as("alice", NAME), &stage.place.work("no"));
-    no.fails().says("refuses access to this repository");
+    no.fails().says("the upstream refuses the gate itself");
 }
 
 #[test]
