@@ -4,6 +4,7 @@
 //! options if negotiated, then the pack, which stays unread. Commands of a signed push stand inside of its certificate.
 //! `git receive-pack` keeps every command in memory and sets no limit, so the bounds are kept here.
 
+use crate::git::object_format::ObjectFormat;
 use crate::git::pktline::{Dialect, Packet, Packets, ReadError};
 use crate::model::oid::Oid;
 use crate::model::text::sanitize;
@@ -163,6 +164,14 @@ impl PushRequest {
     #[must_use]
     pub fn is_probe(&self) -> bool {
         self.commands.is_empty()
+    }
+
+    /// Whether objects are named as a repository of this format names them; whoever does not say how means SHA-1.
+    #[must_use]
+    pub fn is_in(&self, format: ObjectFormat) -> bool {
+        let said = self.capabilities.value("object-format").unwrap_or(ObjectFormat::default().name());
+        said == format.name()
+            && self.commands.iter().all(|command| command.new.as_str().len() == format.digits())
     }
 
     /// Whether a pack follows: deletions alone need none.

@@ -64,12 +64,18 @@ fn report<'a>(
     report
 }
 
-/// The ref's name goes back byte for byte, or the client would not know it again.
+/// The ref's name goes back byte for byte, or the client would not know it again; but a name with control bytes is none
+/// that a git has, and they are escaped.
 fn line(name: &[u8], verdict: Verdict<'_>) -> Vec<u8> {
+    let name: Vec<u8> = name.iter().flat_map(|&byte| escaped(byte)).collect();
     match verdict {
-        Ok(()) => [b"ok ", name, b"\n"].concat(),
-        Err(reason) => [b"ng ", name, b" ", reason_text(reason).as_bytes(), b"\n"].concat(),
+        Ok(()) => [b"ok ", &name[..], b"\n"].concat(),
+        Err(reason) => [b"ng ", &name[..], b" ", reason_text(reason).as_bytes(), b"\n"].concat(),
     }
+}
+
+fn escaped(byte: u8) -> Vec<u8> {
+    if byte.is_ascii_control() { format!("\\x{byte:02x}").into_bytes() } else { vec![byte] }
 }
 
 fn reason_text(reason: &str) -> String {
@@ -113,6 +119,13 @@ mod tests {
         assert_eq!(refusal(&request("side-band-64k"), &[], "no"), b"0008\x03no\n0000");
         assert_eq!(refusal(&request(""), &[], "no"), b"000bERR no\n");
         assert_eq!(answer(&request(""), &[], Ok(()), |_| Ok(())), b"");
+    }
+
+    #[test]
+    fn a_name_with_control_bytes_is_escaped_and_any_other_goes_back_as_it_came() {
+        assert_eq!(line(b"refs/x\nok refs/y\x1b\x7f", Err("no")), b"ng refs/x\\x0aok refs/y\\x1b\\x7f no\n");
+        assert_eq!(line("refs/ä\\\u{9b}".as_bytes(), Ok(())), "ok refs/ä\\\u{9b}\n".as_bytes());
+        assert_eq!(line(b"refs/\xff", Ok(())), b"ok refs/\xff\n");
     }
 
     #[test]

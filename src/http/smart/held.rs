@@ -166,6 +166,11 @@ impl Receive {
     fn run(self, work: UnderWay) {
         let road = &self.app.road;
         match self.settings() {
+            Ok(settings) if !self.request.is_in(settings.object_format()) => {
+                let format = settings.object_format();
+                let why = format!("this repository names its objects by {format}, and the push does not");
+                road.fail(work.id(), Event::PackRefused, &why);
+            }
             Ok(settings) if settings.serves(Service::ReceivePack) => {
                 let intake = Intake {
                     target: &self.target,
