@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 use tidegate::cli::demo::{Demo, Stage};
 use tidegate::cli::{self, Exit, Next, output};
-use tidegate::config::{self, Environment, Flags};
+use tidegate::config::{self, ConfigError, Environment, Flags, Settings};
 use tidegate::daemon::{DaemonError, Reload, Runtime};
+use tidegate::gate::needed_files;
 use tidegate::sys::{logging, signals};
 
 fn main() -> ExitCode {
@@ -28,17 +29,24 @@ fn serve(flags: Flags, environment: &Environment) -> Result<(), DaemonError> {
     start_log(environment);
     #[cfg(feature = "fault-points")]
     arm_fault_point(environment)?;
-    let settings = config::load(&flags, environment)?;
+    let settings = load(&flags, environment)?;
     let reload: Reload = {
         let environment = environment.clone();
-        Box::new(move || config::load(&flags, &environment))
+        Box::new(move || load(&flags, &environment))
     };
     Runtime::start(settings, environment)?.run(&reload)
 }
 
+/// The settings; the log says which files they name in vain.
+fn load(flags: &Flags, environment: &Environment) -> Result<Settings, ConfigError> {
+    let settings = config::load(flags, environment)?;
+    needed_files::doubts(&settings).iter().for_each(|doubt| log::warn!("{doubt}"));
+    Ok(settings)
+}
+
 #[cfg(feature = "fault-points")]
 fn arm_fault_point(environment: &Environment) -> Result<(), DaemonError> {
-    use tidegate::config::{ConfigError, Problem};
+    use tidegate::config::Problem;
     use tidegate::sys::fault::{Point, arm};
 
     let Some(name) = &environment.fault_point else { return Ok(()) };

@@ -511,6 +511,7 @@ fn the_doctor_asks_every_upstream_and_reads_every_token() {
         }
     });
     place.write("token", "s3cret\n");
+    fs::set_permissions(place.path("token"), fs::Permissions::from_mode(0o600)).unwrap();
     fs::create_dir(place.path("forge")).unwrap();
     let upstream =
         |name: &str, url: &str, rest: &str| format!("[[upstream]]\nname = {name:?}\nurl = {url:?}\n{rest}\n");

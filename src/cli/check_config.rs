@@ -2,6 +2,7 @@
 
 use super::{CliError, output};
 use crate::config::{self, Environment, Flags, Settings};
+use crate::gate::needed_files;
 use crate::git::command::resolve;
 use std::path::PathBuf;
 
@@ -12,6 +13,7 @@ pub(super) fn run(file: PathBuf, upstreams: Vec<String>, environment: &Environme
     let settings = config::load(&flags, environment)?;
     output::print(&settings.to_toml())?;
     notes(&settings, environment).iter().for_each(|note| output::note(&format!("note: {note}")));
+    needed_files::doubts(&settings).iter().for_each(|doubt| output::note(&format!("warning: {doubt}")));
     Ok(())
 }
 

@@ -7,6 +7,7 @@ mod upstreams;
 
 use super::{CliError, output};
 use crate::config::{self, Environment, Flags, Settings};
+use crate::gate::needed_files;
 use crate::git::ask::{Asker, find_git};
 use crate::git::command::Surroundings;
 use crate::git::layout::Root;
@@ -87,6 +88,7 @@ const LOOKS: &[(&str, Look)] = &[
     ("data directory", look_at_data_directory),
     ("repositories", look_at_repositories),
     ("upstreams", upstreams::look_at_upstreams),
+    ("checks", look_at_checks),
     ("disk", look_at_disk),
     ("descriptors", look_at_descriptors),
     ("tasks", look_at_tasks),
@@ -286,6 +288,14 @@ fn doubts(rows: impl ExactSizeIterator<Item = String>) -> Vec<Finding> {
     let more = rows.len().saturating_sub(ROWS_MAX);
     let more = (more > 0).then(|| format!("... and {more} more of this kind"));
     rows.take(ROWS_MAX).chain(more).map(Finding::Doubtful).collect()
+}
+
+fn look_at_checks(patient: &Patient<'_>) -> Vec<Finding> {
+    let found = needed_files::doubts_of_checks(&patient.settings.checks);
+    if found.is_empty() {
+        return vec![Finding::Good("whatever they need is there".to_owned())];
+    }
+    doubts(found.into_iter())
 }
 
 fn look_at_disk(patient: &Patient<'_>) -> Vec<Finding> {

@@ -126,6 +126,12 @@ impl ChecksSettings {
         {
             found.push(("checks.signature.allowed_signers", "must be an absolute path in UTF-8".to_owned()));
         }
+        for (at, entry) in self.protected.iter().enumerate() {
+            if self.protected[..at].iter().any(|earlier| earlier.refs == entry.refs) {
+                let why = "is never asked: the first entry that matches decides, and one with the same match stands before";
+                found.push((ProtectedDraft::PATH, format!("match = {} {why}", quoted(&entry.refs))));
+            }
+        }
         for (at, command) in self.commands.iter().enumerate() {
             if self.commands[..at].iter().any(|other| other.name == command.name) {
                 found.push(("checks.command.name", format!("{:?} stands there twice", command.name)));

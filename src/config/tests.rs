@@ -311,6 +311,10 @@ fn each_mistake_in_checks_names_its_key_and_line() {
             "[[checks.refs.protected]]\nmatch = \"refs/heads/*\"\nrewind = \"nobody\"",
             "t.toml:3: checks.refs.protected.rewind: is no key of a protected ref: the keys are match, create",
         ),
+        (
+            "[[checks.refs.protected]]\nmatch = \"refs/heads/a\"\n[[checks.refs.protected]]\nmatch = \"refs/heads/a\"\ncreate = \"nobody\"",
+            "checks.refs.protected: match = \"refs/heads/a\" is never asked",
+        ),
         ("[[checks.command]]\nargv = [\"/x\"]", "checks.command.name: is missing"),
         ("[[checks.command]]\nname = \"a b\"\nargv = [\"/x\"]", "checks.command.name: \"a b\" is no name"),
         (

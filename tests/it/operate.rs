@@ -133,6 +133,46 @@ fn the_limits_are_printed_at_start() {
     }
 }
 
+#[test]
+fn files_that_the_configuration_names_and_lacks_are_warned_of_and_refused_by_nobody() {
+    let place = Place::new();
+    let token = place.work("token");
+    std::fs::write(&token, "s3cret\n").unwrap();
+    std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    std::fs::write(place.work("empty"), "").unwrap();
+    std::fs::create_dir(place.work("forge")).unwrap();
+    let mut text = format!(
+        "[checks.signature]\nrequired = true\nallowed_signers = {:?}\n[[checks.command]]\nname = \"lint\"\nargv = [{:?}]\n",
+        place.work("no-signers"),
+        place.work("no-program")
+    );
+    for name in ["token", "empty", "absent"] {
+        text += &format!(
+            "[[upstream]]\nname = {name:?}\nurl = \"http://127.0.0.1:1/{name}\"\ncredential = \"service\"\nusername = \"bot\"\ntoken_file = {:?}\n",
+            place.work(name)
+        );
+    }
+    let warnings = [
+        "checks.signature.allowed_signers: ",
+        "checks.command lint: ",
+        "is open to other users (mode 644)",
+        "empty: the token_file ",
+        "absent: reading the token_file ",
+    ];
+    let checked = check(&place, &text).ok();
+    let path = place.work("checked.toml");
+    let doctor = place.tidegate(&["doctor", "--config", path.to_str().unwrap()], b"");
+    let gate = place.gate().tables(&text).start();
+    for warning in warnings {
+        let is_told = |text: &str| text.lines().any(|line| line.contains(warning));
+        assert!(is_told(&checked.stderr), "{warning}: {}", checked.stderr);
+        assert!(is_told(&doctor.text()), "{warning}: {}", doctor.text());
+        assert!(is_told(&gate.log().text()), "{warning}: {}", gate.log().text());
+    }
+    assert!(!checked.stderr.contains("s3cret") && !gate.log().text().contains("s3cret"));
+    gate.stop();
+}
+
 /// Checks `text` as a configuration file.
 fn check(place: &Place, text: &str) -> crate::support::run::Run {
     let path = place.work("checked.toml");

@@ -3,6 +3,7 @@
 
 use super::{Finding, Patient};
 use crate::config::{CredentialSettings, UpstreamSettings};
+use crate::gate::needed_files::open_to_others;
 use crate::gate::upstreams::read_token;
 use crate::git::layout::Root;
 use crate::mirror;
@@ -47,7 +48,10 @@ fn look_at_credential(name: &str, credential: &CredentialSettings) -> Option<Fin
     match credential {
         CredentialSettings::None | CredentialSettings::Passthrough => None,
         CredentialSettings::Service { token_file, .. } => Some(match read_token(token_file) {
-            Ok(_) => Finding::Good(format!("{name}: the token_file {} can be read", token_file.display())),
+            Ok(_) => match open_to_others(token_file) {
+                Some(why) => Finding::Doubtful(format!("{name}: the token_file {why}")),
+                None => Finding::Good(format!("{name}: the token_file {} can be read", token_file.display())),
+            },
             Err(error) => Finding::Bad(format!("{name}: {error}")),
         }),
     }

@@ -1,0 +1,65 @@
+//! Files that the settings name and a gate does without until it needs them: what is wrong with them now is worth a
+//! warning, since they may come later.
+
+use super::upstreams::read_token;
+use crate::config::{ChecksSettings, CredentialSettings, Settings, UpstreamSettings};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// The bits of a mode that let everybody read a file, or others than the owner change it.
+const OPEN: u32 = 0o026;
+
+/// The bits of a mode that let somebody start a program.
+const EXECUTABLE: u32 = 0o111;
+
+/// A sentence for each file that is not as it should be.
+#[must_use]
+pub fn doubts(settings: &Settings) -> Vec<String> {
+    let tokens = settings.upstreams.iter().filter_map(|upstream| {
+        let path = token_file(upstream)?;
+        let unread = read_token(path).err().map(|error| error.to_string());
+        Some(format!("{}: {}", upstream.name, unread.or_else(|| open_to_others(path))?))
+    });
+    tokens.chain(doubts_of_checks(&settings.checks)).collect()
+}
+
+/// The same for what is checked alone.
+#[must_use]
+pub fn doubts_of_checks(checks: &ChecksSettings) -> Vec<String> {
+    let signers = checks.signature.allowed_signers.as_deref().and_then(|path| {
+        let why = fs::File::open(path).err()?;
+        Some(format!("checks.signature.allowed_signers: {}: {why}", path.display()))
+    });
+    let commands = checks.commands.iter().filter_map(|command| {
+        let why = not_a_program(Path::new(command.argv.first()?))?;
+        Some(format!("checks.command {}: {why}", command.name))
+    });
+    signers.into_iter().chain(commands).collect()
+}
+
+/// What is wrong with the mode of a file that holds a secret.
+#[must_use]
+pub fn open_to_others(path: &Path) -> Option<String> {
+    let mode = fs::metadata(path).ok()?.mode() & 0o7777;
+    (mode & OPEN != 0)
+        .then(|| format!("{} is open to other users (mode {mode:o}): chmod g-w,o-rwx", path.display()))
+}
+
+fn token_file(upstream: &UpstreamSettings) -> Option<&Path> {
+    match &upstream.credential {
+        CredentialSettings::None | CredentialSettings::Passthrough => None,
+        CredentialSettings::Service { token_file, .. } => Some(token_file),
+    }
+}
+
+fn not_a_program(path: &Path) -> Option<String> {
+    let shown = path.display();
+    match fs::metadata(path) {
+        Err(error) => Some(format!("{shown}: {error}")),
+        Ok(found) if !found.is_file() || found.mode() & EXECUTABLE == 0 => {
+            Some(format!("{shown} is no program that can be started"))
+        }
+        Ok(_) => None,
+    }
+}
