@@ -27,7 +27,12 @@ pub struct Needle {
 #[derive(Clone, Debug)]
 pub struct PathGlob {
     text: String,
-    matcher: GlobMatcher,
+    /// Paths that are meant themselves.
+    itself: GlobMatcher,
+    /// Paths below those.
+    below: GlobMatcher,
+    /// Whether only a directory is meant.
+    is_directory: bool,
 }
 
 /// A glob over full names of refs: `*` and `?` stay within a segment, `**` crosses them, `{a,b}` chooses.
@@ -122,26 +127,30 @@ impl Needle {
 
 impl PathGlob {
     /// Reads a glob as people know it from `.gitignore`: without a slash inside it means a name at any depth, with one a
-    /// path from the top, and a slash at its end everything below a directory.
+    /// path from the top, and with one at its end a directory. What is below a path that is meant is meant as well.
     ///
     /// # Errors
     /// When it is malformed or can match no path.
     pub fn parse(text: &str) -> Result<Self, BlockError> {
         let bad = || BlockError::Path(text.to_owned());
         check_written(text).map_err(|_| bad())?;
-        let (name, below) = text.strip_suffix('/').map_or((text, ""), |directory| (directory, "/**"));
+        let directory = text.strip_suffix('/');
+        let name = directory.unwrap_or(text);
         if name.is_empty() || name.starts_with(['/', '!']) || name.contains("//") {
             return Err(bad());
         }
         let anywhere = if name.contains('/') { "" } else { "**/" };
-        let matcher = glob(&format!("{anywhere}{name}{below}"), false).ok_or_else(bad)?;
-        Ok(Self { text: text.to_owned(), matcher })
+        let matcher = |below| glob(&format!("{anywhere}{name}{below}"), false).ok_or_else(bad);
+        let (itself, below) = (matcher("")?, matcher("/**")?);
+        Ok(Self { text: text.to_owned(), itself, below, is_directory: directory.is_some() })
     }
 
-    /// Whether the path, as git has it, is one of those that are meant.
+    /// Whether the path, as git has it, is one of those that are meant. Of directories git has no paths but those below
+    /// them, and submodules, for which `is_directory` is true.
     #[must_use]
-    pub fn matches(&self, path: &[u8]) -> bool {
-        self.matcher.is_match(Path::new(OsStr::from_bytes(path)))
+    pub fn matches(&self, path: &[u8], is_directory: bool) -> bool {
+        let path = Path::new(OsStr::from_bytes(path));
+        self.below.is_match(path) || (self.itself.is_match(path) && (is_directory || !self.is_directory))
     }
 }
 
@@ -280,10 +289,14 @@ mod tests {
 
     #[test]
     fn paths_are_matched_as_people_know_it() {
-        let matches = |glob: &str, path: &[u8]| PathGlob::parse(glob).unwrap().matches(path);
+        let matches = |glob: &str, path: &[u8]| PathGlob::parse(glob).unwrap().matches(path, false);
         assert!(
-            matches("*.pem", b"a/b/c.pem") && matches("*.pem", b"c.pem") && !matches("*.pem", b"c.pem/d")
+            matches("*.pem", b"a/b/c.pem") && matches("*.pem", b"c.pem") && matches("*.pem", b"a/c.pem/d/e")
         );
+        let submodule = |glob: &str, path: &[u8]| PathGlob::parse(glob).unwrap().matches(path, true);
+        assert!(submodule("secrets/", b"a/secrets") && submodule("*.pem", b"c.pem"));
+        assert!(!submodule("secrets/", b"secrets2") && !matches("*.pem", b"c.pem2/d"));
+        assert!(matches("docs/**", b"docs/a/b") && matches("/docs".trim_start_matches('/'), b"docs/a"));
         assert!(matches("secrets/", b"a/secrets/b/c") && !matches("secrets/", b"secrets"));
         assert!(matches("config/*.key", b"config/a.key") && !matches("config/*.key", b"x/config/a.key"));
         assert!(!matches("config/*.key", b"config/a/b.key") && matches("config/**/*.key", b"config/a/b.key"));

@@ -107,6 +107,11 @@ impl Side {
         matches!(self.mode & KIND, 0o100_000 | 0o120_000).then_some(&self.oid)
     }
 
+    /// Whether this is a commit of another repository, which is a directory to whoever checks it out.
+    pub(super) fn is_submodule(&self) -> bool {
+        self.mode == 0o160_000
+    }
+
     /// Whether there is nothing.
     pub(super) fn is_nothing(&self) -> bool {
         self.mode == 0

@@ -28,7 +28,9 @@ impl Check for Paths<'_> {
         if change.after.is_nothing() {
             return;
         }
-        if let Some(glob) = self.globs.iter().find(|glob| glob.matches(&change.path)) {
+        if let Some(glob) =
+            self.globs.iter().find(|glob| glob.matches(&change.path, change.after.is_submodule()))
+        {
             self.findings.add(place, BLOCKED, format!("the path is blocked by \"{glob}\""));
         }
     }
