@@ -113,6 +113,15 @@ fn signatures_count_when_their_keys_are_allowed() {
         let unsigned = findings.iter().find(|finding| finding.message == expected[0]).unwrap();
         assert_eq!(unsigned.commit.as_deref(), Some(&*site.oid("main~1")));
 
+        site.work(
+            "id=$({ git cat-file tag v-good; echo 'and not a word of this'; } | git hash-object -t tag -w --stdin)
+             git update-ref refs/tags/v-more $id",
+        );
+        site.push("v-more");
+        let results = site.check(&[("refs/tags/v-more", "", "v-more")], &settings);
+        let more = "the tag v-good has text behind its signature";
+        assert_eq!(messages(only_failure(&results, "signature")), [more]);
+
         fs::remove_file(site.path("signers")).unwrap();
         let results = site.check(&asks, &settings);
         assert_eq!(of(&results, "signature").verdict, Verdict::Unavailable);

@@ -23,6 +23,14 @@ const NOT_ALLOWED: Demand = Demand {
     hint: "sign with a key that whoever runs this gate has in the file of allowed signers",
 };
 
+const TRAILING: Demand = Demand {
+    key: "checks.signature.required",
+    hint: "make the tag anew (git tag -s -f): nothing that follows a signature is signed",
+};
+
+const BEGIN: &[u8] = b"-----BEGIN SSH SIGNATURE-----";
+const END: &[u8] = b"-----END SSH SIGNATURE-----";
+
 /// How many tags one git verifies: their ids are arguments.
 const TAGS_AT_ONCE: usize = 500;
 
@@ -82,14 +90,33 @@ impl Signature {
             })?;
             good.extend(printed.split(|&byte| byte == b'\n').filter_map(Oid::parse));
         }
-        for tag in history.tags.iter().filter(|tag| !good.contains(&tag.oid)) {
+        for tag in &history.tags {
             let place = Place { ref_name: bench.ref_of(tag.oid.as_str()), ..Place::default() };
             let name = String::from_utf8_lossy(&tag.name);
+            if has_more_than_a_signature(&tag.message) {
+                self.0.add(place, TRAILING, format!("the tag {name} has text behind its signature"));
+            }
+            if good.contains(&tag.oid) {
+                continue;
+            }
             let message = format!("the tag {name} is not signed with an ssh key that is allowed");
             self.0.add(place, NOT_ALLOWED, message);
         }
         Ok(())
     }
+}
+
+/// Whether something that is no part of an ssh signature follows where the last one in a message begins: ssh-keygen passes
+/// over it.
+fn has_more_than_a_signature(message: &[u8]) -> bool {
+    let lines: Vec<&[u8]> = message.split(|&byte| byte == b'\n').collect();
+    let Some(start) = lines.iter().rposition(|line| line.starts_with(BEGIN)) else { return false };
+    let signature = &lines[start..];
+    let end = signature.iter().position(|line| *line == END).unwrap_or(signature.len());
+    let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=');
+    let is_armour = signature[0] == BEGIN && signature[1..end].iter().all(|line| line.iter().all(is_base64));
+    let is_last = signature.iter().skip(end + 1).all(|line| line.is_empty());
+    !(is_armour && is_last)
 }
 
 impl Check for Signature {
@@ -111,5 +138,21 @@ impl Check for Signature {
 
     fn findings(self: Box<Self>) -> Findings {
         self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_behind_a_signature_or_in_it_is_seen() {
+        let (begin, end) = ("-----BEGIN SSH SIGNATURE-----", "-----END SSH SIGNATURE-----");
+        let has = |text: String| has_more_than_a_signature(text.as_bytes());
+        assert!(!has("no signature\n".to_owned()) && !has(format!("v1\n{begin}\nU1NI\nQQ==\n{end}\n")));
+        assert!(has(format!("v1\n{begin}\nU1NI\n{end}\nmore\n")));
+        assert!(has(format!("v1\n{begin}\nU1NI\n{end}\nmore\n{end}\n")));
+        assert!(has(format!("v1\n{begin}\nU1NI\n\na word\n{end}\n")));
+        assert!(has(format!("v1\n{begin} more\nU1NI\n{end}\n")));
     }
 }
