@@ -182,5 +182,50 @@ fn many_findings_are_counted_and_many_commits_start_no_more_gits() {
         }
     }
     // One more when the pack is thin: the bases of its deltas are looked for in the target.
-    assert!(counted.iter().all(|gits| (4..=5).contains(gits)), "{counted:?}");
+    assert!(counted.iter().all(|gits| (5..=6).contains(gits)), "{counted:?}");
+}
+
+#[test]
+fn an_identity_with_two_addresses_is_no_way_around_a_rule() {
+    for git in gits() {
+        let site = Site::new(&git);
+        let forge = |branch: &str, author: &str| {
+            site.work(&format!(
+                "id=$(git cat-file commit main | sed 's/^author .*/author {author} 1 +0000/' |
+                      git hash-object -t commit -w --stdin --literally)
+                 git branch {branch} $id"
+            ));
+        };
+        forge("two", "A <alice@example.com> <x@evil.example>");
+        forge("behind", "A <alice@example.com>evil@evil.example>");
+        site.push("two behind");
+        let asks = [("refs/heads/two", "", "two"), ("refs/heads/behind", "", "behind")];
+        let domains = EmailSettings { domains: strict().email.domains, ..EmailSettings::default() };
+        let block_local = vec![LocalGlob::parse("noreply").unwrap()];
+        for email in [domains, EmailSettings { block_local, ..EmailSettings::default() }] {
+            let settings = ChecksSettings { email, ..ChecksSettings::default() };
+            let results = site.check(&asks, &settings);
+            let message = "the author's identity does not hold exactly one address";
+            assert_eq!(messages(only_failure(&results, "identity-email")), [message; 2]);
+        }
+    }
+}
+
+#[test]
+fn a_blocked_path_is_blocked_as_a_directory_and_as_a_submodule() {
+    for git in gits() {
+        let site = Site::new(&git);
+        site.work(
+            "mkdir d.pem sub; echo 1 > d.pem/a; ln -s file secretdir; git add .
+             git update-index --add --cacheinfo 160000,$(git rev-parse main),sub/secretdir
+             git commit -q -m one",
+        );
+        site.push("main");
+        let paths = ["*.pem", "secretdir/"].map(|glob| PathGlob::parse(glob).unwrap()).to_vec();
+        let settings = ChecksSettings { paths, ..ChecksSettings::default() };
+        let results = site.check(&[("refs/heads/main", "base", "main")], &settings);
+        let findings = only_failure(&results, "paths");
+        let found: Vec<_> = findings.iter().map(|finding| finding.path.as_deref().unwrap()).collect();
+        assert_eq!(found, ["d.pem/a", "sub/secretdir"]);
+    }
 }

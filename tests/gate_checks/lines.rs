@@ -208,3 +208,72 @@ fn a_tree_or_a_file_outside_of_commits_is_refused_where_files_are_looked_at() {
         assert_eq!(found, expected);
     }
 }
+
+#[test]
+fn text_in_utf_16_hides_nothing() {
+    for git in gits() {
+        let site = Site::new(&git);
+        let text = format!("first\r\n\u{442}\u{430}\u{439}\u{43d}\u{430} {}\r\nlast\n", token());
+        let encode = |name: &str, mark: &str, unit: fn(u16) -> [u8; 2]| {
+            let bytes: Vec<u8> = format!("{mark}{text}").encode_utf16().flat_map(unit).collect();
+            std::fs::write(site.path("work").join(name), bytes).unwrap();
+        };
+        encode("be", "", u16::to_be_bytes);
+        encode("be-marked", "\u{feff}", u16::to_be_bytes);
+        encode("le", "", u16::to_le_bytes);
+        encode("le-marked", "\u{feff}", u16::to_le_bytes);
+        site.work("git add .; git commit -q -m one");
+        site.push("main");
+        let names = ["be", "be-marked", "le", "le-marked"];
+        let token = "line 2 holds what looks like a GitHub token: ghp_…";
+        let results = site.check(&MAIN, &secrets());
+        assert_eq!(places(only_failure(&results, "secrets")), names.map(|name| (name, token)));
+        for literal in ["\u{442}\u{430}\u{439}\u{43d}\u{430}", "GHP_ZK3"] {
+            let results = site.check(&MAIN, &blocking(literal));
+            let found = format!("line 2 holds \"{literal}\"");
+            assert_eq!(places(only_failure(&results, "content")), names.map(|name| (name, &*found)));
+        }
+    }
+}
+
+#[test]
+fn a_secret_in_a_name_or_a_header_is_found_and_stored_redacted() {
+    for git in gits() {
+        let site = Site::new(&git);
+        site.work(&format!(
+            "echo 1 > x-{0}; git add .; GIT_COMMITTER_EMAIL={0}@example.com git commit -q --author='A {0} <a@x>' -m one
+             id=$(git cat-file commit main | sed 's/^committer .*/committer A <a@x> 1 +0000\\nnote {0}/' |
+                  git hash-object -t commit -w --stdin --literally)
+             git branch noted $id
+             git -c user.name='T {0}' -c user.email=t@x tag -m one v1
+             tag=$(git cat-file tag v1 | sed 's/^tagger .*/tagger T {0} <t@x> 1 +0000/' |
+                   git hash-object -t tag -w --stdin --literally)
+             git update-ref refs/tags/v1 $tag; git branch b-{0}",
+            token()
+        ));
+        site.push(&format!("main noted v1 b-{}", token()));
+        let branch = format!("refs/heads/b-{}", token());
+        let asks =
+            [MAIN[0], ("refs/heads/noted", "", "noted"), ("refs/tags/v1", "", "v1"), (&*branch, "", "main")];
+        let results = site.check(&asks, &secrets());
+        let mut found = messages(only_failure(&results, "secrets"));
+        found.sort_unstable();
+        let expected = [
+            // Of two commits each.
+            "the author's identity",
+            "the author's identity",
+            "the committer's identity",
+            "the header",
+            "the name of the file",
+            "the name of the file",
+            "the name of the ref",
+            "the tagger's identity",
+        ];
+        assert_eq!(
+            found,
+            expected.map(|whose| format!("{whose} holds what looks like a GitHub token: ghp_…"))
+        );
+        let stored = serde_json::to_string(&results).unwrap();
+        assert!(!stored.contains(&token()[..12]), "{stored}");
+    }
+}

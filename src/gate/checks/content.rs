@@ -4,7 +4,9 @@ use super::Check;
 use super::contents::Kind;
 use super::findings::{Demand, Findings, Place};
 use super::patch::Line;
+use super::wide;
 use crate::config::checks::TextSettings;
+use crate::model::block::Needle;
 
 const HINT: &str =
     "take the line out of the commit that adds it (git rebase -i, edit): a later commit does not unsay it";
@@ -27,10 +29,12 @@ impl<'a> Content<'a> {
 impl Check for Content<'_> {
     fn line(&mut self, ref_name: Option<&str>, line: Line<'_>) {
         let place = Place { ref_name, commit: Some(line.commit), path: Some(line.path) };
-        for needle in self.settings.block.iter().filter(|needle| needle.is_in(line.text)) {
+        let wide = wide::readings(line.text);
+        let has = |needle: &&Needle| needle.is_in(line.text) || wide.iter().any(|text| needle.is_in(text));
+        for needle in self.settings.block.iter().filter(has) {
             self.findings.add(place, LITERAL, format!("line {} holds \"{needle}\"", line.number));
         }
-        for needle in self.settings.block_patterns.iter().filter(|needle| needle.is_in(line.text)) {
+        for needle in self.settings.block_patterns.iter().filter(has) {
             self.findings.add(place, PATTERN, format!("line {} matches \"{needle}\"", line.number));
         }
     }

@@ -3,6 +3,7 @@
 use super::Check;
 use super::facts::Commit;
 use super::findings::{Demand, Findings, Place};
+use super::header;
 use super::tag::Tag;
 use crate::config::checks::EmailSettings;
 
@@ -45,6 +46,22 @@ impl<'a> Email<'a> {
 }
 
 impl Check for Email<'_> {
+    fn wants_headers(&self) -> bool {
+        true
+    }
+
+    /// With more than one pair of brackets each reader takes another part for the address.
+    fn header(&mut self, place: Place<'_>, header: &[u8]) {
+        let demand = if self.settings.domains.is_empty() { LOCAL } else { DOMAINS };
+        for line in header::lines(header) {
+            let has_one = |bracket| line.text.iter().filter(|&&byte| byte == bracket).count() == 1;
+            if let Some(whose) = line.person().filter(|_| !(has_one(b'<') && has_one(b'>'))) {
+                let message = format!("the {whose}'s identity does not hold exactly one address");
+                self.findings.add(place, demand, message);
+            }
+        }
+    }
+
     fn commit(&mut self, place: Place<'_>, commit: &Commit) {
         // Git converts the whole commit, so the addresses are as doubtful as the message.
         if commit.is_ambiguous() {

@@ -1,5 +1,6 @@
 //! What a check has to say: bounded, and fit to be stored and shown.
 
+use super::secrets::redact;
 use crate::model::check::Finding;
 use crate::model::text::{clip, sanitize};
 
@@ -10,7 +11,7 @@ const MESSAGE_BYTES_MAX: usize = 400;
 /// The longest path that is shown, in bytes.
 const PATH_BYTES_MAX: usize = 300;
 
-/// The findings of one check. What comes in may be any bytes; what goes out is text on one line.
+/// The findings of one check. What comes in may be any bytes; what goes out is text on one line, without secrets.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     kept: Vec<Finding>,
@@ -45,10 +46,10 @@ impl Findings {
             return;
         }
         self.kept.push(Finding {
-            ref_name: place.ref_name.map(str::to_owned),
+            ref_name: place.ref_name.map(redact),
             commit: place.commit.map(str::to_owned),
             path: place.path.map(shown_path),
-            message: clip(&sanitize(message.as_ref()), MESSAGE_BYTES_MAX),
+            message: clip(&redact(&sanitize(message.as_ref())), MESSAGE_BYTES_MAX),
             key: demand.key.to_owned(),
             hint: demand.hint.to_owned(),
         });
@@ -86,7 +87,7 @@ impl Findings {
 }
 
 fn shown_path(path: &[u8]) -> String {
-    clip(&sanitize(&String::from_utf8_lossy(path)), PATH_BYTES_MAX)
+    clip(&redact(&sanitize(&String::from_utf8_lossy(path))), PATH_BYTES_MAX)
 }
 
 #[cfg(test)]

@@ -15,12 +15,15 @@ use std::io::{BufWriter, Write};
 
 /// The most annotated tags of a push, and of files that merges made anew: each is kept in memory for a moment.
 const KEPT_MAX: usize = 100_000;
+/// How much of a commit is read for its header, in bytes: what is longer is none that anybody writes.
+const HEADER_BYTES_MAX: usize = 1 << 20;
 /// The longest tag that is read, in bytes.
 const TAG_BYTES_MAX: usize = 1 << 20;
 
 const SORTING: &str = "telling new objects apart";
 const OPENING: &str = "reading new tags and files";
 const TELLING: &str = "reading the new commits";
+const HEADERS: &str = "reading the headers of the new commits";
 const WRITING: &str = "writing a temporary file";
 
 const TOO_MANY: CheckError =
@@ -77,6 +80,9 @@ pub(super) fn read(
     }
     if count > 0 {
         tell(bench, &mut history, checks)?;
+        if checks.iter().any(|active| active.check.wants_headers()) {
+            tell_headers(bench, &history, checks)?;
+        }
     }
     Ok(history)
 }
@@ -153,6 +159,7 @@ fn tell_tag(bench: &Bench<'_>, tag: &Tag, checks: &mut [Active<'_>]) {
     if matches!(tag.of, Kind::Blob | Kind::Tree) {
         each(checks, |check| check.outside_of_commits(place, tag.of));
     }
+    each(checks, |check| check.header(place, &tag.header));
     each(checks, |check| check.tag(place, tag));
 }
 
@@ -187,6 +194,47 @@ fn tell(bench: &Bench<'_>, history: &mut History, checks: &mut [Active<'_>]) -> 
         Ok(())
     } else {
         Err(CheckError::Answer { what: TELLING, why: "it tells of another number of commits" })
+    }
+}
+
+/// Reads the commits themselves: git's own words for who made one hide what is odd about it.
+fn tell_headers(bench: &Bench<'_>, history: &History, checks: &mut [Active<'_>]) -> Result<(), CheckError> {
+    let (mut count, mut commit, mut kept) = (0, None, Vec::new());
+    let mut take = |content: Content<'_>| -> Result<(), Broken> {
+        match (content, &commit) {
+            (Content::Begin(object), _) if object.kind == Kind::Commit => {
+                commit = Some(object.oid.clone());
+                kept.clear();
+            }
+            (Content::Bytes(bytes), Some(_)) => {
+                kept.extend_from_slice(&bytes[..bytes.len().min(HEADER_BYTES_MAX - kept.len())]);
+            }
+            (Content::End, Some(oid)) => {
+                let end = kept.windows(2).position(|pair| pair == b"\n\n");
+                if end.is_none() && kept.len() == HEADER_BYTES_MAX {
+                    return Err("the header of a commit is longer than 1 MiB".into());
+                }
+                let id = oid.as_str();
+                let place = Place { ref_name: bench.ref_of(id), commit: Some(id), path: None };
+                each(checks, |check| check.header(place, &kept[..end.unwrap_or(kept.len())]));
+                count += 1;
+            }
+            (Content::Begin(_) | Content::Bytes(_) | Content::End, _) => {
+                return Err("a commit is none, or has no beginning".into());
+            }
+        }
+        Ok(())
+    };
+    let mut reader = ContentReader::default();
+    let git = bench.tools.git.object_contents(bench.sight());
+    bench.ask(HEADERS, git, history.input()?, |bytes| {
+        reader.feed(bytes, &mut take).map_err(|broken| broken.at(HEADERS))
+    })?;
+    reader.finish().map_err(|why| Broken::from(why).at(HEADERS))?;
+    if count == history.count {
+        Ok(())
+    } else {
+        Err(CheckError::Answer { what: HEADERS, why: "it tells of another number of commits" })
     }
 }
 

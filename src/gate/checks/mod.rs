@@ -2,12 +2,12 @@
 //!
 //! | for | rooms |
 //! |---|---|
-//! | git's answers, each read strictly and by slices | `objects`, `history`, `facts`, `contents`, `tag`, `lines`, `patch`, `split`, `idset` |
+//! | git's answers, each read strictly and by slices | `objects`, `history`, `facts`, `contents`, `header`, `tag`, `lines`, `patch`, `split`, `wide`, `idset` |
 //! | the built-in checks | `empty`, `hidden`, `email`, `message`, `refs`, `paths`, `blobs`, `content`, `secrets`, `signature` |
 //! | programs of the operator | `command` |
 //!
 //! The built-in checks share the questions to git, so a push of a thousand commits starts as many gits as one of a single
-//! commit: two for what every push is checked for, three to five more for what may be configured, one for each protected
+//! commit: two for what every push is checked for, three to six more for what may be configured, one for each protected
 //! branch that somebody moves who may not rewind it. Answers are read as streams: what is kept is the id of every object
 //! of the push and a bounded number of findings.
 //!
@@ -23,6 +23,7 @@ mod email;
 mod empty;
 mod facts;
 mod findings;
+mod header;
 mod hidden;
 mod history;
 mod idset;
@@ -36,6 +37,7 @@ mod secrets;
 mod signature;
 mod split;
 mod tag;
+mod wide;
 
 use self::bench::{Bench, CheckError};
 use self::contents::{Kind, Object};
@@ -125,6 +127,14 @@ trait Check {
 
     /// A ref or a tag names a file or a tree, whose lines and paths belong to no commit and are not looked at.
     fn outside_of_commits(&mut self, _place: Place<'_>, _kind: Kind) {}
+
+    /// Whether [`Check::header`] is to be called for commits, too.
+    fn wants_headers(&self) -> bool {
+        false
+    }
+
+    /// The header of a new commit or annotated tag, as it stands in the object.
+    fn header(&mut self, _place: Place<'_>, _header: &[u8]) {}
 
     /// A new annotated tag.
     fn tag(&mut self, _place: Place<'_>, _tag: &Tag) {}

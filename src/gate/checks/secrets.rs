@@ -1,15 +1,19 @@
-//! `secrets`: keys and tokens in the lines that commits add, and in messages.
+//! `secrets`: keys and tokens in the lines that commits add, and in all else that people write into a push: messages,
+//! headers, names of files and refs.
 //!
 //! Two kinds of patterns: tokens whose makers gave them a form of their own, and values that an assignment calls a secret
 //! and that look random. A finding shows the first few characters and never the rest, so that the record of a refused push
 //! is no place where secrets are kept.
 
 use super::Check;
+use super::bench::{Bench, CheckError};
 use super::contents::Kind;
-use super::facts::Commit;
+use super::facts::{Change, Commit};
 use super::findings::{Demand, Findings, Place};
+use super::header;
 use super::patch::Line;
 use super::tag::Tag;
+use super::wide;
 use regex::bytes::{Captures, Regex, RegexSet, RegexSetBuilder};
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -244,15 +248,43 @@ fn bits_each(value: &[u8]) -> f64 {
 }
 
 impl Secrets {
-    fn judge(&mut self, place: Place<'_>, whose: &str, text: &[u8]) {
-        for hit in hits(text) {
+    /// Answers whether there is a secret in it.
+    fn judge(&mut self, place: Place<'_>, whose: &str, text: &[u8]) -> bool {
+        let hits = hits(text);
+        for hit in &hits {
             let secret = shown(&text[hit.start..hit.end]);
             self.findings.add(place, FOUND, format!("{whose} holds what looks like {}: {secret}", hit.name));
         }
+        !hits.is_empty()
     }
 }
 
 impl Check for Secrets {
+    fn begin(&mut self, bench: &Bench<'_>) -> Result<(), CheckError> {
+        for update in bench.push.refs.iter().filter(|update| !update.new.is_zero()) {
+            let place = Place { ref_name: Some(update.name.as_str()), ..Place::default() };
+            self.judge(place, "the name of the ref", update.name.as_str().as_bytes());
+        }
+        Ok(())
+    }
+
+    fn wants_headers(&self) -> bool {
+        true
+    }
+
+    fn header(&mut self, place: Place<'_>, header: &[u8]) {
+        for line in header::lines(header).filter(|line| !line.is_armour()) {
+            let whose = line.person().map(|person| format!("the {person}'s identity"));
+            self.judge(place, whose.as_deref().unwrap_or("the header"), line.text);
+        }
+    }
+
+    fn change(&mut self, place: Place<'_>, change: &Change) {
+        if !change.after.is_nothing() {
+            self.judge(place, "the name of the file", &change.path);
+        }
+    }
+
     fn commit(&mut self, place: Place<'_>, commit: &Commit) {
         if commit.is_ambiguous() {
             self.findings.add_ambiguous(place, FOUND.key, &commit.encoding);
@@ -266,7 +298,12 @@ impl Check for Secrets {
 
     fn line(&mut self, ref_name: Option<&str>, line: Line<'_>) {
         let place = Place { ref_name, commit: Some(line.commit), path: Some(line.path) };
-        self.judge(place, &format!("line {}", line.number), line.text);
+        let whose = format!("line {}", line.number);
+        if !self.judge(place, &whose, line.text)
+            && let Some(text) = wide::squeezed(line.text)
+        {
+            self.judge(place, &whose, &text);
+        }
     }
 
     fn outside_of_commits(&mut self, place: Place<'_>, kind: Kind) {

@@ -17,6 +17,8 @@ pub(super) struct Tag {
     pub(super) name: Vec<u8>,
     /// The tagger's address as it stands there; tags of the first gits have none.
     pub(super) tagger: Option<Vec<u8>>,
+    /// Everything before the message.
+    pub(super) header: Vec<u8>,
     /// The whole message, with a signature if it has one.
     pub(super) message: Vec<u8>,
 }
@@ -33,8 +35,9 @@ impl Tag {
             Some((tagger, rest)) => (Some(address(tagger)), rest),
             None => (None, rest),
         };
+        let header = content[..content.len() - rest.len()].to_vec();
         let message = if rest.is_empty() { rest } else { rest.strip_prefix(b"\n")? };
-        Some(Self { oid: oid.clone(), of, name: name.to_vec(), tagger, message: message.to_vec() })
+        Some(Self { oid: oid.clone(), of, name: name.to_vec(), tagger, header, message: message.to_vec() })
     }
 }
 
