@@ -3,7 +3,7 @@
 use crate::support::Site;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
-use tidegate::model::push::PushState;
+use tidegate::model::push::{Actor, Decision, PushState, Ruling};
 
 /// The lane of writers has one worker, and a forward whose hook waits for the file `go` has it.
 #[test]
@@ -35,4 +35,21 @@ fn a_push_that_no_worker_takes_in_time_is_refused_and_leaves_nothing() {
     assert!(is_success, "{said}");
     site.until_removed(refused.id);
     site.sh("git -C root/app.git rev-parse topic");
+}
+
+/// The forward of a request that is gone begins after 10 s: nobody is to wait for that.
+#[test]
+fn a_push_that_is_approved_while_its_client_is_killed_is_forwarded_at_once() {
+    for mode in ["cancel", "keep"] {
+        let site = Site::new(&format!("on_disconnect = {mode:?}"));
+        let client = site.push("main");
+        let push = site.until(PushState::Pending);
+        // Into the record alone, so that the request learns of both at the same time.
+        let (now, late) = (jiff::Timestamp::now(), jiff::SignedDuration::from_secs(600));
+        let decision = Decision::new(Ruling::Approve, Actor::Operator, "as it must", true, now).unwrap();
+        site.store.pushes().decide(push.id, &decision, Some(now + late)).unwrap();
+        client.signal(&site, "KILL");
+        site.until(PushState::Forwarded);
+        assert!(site.target_has_it());
+    }
 }

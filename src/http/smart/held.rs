@@ -484,7 +484,12 @@ impl Hold<'_> {
             }
             End::Over(_) | End::Told(_) | End::Gone => Vec::new(),
         };
-        let Self { client, id, .. } = self;
+        let Self { app, client, id, waiter, identity, .. } = self;
+        if let End::Gone = end {
+            // From now on whoever approves knows that nobody waits; who did before does not.
+            drop(waiter);
+            hand_over(&app.road, id, identity);
+        }
         let detail = |state: &str| format!("push={id} {state}");
         match end {
             End::Gone if client.writer.sent() == 0 => Err(Refusal::ClientGone),
@@ -545,6 +550,17 @@ const fn steps_behind(state: PushState) -> usize {
         | PushState::Forwarded
         | PushState::Rejected
         | PushState::Stale => 2,
+    }
+}
+
+/// Sends a push off that was approved while its client left.
+fn hand_over(road: &Road, id: PushId, identity: Identity) {
+    match road.look(id) {
+        Ok(Some(push)) if push.state == PushState::Approved && push.attempts == 0 => {
+            road.send_off(id, Some(identity));
+        }
+        Ok(_) => {}
+        Err(error) => log::error!("push {id}: {error}"),
     }
 }
 
