@@ -139,7 +139,10 @@ impl Road {
     }
 
     fn abandon_forward(&self, push: &Push, why: &str) {
-        self.take(push.id, &Step::new(PushState::Forwarding, Event::ForwardAbandoned, &Actor::Gate, why));
+        self.take_patiently(
+            push.id,
+            &Step::new(PushState::Forwarding, Event::ForwardAbandoned, &Actor::Gate, why),
+        );
     }
 
     fn forward(&self, push: &Push, attempts: u32, goal: &Goal<'_>, pusher: Option<Identity>, is_first: bool) {
@@ -222,7 +225,7 @@ impl Road {
             answer: Some(&answer),
             ..Step::new(PushState::Forwarding, event, &Actor::Gate, &why)
         };
-        self.take(push.id, &step);
+        self.take_patiently(push.id, &step);
     }
 
     /// Why a push may not go on although it was approved: its pusher or who approved it has lost the right since.

@@ -364,7 +364,32 @@ impl Road {
 
     /// Moves a record; answers whether this was the one who did. What is not needed any more is removed.
     pub(super) fn take(&self, id: PushId, step: &Step<'_>) -> bool {
-        let moved = match self.parts().store.pushes().transition(id, step, Timestamp::now()) {
+        let moved = self.try_take(id, step);
+        self.tidy(id);
+        moved.unwrap_or_else(|error| {
+            log::error!("push {id}: {}: {error}", step.event);
+            false
+        })
+    }
+
+    /// As [`Road::take`]; where the database does not take it, it is tried again for a quarter of a minute, unless the gate
+    /// stops: a disk that is full for a moment must not leave a forward undecided until its deadline.
+    pub(super) fn take_patiently(&self, id: PushId, step: &Step<'_>) {
+        for pause in SETTLING_PAUSES.map(Duration::from_millis) {
+            match self.try_take(id, step) {
+                Ok(_) => return self.tidy(id),
+                Err(error) => log::warn!("push {id}: {}: {error}; it is tried again", step.event),
+            }
+            if !self.parts().stop.sleep(pause, Level::Draining) {
+                break;
+            }
+        }
+        self.take(id, step);
+    }
+
+    /// Moves a record, unless the database does not take it.
+    fn try_take(&self, id: PushId, step: &Step<'_>) -> Result<bool, StoreError> {
+        match self.parts().store.pushes().transition(id, step, Timestamp::now()) {
             Ok(moved) => {
                 let is_trouble = matches!(
                     step.event,
@@ -376,19 +401,18 @@ impl Road {
                 if moved.to.is_end() && moved.to != PushState::Failed {
                     self.parts().upstreams.forget(id);
                 }
-                true
+                Ok(true)
             }
             Err(TransitionError::Lost { now_in }) => {
                 log::debug!("push {id} is {now_in} meanwhile, not {}", step.expected);
-                false
+                Ok(false)
             }
+            Err(TransitionError::Store(error)) => Err(error),
             Err(error) => {
                 log::error!("push {id}: {}: {error}", step.event);
-                false
+                Ok(false)
             }
-        };
-        self.tidy(id);
-        moved
+        }
     }
 
     /// Removes the staging repository of a push that has ended and is not kept to be retried.
@@ -522,6 +546,9 @@ const TOO_SLOW: &str = "it was not taken in and checked in time (git.write_deadl
 
 /// Why a push is canceled that nobody waits for.
 pub(super) const CLIENT_LEFT: &str = "its client left";
+
+/// The pauses between attempts to write down what became of a forward, in ms.
+const SETTLING_PAUSES: [u64; 6] = [250, 500, 1000, 2000, 4000, 8000];
 
 /// What a client is told whose push is withdrawn because the gate stops.
 pub const STOPPING: &str = "the gate is stopping: push again in a moment";

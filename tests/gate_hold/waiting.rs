@@ -1,6 +1,6 @@
 //! Held pushes that wait for something else than people.
 
-use crate::support::Site;
+use crate::support::{PATIENCE, Site};
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 use tidegate::model::push::{Actor, Decision, PushState, Ruling};
@@ -52,4 +52,30 @@ fn a_push_that_is_approved_while_its_client_is_killed_is_forwarded_at_once() {
         site.until(PushState::Forwarded);
         assert!(site.target_has_it());
     }
+}
+
+/// The database refuses every change for a while, as with a full disk, when the target has just taken the push.
+#[test]
+fn an_outcome_that_cannot_be_written_down_is_written_a_moment_later() {
+    let site = Site::new("");
+    let hook = site.path("root/app.git/hooks/post-receive");
+    std::fs::write(&hook, "#!/bin/sh\nuntil test -e ../../go; do sleep 0.02; done\n").unwrap();
+    std::fs::set_permissions(&hook, PermissionsExt::from_mode(0o755)).unwrap();
+    let client = site.push("main");
+    let push = site.until(PushState::Pending);
+    assert!(site.decide(&["approve", &push.id.to_string()]).status.success());
+    site.until(PushState::Forwarding);
+    let database = rusqlite::Connection::open(site.path("data/tidegate.db")).unwrap();
+    let full = "CREATE TRIGGER full BEFORE UPDATE ON pushes BEGIN SELECT RAISE(FAIL, 'disk full'); END";
+    database.execute_batch(full).unwrap();
+    site.sh("touch go");
+    let since = Instant::now();
+    while !site.log().contains("it is tried again") {
+        assert!(since.elapsed() < PATIENCE, "{}", site.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    database.execute_batch("DROP TRIGGER full").unwrap();
+    let (is_success, said) = client.finish();
+    assert!(is_success, "{said}");
+    site.until(PushState::Forwarded);
 }
