@@ -391,10 +391,8 @@ impl Road {
     fn try_take(&self, id: PushId, step: &Step<'_>) -> Result<bool, StoreError> {
         match self.parts().store.pushes().transition(id, step, Timestamp::now()) {
             Ok(moved) => {
-                let is_trouble = matches!(
-                    step.event,
-                    Event::ForwardDeferred | Event::ForwardAbandoned | Event::Faulted
-                );
+                let is_trouble =
+                    matches!(step.event, Event::ForwardDeferred | Event::ForwardAbandoned | Event::Faulted);
                 let level = if is_trouble { log::Level::Warn } else { log::Level::Info };
                 log::log!(level, "push {id}: {} -> {}: {}", moved.from, moved.to, sanitize(step.why));
                 // A failed push may be retried with it.
