@@ -7,6 +7,7 @@ use super::road::{Parts, Road, UnderWay, after};
 use super::staging::Staging;
 use crate::git::command::Identity;
 use crate::git::layout::Repository;
+use crate::git::tools::Tools;
 use crate::model::access::{Caller, Right, Verdict as Access};
 use crate::model::name::UserName;
 use crate::model::push::{Actor, Event, Push, PushId, PushState, RefAnswer, RefName};
@@ -127,15 +128,19 @@ impl Road {
     /// Without its pusher's credential a push is settled only if the target shows to everybody that it has it.
     fn look_from_outside(&self, push: &Push, goal: &Goal<'_>) {
         let to = goal.destination(self.parts());
-        let limit = self.gate_of(&push.repo).forward_deadline;
-        let deadline = Deadline::starting(Instant::now(), limit, "forward_deadline");
-        let way = Way { tools: self.tools_out(push, deadline), to: &*to };
+        let way = Way { tools: self.tools_of_forward(push), to: &*to };
         if way.has_all(&push.refs) {
             let forwarded = Forwarded { verdict: Verdict::Accepted, remarks: Vec::new() };
             self.settle(push, push.attempts, &forwarded);
         } else {
             self.abandon_forward(push, "outcome unknown, push again: who pushed is not known any more");
         }
+    }
+
+    /// The tools of one attempt, whose time begins now.
+    fn tools_of_forward(&self, push: &Push) -> Tools<'_> {
+        let limit = self.gate_of(&push.repo).forward_deadline;
+        self.tools_out(push, Deadline::starting(Instant::now(), limit, "forward_deadline"))
     }
 
     fn abandon_forward(&self, push: &Push, why: &str) {
@@ -146,10 +151,8 @@ impl Road {
     }
 
     fn forward(&self, push: &Push, attempts: u32, goal: &Goal<'_>, pusher: Option<Identity>, is_first: bool) {
-        let limit = self.gate_of(&push.repo).forward_deadline;
-        let deadline = Deadline::starting(Instant::now(), limit, "forward_deadline");
         let to = goal.destination(self.parts());
-        let way = Way { tools: self.tools_out(push, deadline), to: &*to };
+        let way = Way { tools: self.tools_of_forward(push), to: &*to };
         let user = push.pusher.verified.then(|| push.pusher.name.clone());
         let pusher = pusher.unwrap_or(Identity { user, address: None });
         let staging = self.parts().held.find(push.id, &goal.basis);

@@ -32,8 +32,7 @@ impl Destination for Server<'_> {
         let Self { mirrors, remote, path, side, .. } = self;
         let seen = mirrors.ask(remote, path, *side, tools.git, &tools.asker);
         let mut refs = seen.map_err(|error| error.to_string())?.refs;
-        refs.retain(|name, _| names.contains(&name.as_str()));
-        Ok(refs)
+        Ok(names.iter().filter_map(|name| refs.remove_entry(*name)).collect())
     }
 
     fn push(&self, tools: &Tools<'_>, parcel: &Parcel<'_>) -> Result<(Outcome, Vec<u8>), String> {
