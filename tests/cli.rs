@@ -564,7 +564,7 @@ fn the_doctor_takes_the_places_of_serve_and_says_what_is_not_served() {
     }
 }
 
-/// A git that stops in the middle of a large answer, and thereby in the middle of a packet.
+/// A git that stops in the middle of a large answer: some bytes into the first packet behind a megabyte.
 const STALLING_GIT: &str = r#"#!/bin/sh
 PATH=/usr/local/bin:/usr/bin:/bin
 case " $* " in
@@ -572,33 +572,40 @@ case " $* " in
 *" upload-pack "*) ;;
 *) exec git "$@" ;;
 esac
-answer=${0%/*}/answer.$$
+answer=${0%/*}/answer.$$ cut=$(cat "${0%/*}/cut")
 git "$@" >"$answer"
-head -c 1000003 "$answer"
-if [ "$(wc -c <"$answer")" -gt 1000003 ]; then exec sleep 60; fi
+size=$(wc -c <"$answer") at=0
+while [ "$at" -lt 1000000 ] && [ "$at" -lt "$size" ]; do
+    length=$((0x$(tail -c +$((at + 1)) "$answer" | head -c 4)))
+    if [ "$length" -lt 4 ]; then length=4; fi
+    at=$((at + length))
+done
+head -c $((at + cut)) "$answer"
+if [ "$size" -gt $((at + cut)) ]; then exec sleep 60; fi
 "#;
 
 #[test]
 fn a_clone_that_is_cut_inside_a_packet_names_its_deadline() {
     let place = Place::new();
-    place.write("stalling-git", STALLING_GIT);
-    fs::set_permissions(place.path("stalling-git"), fs::Permissions::from_mode(0o755)).unwrap();
     let prepared = "git init -q work; head -c 3000000 /dev/urandom >work/noise; git -C work add noise
                     git -C work commit -q -m noise; git clone -q --bare work repos/noise.git";
     assert_eq!(sh(&place, prepared), (true, String::new()));
     let program = place.path("stalling-git");
+    place.write("stalling-git", STALLING_GIT);
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let gate = Gate::serve(
         &place,
         &format!(
-            "[git]\nprogram = {program:?}\nread_deadline = \"3s\"\n[[rule]]\nrepos = \"**\"\nread = \"anyone\"\n"
+            "[git]\nprogram = {program:?}\nread_deadline = \"2s\"\n[[rule]]\nrepos = \"**\"\nread = \"anyone\"\n"
         ),
     );
-    for version in [0, 2] {
-        let (done, said) = sh(
-            &place,
-            &format!("git -c protocol.version={version} clone {}/noise clone-{version}", gate.url),
-        );
-        assert!(!done && said.contains("read_deadline"), "version {version}: {said}");
+    // In the digits, before the band, in the data.
+    for (version, cut) in [(0, "2"), (2, "3"), (2, "4"), (2, "100")] {
+        place.write("cut", cut);
+        let clone =
+            format!("git -c protocol.version={version} clone {}/noise clone-{version}-{cut}", gate.url);
+        let (done, said) = sh(&place, &clone);
+        assert!(!done && said.contains("read_deadline"), "version {version}, {cut} bytes: {said}");
     }
 }
 

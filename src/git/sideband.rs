@@ -159,8 +159,8 @@ impl Tracker {
     }
 
     /// What tells the client why the stream ends here: one packet, and before it whatever completes the packet that the
-    /// stream stands in. `None` where nothing can be said: inside of a packet's digits or of a packet without a band, in
-    /// a bare pack, or when the side band has been closed by its flush.
+    /// stream stands in, its digits too. `None` where nothing can be said: inside of a packet before the side band, in a
+    /// bare pack, or when the side band has been closed by its flush.
     ///
     /// Less than a packet and a kilobyte. What the padding spoils is lost anyway: the client fails at the last packet.
     #[must_use]
@@ -172,9 +172,13 @@ impl Tracker {
                 pad(left, band, &mut out);
                 encode_fatal(text, &mut out);
             }
+            (Place::Digits { seen, count }, true) => {
+                complete_digits(seen, count, &mut out)?;
+                encode_fatal(text, &mut out);
+            }
             (Place::Boundary { .. }, false) => encode_err(text, &mut out),
             (Place::Boundary { flushed: true }, true) => return None,
-            (Place::Digits { .. } | Place::Payload { .. } | Place::Raw, _) => return None,
+            (Place::Digits { .. } | Place::Payload { .. }, false) | (Place::Raw, _) => return None,
         }
         Some(out)
     }
@@ -214,6 +218,22 @@ impl Tracker {
     }
 }
 
+/// Completes a packet of whose digits only the first `count` have been sent: the shortest data packet that begins with
+/// them. `None` when they are no digits.
+fn complete_digits(seen: [u8; HEADER], count: usize, out: &mut Vec<u8>) -> Option<()> {
+    let (sent, _) = seen.split_at(count);
+    let with_end = |end: &[u8; HEADER]| {
+        let mut digits = *end;
+        digits.get_mut(..count)?.copy_from_slice(sent);
+        hex(digits).map(|length| (digits, length))
+    };
+    let (digits, length) =
+        with_end(b"0000").filter(|(_, length)| *length > HEADER).or_else(|| with_end(b"0005"))?;
+    out.extend(digits.iter().skip(count));
+    pad(length - HEADER, None, out);
+    Some(())
+}
+
 /// Completes a packet of which `left` bytes are missing, with zeros in the data and blanks in what a terminal shows. One
 /// that lacks its band becomes data: an unknown band would be the client's last error, in place of ours.
 fn pad(left: usize, band: Option<u8>, out: &mut Vec<u8>) {
@@ -247,9 +267,9 @@ mod tests {
     }
 
     #[test]
-    fn nothing_can_be_said_inside_digits_in_a_bare_pack_or_after_the_last_flush() {
+    fn nothing_can_be_said_inside_an_early_packet_in_a_bare_pack_or_after_the_last_flush() {
         let bare = b"0008NAK\nPACK\0\0\0\x02";
-        for stream in [&b"0"[..], b"0008N", bare, b"0006\x01P000", b"0008NAK\n0006\x01P0000"] {
+        for stream in [&b"0"[..], b"0008N", bare, b"0006\x01Px", b"0008NAK\n0006\x01P0000"] {
             assert_eq!(fed(stream).last_words("late"), None, "{}", stream.escape_ascii());
         }
         assert!(fed(b"0008NAK\nPACK").is_raw());
@@ -268,6 +288,23 @@ mod tests {
             let got = fed(stream).last_words("late").unwrap();
             assert_eq!(got, words, "{} {}", stream.escape_ascii(), got.escape_ascii());
             assert!(fed(&[stream, &got].concat()).is_at_boundary());
+        }
+    }
+
+    #[test]
+    fn a_packet_cut_in_its_digits_is_completed_before_the_last_words() {
+        for digits in ["0", "00", "000", "001", "1", "0f", "f", "ff", "fff", "FFF"] {
+            let stream = [b"0006\x01P", digits.as_bytes()].concat();
+            let words = fed(&stream).last_words("late").unwrap();
+            assert!(words.ends_with(b"000a\x03late\n"), "{digits}: {}", words.escape_ascii());
+            let whole = [&stream, &words[..]].concat();
+            let mut packets = Packets::new(&whole[..], Dialect::Classic);
+            let bands: Vec<u8> = std::iter::from_fn(|| match packets.next_packet().unwrap()? {
+                Packet::Data(payload) => payload.first().copied(),
+                Packet::Flush | Packet::Delim | Packet::ResponseEnd => None,
+            })
+            .collect();
+            assert_eq!(bands, [1, 1, 3], "{digits}");
         }
     }
 
