@@ -62,7 +62,11 @@ fn killing_cuts_whoever_waits_for_a_client() {
     writing.send(get("/chunks?1000000000"));
     let mut half = stage.connect();
     half.send("GET / HT");
-    eventually("all are in", || stage.scene.seen("/echo") == 1 && stage.scene.seen("/chunks") == 1);
+    eventually("all are in", || {
+        stage.front().view().connections() == 3
+            && stage.scene.seen("/echo") == 1
+            && stage.scene.seen("/chunks") == 1
+    });
     stage.stop.raise(Level::Draining);
     pause(Duration::from_millis(50));
     assert!(stage.front().view().connections() == 3, "draining waits for all three");

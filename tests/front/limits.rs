@@ -15,8 +15,8 @@ use tidegate::sys::stop::Level;
 
 const SHORT: Duration = Duration::from_millis(400);
 
-/// Sends a byte at a time until the connection ends, and answers when that was.
-fn dribble(client: &mut Client<TcpStream>, bytes: &[u8], every: Duration) -> Duration {
+/// Sends a byte at a time until the connection ends.
+fn dribble(client: &mut Client<TcpStream>, bytes: &[u8], every: Duration) {
     let began = Instant::now();
     for byte in bytes.iter().cycle() {
         let mut probe = [0; 1];
@@ -29,15 +29,15 @@ fn dribble(client: &mut Client<TcpStream>, bytes: &[u8], every: Duration) -> Dur
         assert!(began.elapsed() < HANGING, "never cut");
         pause(every);
     }
-    began.elapsed()
 }
 
 #[test]
 fn a_head_that_dribbles_is_cut_at_its_deadline_however_steadily_it_comes() {
     let stage = Stage::with(|limits| limits.head = SHORT);
+    let began = Instant::now();
     let mut client = stage.connect();
-    let time = dribble(&mut client, get("/").as_bytes(), Duration::from_millis(100));
-    assert!(time >= SHORT, "cut after {time:?}");
+    dribble(&mut client, get("/").as_bytes(), Duration::from_millis(100));
+    assert!(began.elapsed() >= SHORT, "cut after {:?}", began.elapsed());
     assert_eq!(client.answer().status, 408);
     client.assert_ended();
     assert_eq!(stage.front().view().counters().turned_away(TurnedAway::SlowHead), 1);
@@ -45,17 +45,16 @@ fn a_head_that_dribbles_is_cut_at_its_deadline_however_steadily_it_comes() {
 
 #[test]
 fn a_connection_that_says_nothing_is_closed_without_a_word() {
-    let stage = Stage::with(|limits| {
-        limits.head = SHORT;
-        limits.idle = 2 * SHORT;
-    });
+    let stage = Stage::with(|limits| limits.head = SHORT);
     let began = Instant::now();
     stage.connect().assert_ended();
     assert!(began.elapsed() >= SHORT);
+
+    let stage = Stage::with(|limits| limits.idle = SHORT);
     let mut client = stage.connect();
+    let began = Instant::now();
     client.send(get("/"));
     assert_eq!(client.answer().status, 200);
-    let began = Instant::now();
     client.assert_ended();
     assert!(began.elapsed() >= SHORT, "idle between requests is another limit");
 }
@@ -63,7 +62,6 @@ fn a_connection_that_says_nothing_is_closed_without_a_word() {
 #[test]
 fn a_body_that_dribbles_or_stops_is_cut_and_a_steady_one_is_not() {
     let stage = Stage::with(|limits| {
-        limits.idle = 2 * SHORT;
         limits.min_rate = 2000;
         limits.min_rate_after = SHORT;
     });
@@ -156,10 +154,10 @@ fn a_slow_producer_is_not_held_against_its_client() {
 
 #[test]
 fn two_hundred_dribbling_clients_keep_nobody_from_being_served() {
-    let stage = Stage::with(|limits| limits.head = Duration::from_secs(2));
+    let limit = Duration::from_secs(5);
+    let stage = Stage::with(|limits| limits.head = limit);
     let mut crowd: Vec<_> = (0..200).map(|_| stage.connect()).collect();
     eventually("all are in", || stage.front().view().connections() >= 200);
-    let began = Instant::now();
     let mut slowest = Duration::ZERO;
     for byte in get("/").bytes().take(8) {
         for client in crowd.iter_mut().skip(50) {
@@ -170,9 +168,8 @@ fn two_hundred_dribbling_clients_keep_nobody_from_being_served() {
         slowest = slowest.max(asked.elapsed());
         pause(Duration::from_millis(100));
     }
-    assert!(slowest < Duration::from_secs(2), "one waited for {slowest:?}");
+    assert!(slowest < limit, "one waited for {slowest:?}");
     eventually("all are cut", || stage.front().view().connections() == 0);
-    assert!(began.elapsed() < Duration::from_secs(10));
     drop(crowd);
 }
 
