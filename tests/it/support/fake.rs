@@ -18,7 +18,12 @@ pub(crate) fn fake_git() -> &'static Path {
 #[allow(dead_code, reason = "not every test binary that builds the fake needs one of its own")]
 pub(crate) fn fake_git_in(directory: &Path, behaviour: &str) -> PathBuf {
     let program = directory.join("git");
-    fs::copy(fake_git(), &program).expect("the test's own directory can be written to");
+    // A copy is open for writing for a moment, in every process too that another test starts then; and nobody can run a
+    // program that somebody may write to. A link is never open. Only another file system has none.
+    let linked = fs::hard_link(fake_git(), &program);
+    linked
+        .or_else(|_| fs::copy(fake_git(), &program).map(drop))
+        .expect("the test's own directory can be written to");
     fs::write(directory.join("git.behaviour"), behaviour)
         .expect("the test's own directory can be written to");
     program
