@@ -1,7 +1,7 @@
 //! Behind nginx, configured as README says.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Instant;
 
@@ -11,13 +11,14 @@ use crate::support::gate::{Gate, Setup};
 use crate::support::git::Client;
 use crate::support::http::{self, Wire, basic};
 use crate::support::place::{Place, path_variable};
+use crate::support::port::Port;
 use crate::support::run::Running;
 use crate::support::{HANG, Random, eventually, pkt, repo};
 
 /// nginx as an ordinary process before one gate.
 struct Nginx {
     process: Running,
-    address: SocketAddr,
+    port: Port,
 }
 
 impl Nginx {
@@ -26,12 +27,12 @@ impl Nginx {
         let program =
             ["/usr/sbin/nginx", "/usr/bin/nginx"].into_iter().find(|path| fs::exists(path).unwrap_or(false));
         let program = program.expect("nginx is not installed: install the Debian package `nginx-light`");
-        // The port is free now; nobody else of this machine asks the kernel for exactly this one.
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let port = Port::reserve();
         let directory = place.work("nginx");
         fs::create_dir(&directory).unwrap();
         let file = directory.join("nginx.conf");
-        fs::write(&file, configuration(&directory.display().to_string(), address, gate.address())).unwrap();
+        fs::write(&file, configuration(&directory.display().to_string(), port.address, gate.address()))
+            .unwrap();
         let mut command = Command::new(program);
         command.arg("-p").arg(&directory).arg("-c").arg(&file).arg("-e").arg(directory.join("error.log"));
         command.env_clear().env("PATH", path_variable());
@@ -42,14 +43,14 @@ impl Nginx {
                 "nginx ended: {}",
                 fs::read_to_string(directory.join("error.log")).unwrap_or_default()
             );
-            Wire::try_tcp(address).is_ok()
+            Wire::try_tcp(port.address).is_ok()
         });
-        Nginx { process, address }
+        Nginx { process, port }
     }
 
     fn url(&self, user: Option<&str>, name: &str) -> String {
         let token = user.map(|user| format!("{user}:{}@", crate::support::place::token_of(user)));
-        format!("http://{}{}/{name}", token.unwrap_or_default(), self.address)
+        format!("http://{}{}/{name}", token.unwrap_or_default(), self.port.address)
     }
 }
 
@@ -102,7 +103,7 @@ fn a_client_that_leaves_nginx_ends_its_git() {
     let tip = repo::big(&place, "big.git", 64).oid("main");
     let gate = setup(&place).start();
     let nginx = Nginx::before(&place, &gate);
-    let mut wire = Wire::tcp(nginx.address);
+    let mut wire = Wire::tcp(nginx.port.address);
     wire.receive_buffer(4096);
     wire.send(http::post("big", "git-upload-pack", &[("Git-Protocol", "version=2")], &pkt::fetch(&tip)));
     eventually(HANG, "pack-objects runs", || !gate.running("pack-objects").is_empty());
@@ -124,7 +125,7 @@ fn a_hook_is_heard_through_nginx_while_it_runs() {
     let nginx = Nginx::before(&place, &gate);
     let (clone, body) = small_push(&place, &nginx);
     let user = basic("alice");
-    let mut wire = Wire::tcp(nginx.address);
+    let mut wire = Wire::tcp(nginx.port.address);
     wire.send(http::post("demo", "git-receive-pack", &[("Authorization", &user)], &body));
     let mut heard = Vec::new();
     while !String::from_utf8_lossy(&heard).contains("thinking about it") {

@@ -1,5 +1,6 @@
 //! What upstreams say of themselves, and in how many ways they do not.
 
+use crate::port::Port;
 use crate::support::{LONG, PASSWORD, Site, UPSTREAM, credential, gits};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -100,8 +101,8 @@ fn every_no_and_every_fault_has_its_own_error() {
 fn a_server_that_is_not_there_is_down_at_once() {
     let site = Site::new(&gits()[0]);
     let ask = |url: &str| site.ask_at(url, Side::Fetch, None, LONG).unwrap_err();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    for url in [format!("http://{free}/x"), "http://no.such.invalid/x".to_owned()] {
+    let free = Port::reserve();
+    for url in [format!("http://{}/x", free.address), "http://no.such.invalid/x".to_owned()] {
         let error = ask(&url);
         assert!(matches!(error, UpstreamError::Unreachable { .. }) && error.is_down(), "{error:?}");
     }

@@ -3,7 +3,6 @@
 use crate::server::Relay;
 use crate::support::{LONG, MIRROR, Site, UPSTREAM, gits, wait_for};
 use std::thread;
-use std::time::Duration;
 use tidegate::git::layout::Repository;
 use tidegate::mirror::{LandError, Side};
 use tidegate::model::oid::Oid;
@@ -132,12 +131,12 @@ fn a_mirror_that_is_being_fetched_is_not_waited_for() {
     let seen = site.ask_at(&relay.at("open"), Side::Fetch, None, LONG).unwrap();
     relay.stall_after(100_000);
     thread::scope(|scope| {
-        let fetch = scope
-            .spawn(|| site.mirrors.bring(&site.repo(), &seen, None, &site.tools(Duration::from_secs(8))));
+        let fetch = scope.spawn(|| site.bring_seen(&seen));
         wait_for(|| relay.is_stalled());
         site.sh("git init -q --bare held.git");
         let error = land(&site, &mirror, &[]).unwrap_err();
         assert!(matches!(error, LandError::Turn(_)) && error.to_string().contains("next sync"), "{error}");
+        drop(relay);
         assert!(fetch.join().unwrap().is_err());
     });
     site.sync();

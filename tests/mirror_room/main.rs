@@ -11,6 +11,8 @@ mod ending;
 #[path = "../it/support/forge_nginx.rs"]
 mod forge_nginx;
 mod landing;
+#[path = "../it/support/port.rs"]
+mod port;
 mod pushing;
 mod server;
 mod support;

@@ -1,10 +1,12 @@
 //! An upstream server: nginx and fcgiwrap before `git http-backend`, and a relay that can stall it.
 
 use crate::forge_nginx::Layout;
+use crate::port::Port;
 use crate::support::{PASSWORD, USER, spawn, wait_for};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -14,7 +16,7 @@ use tidegate::supervise::Child;
 
 /// A running server of the repositories in `BASE/srv`; dropping it ends it.
 pub(crate) struct Server {
-    address: SocketAddr,
+    port: Port,
     log: PathBuf,
     _children: Mutex<[Child; 2]>,
 }
@@ -26,13 +28,13 @@ impl Server {
         let hash = spawn_text("/usr/bin/openssl", &["passwd", "-apr1", PASSWORD]);
         fs::write(place.join("passwords"), format!("{USER}:{hash}")).unwrap();
         let backend = spawn_text(git.program().to_str().unwrap(), &["--exec-path"]);
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let port = Port::reserve();
         let configuration = place.join("nginx.conf");
         let moved = format!("http://bot:{PASSWORD}@127.0.0.1:1/elsewhere?token={PASSWORD}");
         let layout = Layout {
             place: &place,
             repositories: &base.join("srv"),
-            address,
+            address: port.address,
             backend: backend.trim(),
             moved: &moved,
         };
@@ -41,15 +43,15 @@ impl Server {
         let at = format!("unix:{}", socket.display());
         let path = format!("{}:/usr/bin:/bin", git.program().parent().unwrap().display());
         let cgi = spawn("/usr/sbin/fcgiwrap", &["-c", "4", "-s", &at], &path);
-        wait_for(|| socket.exists());
+        wait_for(|| UnixStream::connect(&socket).is_ok());
         let (prefix, file) = (place.to_str().unwrap(), configuration.to_str().unwrap());
         let nginx = spawn("/usr/sbin/nginx", &["-p", prefix, "-c", file], &path);
-        wait_for(|| TcpStream::connect(address).is_ok());
-        Self { address, log: place.join("requests"), _children: Mutex::new([cgi, nginx]) }
+        wait_for(|| TcpStream::connect(port.address).is_ok());
+        Self { port, log: place.join("requests"), _children: Mutex::new([cgi, nginx]) }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+        self.port.address
     }
 
     /// The upstream that wants no credential.
@@ -64,7 +66,7 @@ impl Server {
 
     /// The upstream below another path, such as that of a status.
     pub(crate) fn at(&self, path: &str) -> String {
-        format!("http://{}/{path}", self.address)
+        format!("http://{}/{path}", self.port.address)
     }
 
     /// Each request so far: its line, its status and its `Authorization`. A request is logged after its answer, so another
@@ -72,7 +74,7 @@ impl Server {
     pub(crate) fn requests(&self) -> String {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let last = format!("GET /404/{} ", NEXT.fetch_add(1, Ordering::Relaxed));
-        let mut stream = TcpStream::connect(self.address).unwrap();
+        let mut stream = TcpStream::connect(self.port.address).unwrap();
         stream.write_all(format!("{last}HTTP/1.0\r\n\r\n").as_bytes()).unwrap();
         let log = || fs::read_to_string(&self.log).unwrap_or_default();
         wait_for(|| log().contains(&last));
@@ -82,7 +84,7 @@ impl Server {
 
 /// TLS before a server, with a certificate of an authority of its own.
 pub(crate) struct Tls {
-    address: SocketAddr,
+    port: Port,
     /// The authority, in PEM.
     pub(crate) authority: PathBuf,
     _child: Mutex<Child>,
@@ -114,7 +116,7 @@ impl Tls {
         for step in steps {
             spawn_text("/usr/bin/openssl", &step.split(' ').collect::<Vec<_>>());
         }
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let port = Port::reserve();
         let user = if nix::unistd::geteuid().is_root() { "user root;" } else { "" };
         let configuration = format!(
             "daemon off; {user} worker_processes 1; pid {pid}; error_log {errors};
@@ -128,22 +130,23 @@ impl Tls {
                      location / {{ proxy_pass http://{server}; }}
                  }}
              }}\n",
+            address = port.address,
             pid = at("pid"),
             errors = at("errors"),
             body = at("body"),
             pem = at("pem"),
             key = at("key"),
-            server = server.address,
+            server = server.address(),
         );
         fs::write(at("nginx.conf"), configuration).unwrap();
         let args = ["-p", place.to_str().unwrap(), "-c", &at("nginx.conf")];
         let child = spawn("/usr/sbin/nginx", &args, "/usr/bin:/bin");
-        wait_for(|| TcpStream::connect(address).is_ok());
-        Self { address, authority: place.join("ca.pem"), _child: Mutex::new(child) }
+        wait_for(|| TcpStream::connect(port.address).is_ok());
+        Self { port, authority: place.join("ca.pem"), _child: Mutex::new(child) }
     }
 
     pub(crate) fn at(&self, path: &str) -> String {
-        format!("https://{}/{path}", self.address)
+        format!("https://{}/{path}", self.port.address)
     }
 }
 

@@ -1,7 +1,7 @@
 //! An upstream server: nginx and fcgiwrap before `git http-backend`, which a test can stop, cut off and start again.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use socket2::{Domain, Socket, Type};
 
 use super::forge_nginx::Layout;
 use super::git::gits;
 use super::http::Wire;
 use super::place::{Place, path_variable, token_of};
+use super::port::Port;
 use super::procfs;
 use super::run::{Running, run};
 use super::{HANG, eventually};
@@ -28,9 +28,7 @@ const WORKERS: &str = "24";
 /// A server of the repositories in the root of a place.
 pub(crate) struct Forge {
     directory: PathBuf,
-    address: SocketAddr,
-    /// Keeps the port while nobody listens there.
-    _port: Socket,
+    port: Port,
     cgi: Option<Running>,
     nginx: Option<Running>,
 }
@@ -41,11 +39,7 @@ impl Forge {
     pub(crate) fn start(place: &Place) -> Forge {
         let directory = place.work("forge");
         fs::create_dir(&directory).unwrap();
-        let port = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        port.set_reuse_address(true).unwrap();
-        port.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-        let address = port.local_addr().unwrap().as_socket().unwrap();
-        let forge = Forge { directory, address, _port: port, cgi: None, nginx: None };
+        let forge = Forge { directory, port: Port::reserve(), cgi: None, nginx: None };
         forge.configure(&place.root());
         forge.set_passwords(&USERS.map(|user| (user, token_of(user))));
         forge.started()
@@ -56,7 +50,7 @@ impl Forge {
         let layout = Layout {
             place: &self.directory,
             repositories,
-            address: self.address,
+            address: self.port.address,
             backend: &run(backend, b"", HANG).ok().text(),
             moved: "http://127.0.0.1:1/elsewhere",
         };
@@ -96,7 +90,7 @@ impl Forge {
         let mut nginx = Running::start(command(Path::new("/usr/sbin/nginx"), &words), Vec::new());
         eventually(HANG, "nginx answers", || {
             assert!(nginx.is_running(), "nginx ended: {}", nginx.heard());
-            Wire::try_tcp(self.address).is_ok()
+            Wire::try_tcp(self.port.address).is_ok()
         });
         self.nginx = Some(nginx);
     }
@@ -113,7 +107,7 @@ impl Forge {
     #[track_caller]
     pub(crate) fn hang(&mut self) -> TcpListener {
         self.stop();
-        TcpListener::bind(self.address).unwrap()
+        TcpListener::bind(self.port.address).unwrap()
     }
 
     /// Kills every git and hook of the server, as if it had run out of memory.
@@ -140,7 +134,7 @@ impl Forge {
 
     /// The upstream below one of the paths of [`Layout`].
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://{}/{path}", self.address)
+        format!("http://{}/{path}", self.port.address)
     }
 
     /// Each request so far: its line, its status and its `Authorization`. A request is logged after its answer, so another
@@ -149,7 +143,7 @@ impl Forge {
     pub(crate) fn requests(&self) -> String {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let last = format!("/404/{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        Wire::tcp(self.address).get(&last, &[]);
+        Wire::tcp(self.port.address).get(&last, &[]);
         let log = || fs::read_to_string(self.directory.join("requests")).unwrap_or_default();
         eventually(HANG, "the server logs its requests", || log().contains(&format!("{last} ")));
         log()

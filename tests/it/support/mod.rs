@@ -10,6 +10,7 @@ pub(crate) mod http;
 pub(crate) mod misbehaving;
 pub(crate) mod pkt;
 pub(crate) mod place;
+pub(crate) mod port;
 pub(crate) mod procfs;
 pub(crate) mod repo;
 pub(crate) mod run;
