@@ -7,6 +7,7 @@ use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -211,25 +212,29 @@ fn first_child(unshare: &mut Child, log: &Log) -> i32 {
 
 /// What the gate wrote to standard error so far.
 #[derive(Clone)]
-pub(crate) struct Log(Arc<Mutex<String>>);
+pub(crate) struct Log {
+    written: Arc<Mutex<String>>,
+    has_ended: Arc<AtomicBool>,
+}
 
 impl Log {
     fn of(pipe: impl std::io::Read + Send + 'static) -> Log {
-        let log = Log(Arc::default());
-        let written = log.clone();
+        let log = Log { written: Arc::default(), has_ended: Arc::default() };
+        let Log { written, has_ended } = log.clone();
         thread::spawn(move || {
             for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
-                let mut text = written.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut text = written.lock().unwrap_or_else(PoisonError::into_inner);
                 text.push_str(&String::from_utf8_lossy(&line));
                 text.push('\n');
             }
+            has_ended.store(true, Ordering::Release);
         });
         log
     }
 
     /// All of it.
     pub(crate) fn text(&self) -> String {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether `words` were logged.
@@ -388,12 +393,13 @@ impl Gate {
         self.is_replaced = true;
     }
 
-    /// Waits until the gate has ended; fails when it takes longer than `limit`.
+    /// Waits until the gate has ended and all of its log is here; fails when it takes longer than `limit`.
     #[track_caller]
     pub(crate) fn exit(&mut self, limit: Duration) -> ExitStatus {
         let child = &mut self.child;
         let status = obtain(limit, "the gate ends", || child.try_wait().unwrap());
         self.status = Some(status);
+        eventually(HANG, "the log of the gate ends", || self.log.has_ended.load(Ordering::Acquire));
         status
     }
 
