@@ -7,6 +7,9 @@
 )]
 #![expect(clippy::unwrap_used, reason = "what cannot be prepared fails the test")]
 
+#[path = "it/support/port.rs"]
+mod port;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -305,9 +308,8 @@ fn a_gate_that_cannot_be_asked_is_told_with_what_to_do() {
     let status = |url: &str| place.run_with(&["status"], "", &[("TIDEGATE_URL", url)]);
     status("localhost:8418")
         .refused(1, "TIDEGATE_URL is \"localhost:8418\": write the gate's address with http://");
-    // A port that was free a moment ago; nobody else is told of it.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    status(&format!("http://{free}")).refused(1, "; is it running?");
+    let free = port::Port::reserve();
+    status(&format!("http://{}", free.address)).refused(1, "; is it running?");
     place.run(&["status", "--data-dir", "nowhere"]).refused(1, "nowhere/control.sock: ");
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap();
@@ -500,9 +502,8 @@ fn the_doctor_names_what_is_wrong_and_fails() {
 fn the_doctor_asks_every_upstream_and_reads_every_token() {
     let place = Place::new();
     let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let (here, gone) = (server.local_addr().unwrap(), nobody.local_addr().unwrap());
-    drop(nobody);
+    let nobody = port::Port::reserve();
+    let (here, gone) = (server.local_addr().unwrap(), nobody.address);
     std::thread::spawn(move || {
         for mut stream in server.incoming().flatten() {
             let mut lines = std::io::BufReader::new(&stream).lines().map_while(Result::ok);

@@ -183,7 +183,7 @@ fn a_user_may_have_several_tokens_and_one_ends_without_the_others() {
     let data = place.data();
     let words = ["user", "token", "rita", "--token-stdin", "--data-dir", data.to_str().unwrap()];
     place.tidegate(&words, b"a-token-that-stays").ok();
-    place.tidegate(&[&words[..], &["--expires", "2s"]].concat(), b"a-token-that-ends").ok();
+    place.tidegate(&[&words[..], &["--expires", "6s"]].concat(), b"a-token-that-ends").ok();
     let status = |token: &str| {
         let credential = basic_with("rita", token);
         gate.wire()

@@ -110,13 +110,13 @@ fn a_head_request_gets_the_head_of_the_answer() {
 #[test]
 fn an_idle_connection_is_closed_and_an_active_one_is_not() {
     let place = Place::new();
-    let gate = place.gate().text("limits.idle", "2s").text("limits.head", "2s").start();
+    let gate = place.gate().text("limits.idle", "4s").start();
     let mut idle = gate.wire();
     idle.get("/-/healthz", &[]).expect(200);
     let mut active = gate.wire();
-    for _ in 0..8 {
+    for _ in 0..20 {
         active.get("/-/healthz", &[]).expect(200);
-        crate::support::pass(Duration::from_millis(500));
+        crate::support::pass(Duration::from_millis(250));
     }
     idle.await_close();
 }

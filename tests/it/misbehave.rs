@@ -103,7 +103,9 @@ fn a_git_client_prints_which_deadline_passed() {
     place.user("alice", "pusher");
     repo::history(&place, "demo.git");
     let fake = FakeGit::new(&place);
-    let gate = impatient(&place, &fake).start();
+    // Time for what is to succeed, too.
+    let setup = impatient(&place, &fake).text("git.read_deadline", "6s").text("git.write_deadline", "6s");
+    let gate = setup.start();
     let clone = place.client().cloned(&[], &gate.url_as("alice", "demo"), &place.work("clone"));
     clone.commit("a", b"a", "a");
     fake.when("upload-pack", "hang");

@@ -66,9 +66,9 @@ fn two_hundred_dribblers_are_cut_by_the_rules_while_clones_go_on() {
     repo::history(&place, "demo.git");
     let gate = place.gate().text("limits.head", "3s").text("limits.idle", "5s").start();
     let manners = [Manner::Silent, Manner::Head, Manner::Body, Manner::Head];
+    let start = Instant::now();
     let mut dribblers: Vec<_> =
         (0..DRIBBLERS).map(|number| Dribbler::new(&gate, manners[number % 4])).collect();
-    let start = Instant::now();
     let mut clones = 0;
     while !dribblers.is_empty() {
         assert!(start.elapsed() < RATE_GRACE + HANG, "{} dribblers are still connected", dribblers.len());
@@ -111,8 +111,8 @@ fn a_body_that_stops_is_cut_by_the_idle_rule_before_any_git_starts() {
     let gate = place.gate().text("limits.idle", "1s").start();
     let mut wire = gate.wire();
     let request = http::post("demo", "git-upload-pack", &[], &[b'0'; 1000]);
-    wire.send(&request[..request.len() - 500]);
     let start = Instant::now();
+    wire.send(&request[..request.len() - 500]);
     wire.await_close();
     assert!(start.elapsed() >= Duration::from_millis(900), "cut after {:?}", start.elapsed());
     assert!(gate.descendants().is_empty());

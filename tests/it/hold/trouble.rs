@@ -62,7 +62,7 @@ fn a_locked_ref_puts_a_forward_off_until_the_lock_has_gone() {
 #[test]
 fn a_client_waits_for_a_forward_that_is_put_off_as_long_as_one_may_take_and_it_goes_on_alone() {
     let desk = Desk::new();
-    let gate = desk.gate().text("gate.forward_deadline", "1s").start();
+    let gate = desk.gate().text("gate.forward_deadline", "3s").start();
     let (client, push) = waiting(&desk, &gate, "alone");
     let lock = lock(&desk);
     desk.approve(push.id);

@@ -96,7 +96,7 @@ fn a_push_whose_attempts_are_spent_has_failed_and_can_be_retried() {
 
 #[test]
 fn an_upstream_that_never_answers_costs_one_deadline() {
-    let plan = Plan::to(SERVER).required().gate("forward_deadline = \"1s\"");
+    let plan = Plan::to(SERVER).required().gate("forward_deadline = \"3s\"");
     let mut stage = plan.start();
     let (clone, client, push) = pending(&stage, "work");
     let silence = stage.forge().hang();
