@@ -160,13 +160,13 @@ impl Desk {
         eventually(HANG, &format!("{} goes", staging.display()), || !staging.exists());
     }
 
-    /// The gate and what it has on the disk, once the connection is gone that asked whether it serves.
+    /// The gate and what it has on the disk, once the connection is gone that asked whether it serves, and no git runs.
     #[track_caller]
     fn quiet(&self, gate: &Gate) -> Quiet {
         obtain(HANG, "no request is answered", || {
             let now = self.look(gate);
             let is_asked = |thread: &String| thread.starts_with("request-") || thread == "caller";
-            (!now.threads.iter().any(is_asked)).then_some(now)
+            (now.children == 0 && !now.threads.iter().any(is_asked)).then_some(now)
         })
     }
 
