@@ -112,7 +112,8 @@ fn as_pid_1_orphans_of_a_foreign_shell_are_reaped_though_no_git_ever_ran() {
     let reaped = gate.metric("tidegate_orphans_reaped_total", &[]);
     let mut shell = Command::new("nsenter");
     shell.args(["--target", &gate.pid().to_string(), "--pid", "--", "/bin/sh", "-c"]);
-    shell.arg("i=0; while [ $i -lt 100 ]; do (sleep 0.2 &); i=$((i+1)); done");
+    // With an output of their own, so that the end of the shell is not only seen when they have ended, too.
+    shell.arg("i=0; while [ $i -lt 100 ]; do (sleep 3 > /dev/null 2>&1 &); i=$((i+1)); done");
     run(shell, b"", HANG).ok();
     let orphans = gate.descendants();
     assert!(!orphans.is_empty(), "the shell left no orphans");
