@@ -69,6 +69,9 @@ pub enum Denied {
     /// Somebody else's push, or no right to push any more.
     #[error("only a reviewer, an admin, or its pusher as long as he may push forwards a push again")]
     MayNotRetry,
+    /// Somebody else's push.
+    #[error("what a push changes is shown to its pusher and to those with the role reviewer or admin")]
+    MayNotSeeChanges,
 }
 
 /// Why nothing was done or shown.
@@ -272,7 +275,7 @@ impl Desk<'_> {
         match caller {
             Caller::Local | Caller::User { role: Role::Reviewer | Role::Admin, .. } => Ok(push),
             Caller::User { .. } if is_own => Ok(push),
-            Caller::User { role: Role::Reader | Role::Pusher, .. } => Err(Denied::NotAReviewer.into()),
+            Caller::User { role: Role::Reader | Role::Pusher, .. } => Err(Denied::MayNotSeeChanges.into()),
             Caller::Anonymous | Caller::Guest { .. } => Err(DecideError::NeedsCredential),
         }
     }

@@ -229,6 +229,8 @@ fn what_was_pushed_is_shown_to_its_pusher_and_to_those_who_decide() {
     let house = house();
     let id = house.pending("app");
     let sees = |caller: &Caller| house.desk().for_diff(caller, id).is_ok();
+    let refused = house.desk().for_diff(&user("eve", Role::Reader), id).unwrap_err();
+    assert!(matches!(refused, DecideError::Denied(Denied::MayNotSeeChanges)), "{refused}");
     assert!(sees(&user("alice", Role::Pusher)) && sees(&user("bob", Role::Reviewer)) && sees(&Caller::Local));
     assert!(sees(&user("Alice", Role::Reader)) && !sees(&user("bob", Role::Pusher)));
 }
