@@ -1,7 +1,7 @@
 //! The one table of routes: which address means what, for both doors.
 //!
-//! Everything of ours lives under `/-/`; every other address names a repository, whose services stand in a second
-//! table. Paths are matched as raw bytes against a strict grammar: nothing is decoded, nothing is normalised, so no two
+//! Everything of ours lives under `/-/`, where `/` leads; every other address names a repository, whose services stand in a
+//! second table. Paths are matched as raw bytes against a strict grammar: nothing is decoded, nothing is normalised, so no two
 //! spellings meet behind an access rule.
 
 use super::app::App;
@@ -145,6 +145,7 @@ static PAGES: &[Page] = &[
     write("/-/api/v1/pushes/{push}/reject", Needs::User, Answer::Ask(|app, asked| api::decide(app, asked, Verb::Reject))),
     write("/-/api/v1/pushes/{push}/cancel", Needs::User, Answer::Ask(|app, asked| api::decide(app, asked, Verb::Cancel))),
     write("/-/api/v1/pushes/{push}/retry", Needs::User, Answer::Ask(|app, asked| api::decide(app, asked, Verb::Retry))),
+    read("/", Needs::Nothing, Answer::Look(pages::front_door)),
     read("/-/", Needs::User, Answer::Ask(pages::list)),
     read("/-/style.css", Needs::Nothing, Answer::Look(pages::style)),
     read("/-/pushes/{push}", Needs::User, Answer::Ask(pages::push)),
@@ -191,7 +192,7 @@ const DUMB: &str = "dumb HTTP is not served here: use git 1.6.6 or newer, withou
 /// # Errors
 /// The refusal to answer with.
 pub fn find(method: &str, path: &str, query: &str) -> Result<Target, Refusal> {
-    if path == "/-" || path.starts_with("/-/") {
+    if path == "/" || path == "/-" || path.starts_with("/-/") {
         return page(method, path).map(Target::Page);
     }
     git(method, path, query).map(Target::Git)
@@ -305,7 +306,6 @@ mod tests {
         assert_eq!(git_target("GET", "/app.git/objects/info/packs", ""), Err(403));
         assert_eq!(git_target("POST", "/app.git/info/lfs/objects/batch", ""), Err(501));
         assert_eq!(git_target("GET", "/app.git/config", ""), Err(404));
-        assert_eq!(git_target("GET", "/", ""), Err(404));
     }
 
     #[test]
@@ -320,6 +320,7 @@ mod tests {
     fn pages_answer_get_and_head_only() {
         assert!(matches!(find("HEAD", "/-/healthz", ""), Ok(Target::Page(_))));
         assert!(matches!(find("POST", "/-/healthz", ""), Err(Refusal::Method(_))));
+        assert!(matches!(find("GET", "/", ""), Ok(Target::Page(_))));
         assert!(matches!(find("GET", "/-/nothing", ""), Err(Refusal::NotFound)));
         assert!(matches!(find("GET", "/-", ""), Err(Refusal::NotFound)));
     }

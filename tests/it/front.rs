@@ -122,6 +122,19 @@ fn an_idle_connection_is_closed_and_an_active_one_is_not() {
 }
 
 #[test]
+fn who_has_only_the_address_of_the_gate_is_led_to_its_pages() {
+    let place = Place::new();
+    place.user("rita", "reviewer");
+    let gate = place.gate().start();
+    let answer = gate.get("/").expect(302).says("<a href=\"/-/\">Held pushes</a>");
+    assert_eq!(answer.header("location"), Some("/-/"));
+    let there = gate.wire().get("/-/", &[("Authorization", &basic("rita"))]).expect(200);
+    for field in ["content-type", "content-security-policy", "x-content-type-options", "referrer-policy"] {
+        assert!(answer.header(field).is_some_and(|value| there.header(field) == Some(value)), "{field}");
+    }
+}
+
+#[test]
 fn answers_say_nothing_that_a_stranger_could_use() {
     let place = Place::new();
     let gate = place.gate().start();

@@ -16,6 +16,7 @@ use super::message::{FieldError, Headers, Response};
 use super::refusal::Refusal;
 use super::route::Asked;
 use crate::gate::decide::Verb;
+use crate::model::access::Caller;
 use crate::model::push::PushView;
 use crate::model::text::plain;
 use html::Html;
@@ -30,6 +31,13 @@ pub fn style(_: &App) -> Response {
         .with("Content-Type", "text/css; charset=utf-8")
         .with("X-Content-Type-Options", "nosniff")
         .with_body(include_str!("style.css"))
+}
+
+/// `/`: leads to the list, for those who have only the address of the gate.
+pub fn front_door(_: &App) -> Response {
+    let html = Html::begin("Start", &Caller::Anonymous);
+    let page = html.raw("<h1>Tidegate</h1>\n<p><a href=\"/-/\">Held pushes</a></p>\n").finish();
+    Response { status: 302, ..page }.with("Location", "/-/")
 }
 
 /// `/-/`: the list, with the API's parameters.
