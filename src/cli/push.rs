@@ -7,7 +7,7 @@ use super::client::{Client, Where, with_query};
 use super::{CliError, input, output};
 use crate::config::Environment;
 use crate::model::name::{RepoName, UserName};
-use crate::model::push::{PushId, PushState, PushView, PusherView, RefView, TargetView};
+use crate::model::push::{EventView, PushId, PushState, PushView, PusherView, RefView, TargetView};
 use crate::model::text::plain;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -249,7 +249,7 @@ fn show(push: &PushView, out: &mut String) -> fmt::Result {
     }
     writeln!(out, "pushed by {} at {}", pusher(&push.pusher), push.created)?;
     if let Some(deadline) = &push.deadline {
-        writeln!(out, "until {deadline}")?;
+        writeln!(out, "{} {deadline}", until(&push.state))?;
     }
     for update in &push.refs {
         show_ref(update, out)?;
@@ -267,8 +267,39 @@ fn show(push: &PushView, out: &mut String) -> fmt::Result {
         writeln!(out, "what the repository said")?;
         lines(out, "  ", words)?;
     }
-    for event in push.events.iter().flatten() {
-        writeln!(out, "{}  {:<11} {} by {}", event.at, event.to, event.event, event.actor)?;
+    show_events(push.events.as_deref().unwrap_or_default(), out)
+}
+
+/// What the deadline of a push in this state means.
+fn until(state: &str) -> &'static str {
+    match PushState::parse(state) {
+        Ok(PushState::Received | PushState::Checking) => "has to be checked by",
+        Ok(PushState::Pending) => "waits for a decision until",
+        Ok(PushState::Approved) => "is forwarded by the gate itself from",
+        Ok(PushState::Forwarding) => "has to be forwarded by",
+        Ok(PushState::Failed) => "can be forwarded again until",
+        Ok(
+            PushState::Forwarded
+            | PushState::Blocked
+            | PushState::Rejected
+            | PushState::Canceled
+            | PushState::Expired
+            | PushState::Stale,
+        )
+        | Err(_) => "until",
+    }
+}
+
+/// What happened, in the words of the record: each with when, where the push stands since, who, and why.
+fn show_events(events: &[EventView], out: &mut String) -> fmt::Result {
+    if !events.is_empty() {
+        writeln!(out, "what happened")?;
+    }
+    for EventView { at, to, actor, event, why, .. } in events {
+        let why = if why.is_empty() { &event.replace('_', " ") } else { why };
+        let mut words = why.lines();
+        writeln!(out, "  {at}  {to:<11} by {actor}: {}", words.next().unwrap_or_default().trim_end())?;
+        words.try_for_each(|line| writeln!(out, "    {}", line.trim_end()))?;
     }
     Ok(())
 }
@@ -326,7 +357,10 @@ mod tests {
             }],
             "events": [{
                 "at": "2027-01-15T08:00:00.120Z", "actor": "alice", "event": "received", "from": null,
-                "to": "received", "why": "x",
+                "to": "received", "why": "to one ref\nand more",
+            }, {
+                "at": "2027-01-15T08:00:01.000Z", "actor": "the gate", "event": "checks_passed",
+                "from": "checking", "to": "pending", "why": "",
             }],
         }))
         .unwrap()
@@ -339,11 +373,21 @@ mod tests {
             "push 7 to acme/app: pending\n\
              \x20 it waits\n\
              pushed by alice at 2027-01-15T08:00:00.120Z\n\
-             until 2027-01-15T08:30:00.000Z\n\
+             waits for a decision until 2027-01-15T08:30:00.000Z\n\
              update refs/heads/main 111111111111..222222222222\n\
              check paths: fail (3 ms)\n  a no\n    paths.block: remove it\n\
-             2027-01-15T08:00:00.120Z  received    received by alice\n"
+             what happened\n\
+             \x20 2027-01-15T08:00:00.120Z  received    by alice: to one ref\n\
+             \x20   and more\n\
+             \x20 2027-01-15T08:00:01.000Z  pending     by the gate: checks passed\n"
         );
+    }
+
+    #[test]
+    fn the_deadline_of_a_push_says_what_it_is_for() {
+        let failed = PushView { state: "failed".into(), ..push() };
+        assert!(told(|out| show(&failed, out)).contains("\ncan be forwarded again until 2027-"));
+        assert!(PushState::ALL.iter().all(|state| !until(state.as_str()).is_empty()));
     }
 
     #[test]
