@@ -6,6 +6,7 @@
 use super::client::{Client, Where, with_query};
 use super::{CliError, input, output};
 use crate::config::Environment;
+use crate::gate::decide::Verb;
 use crate::model::name::{RepoName, UserName};
 use crate::model::push::{EventView, PushId, PushState, PushView, PusherView, RefView, TargetView};
 use crate::model::text::plain;
@@ -144,12 +145,12 @@ pub(super) fn run(args: &Args, environment: &Environment) -> Result<(), CliError
             let diff = at.client(environment)?.bytes(&format!("{PATH}/{id}/diff"))?;
             Ok(output::print(&plain(&String::from_utf8_lossy(&diff)))?)
         }
-        Action::Approve(wish) => wish.decide("approve", environment),
+        Action::Approve(wish) => wish.decide(Verb::Approve, environment),
         Action::Reject { id, reason, actor, common } => {
-            decide("reject", *id, reason, actor.client(common, environment)?, common.json)
+            decide(Verb::Reject, *id, reason, actor.client(common, environment)?, common.json)
         }
-        Action::Cancel(wish) => wish.decide("cancel", environment),
-        Action::Retry(wish) => wish.decide("retry", environment),
+        Action::Cancel(wish) => wish.decide(Verb::Cancel, environment),
+        Action::Retry(wish) => wish.decide(Verb::Retry, environment),
     }
 }
 
@@ -175,7 +176,7 @@ fn list(filter: &ListArgs, common: &Common, environment: &Environment) -> Result
 }
 
 impl Wish {
-    fn decide(&self, verb: &str, environment: &Environment) -> Result<(), CliError> {
+    fn decide(&self, verb: Verb, environment: &Environment) -> Result<(), CliError> {
         let client = self.actor.client(&self.common, environment)?;
         decide(verb, self.id, self.reason.as_deref().unwrap_or_default(), client, self.common.json)
     }
@@ -192,9 +193,21 @@ impl ActorArgs {
     }
 }
 
-fn decide(verb: &str, id: PushId, reason: &str, client: Client, json: bool) -> Result<(), CliError> {
-    let answer = client.post(&format!("{PATH}/{id}/{verb}"), &json!({ "reason": reason }))?;
-    print(answer, json, |push| format!("push {} is {}\n", push.id, push.state))
+fn decide(verb: Verb, id: PushId, reason: &str, client: Client, json: bool) -> Result<(), CliError> {
+    let path = format!("{PATH}/{id}/{}", verb.as_str());
+    let answer = client.post(&path, &json!({ "reason": reason }))?;
+    print(answer, json, |push| outcome(verb, push))
+}
+
+/// What a decision has brought about; of one that only begins something, where its end is seen.
+fn outcome(verb: Verb, push: &PushView) -> String {
+    let PushView { id, state, .. } = push;
+    match verb {
+        Verb::Approve | Verb::Reject | Verb::Cancel => format!("push {id} is {state}\n"),
+        Verb::Retry => {
+            format!("push {id} is forwarded again, now {state}: `tidegate push show {id}` says how it ends\n")
+        }
+    }
 }
 
 fn print(answer: Value, json: bool, text: impl FnOnce(&PushView) -> String) -> Result<(), CliError> {
@@ -388,6 +401,14 @@ mod tests {
         let failed = PushView { state: "failed".into(), ..push() };
         assert!(told(|out| show(&failed, out)).contains("\ncan be forwarded again until 2027-"));
         assert!(PushState::ALL.iter().all(|state| !until(state.as_str()).is_empty()));
+    }
+
+    #[test]
+    fn a_retry_says_that_it_only_begins() {
+        let push = PushView { state: "approved".into(), ..push() };
+        assert_eq!(outcome(Verb::Approve, &push), "push 7 is approved\n");
+        let again = "push 7 is forwarded again, now approved: `tidegate push show 7` says how it ends\n";
+        assert_eq!(outcome(Verb::Retry, &push), again);
     }
 
     #[test]

@@ -89,7 +89,7 @@ fn a_push_whose_attempts_are_spent_has_failed_and_can_be_retried() {
     let show = stage.operate(&["show", &push.id.to_string()]).ok();
     show.says("cannot be reached");
     stage.forge().restart();
-    stage.operate(&["retry", &push.id.to_string()]).ok();
+    stage.operate(&["retry", &push.id.to_string()]).ok().says("is forwarded again, now ");
     stage.await_push(push.id, |push| push.state == PushState::Forwarded);
     stage.assert_arrived(&clone);
 }
