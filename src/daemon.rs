@@ -189,7 +189,6 @@ impl Runtime {
         let root = root.map_or(Ok(Root::none()), |path| Root::open(path, settings.follow_symlinks))?;
         let store = Store::open(&settings.data_dir)?;
         prepare_directories(&settings.data_dir)?;
-        greet_first_admin(&store)?;
         let listeners = listeners(&settings)?;
         let addresses: Vec<Address> = listeners.iter().map(|listener| listener.address().clone()).collect();
         let (lanes, workers) = Lanes::start(&settings)?;
@@ -252,6 +251,8 @@ impl Runtime {
         app.differ.get_or_init(|| Arc::new(differ));
         let sweeper = start_sweeper(&app)?;
         let control = Control::start(Arc::clone(&app))?;
+        // Last of what may fail: where his token lies is said once, and not by a start of which nobody hears more.
+        greet_first_admin(&app.store)?;
         let front = open_front(&app, listeners)?;
         let watchdog = environment.systemd.watchdog.map(Watchdog::new);
         let runtime =

@@ -1,6 +1,7 @@
 //! Users, tokens, roles and rules: who may do what, and what others learn.
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -305,6 +306,18 @@ fn a_gate_without_users_makes_an_admin_and_says_so_once() {
     let again = place.gate().start();
     assert_eq!(fs::read_to_string(place.data().join("admin-token")).unwrap().trim(), token);
     assert!(again.stop().lines("admin-token").is_empty());
+}
+
+#[test]
+fn a_first_start_that_fails_leaves_the_admin_and_the_hint_to_the_next() {
+    let place = Place::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let config = place.gate().text("listen", &address).write().to_path_buf();
+    let failed = place.tidegate(&["serve", "--config", config.to_str().unwrap()], b"").fails().says(&address);
+    assert!(!failed.heard().contains("admin-token"), "{}", failed.heard());
+    let log = place.gate().start().stop();
+    assert_eq!(log.lines("admin-token").len(), 1, "{}", log.text());
 }
 
 #[test]
