@@ -28,7 +28,7 @@ mod web;
 pub use advertisement::{Advertisement, Side};
 pub use ask::Remote;
 pub use error::{LandError, UpstreamError};
-pub use web::reach;
+pub use web::{reach, show};
 
 use crate::git::ask::Asker;
 use crate::git::layout::Repository;

@@ -103,19 +103,46 @@ impl Web {
     }
 }
 
-/// Asks the server at `url` for anything, and answers the status that it gave; nothing is shown to it. The authorities are the system's.
+/// Asks the server at `url` for anything, and answers the status that it gave; nothing is shown to it. The authorities are
+/// the system's.
 ///
 /// # Errors
 /// Why it does not, as for a request that matters.
 pub fn reach(url: &HttpUrl, at: &Origin, deadline: &Deadline) -> Result<u16, UpstreamError> {
+    status_of(format!("{url}/"), at, None, deadline)
+}
+
+/// The same with the question that a fetch of the repository at `url` begins with, and this credential.
+///
+/// # Errors
+/// As of [`reach`].
+pub fn show(
+    url: &HttpUrl,
+    at: &Origin,
+    credential: &UpstreamCredential,
+    deadline: &Deadline,
+) -> Result<u16, UpstreamError> {
+    let address = format!("{url}/info/refs?service={}", Service::UploadPack.name());
+    status_of(address, at, Some(credential), deadline)
+}
+
+fn status_of(
+    address: String,
+    at: &Origin,
+    credential: Option<&UpstreamCredential>,
+    deadline: &Deadline,
+) -> Result<u16, UpstreamError> {
     let web = Web::new(None).map_err(|source| UpstreamError::Io {
         doing: "reading the certificates in",
         path: AUTHORITIES.into(),
         source,
     })?;
-    let request =
-        web.agent.get(format!("{url}/")).config().timeout_global(Some(deadline.left(Instant::now())));
-    let answer = request.build().call().map_err(|error| Question { at, deadline }.failed(error));
+    let request = web.agent.get(address).config().timeout_global(Some(deadline.left(Instant::now()))).build();
+    let request = match credential {
+        Some(credential) => request.header("Authorization", credential.authorization().reveal()),
+        None => request,
+    };
+    let answer = request.call().map_err(|error| Question { at, deadline }.failed(error));
     Ok(answer?.status().as_u16())
 }
 

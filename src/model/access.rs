@@ -384,6 +384,13 @@ impl Pattern {
         self.matcher.is_match(path)
     }
 
+    /// The one path that is meant, where nothing in the pattern chooses.
+    #[must_use]
+    pub fn literal(&self) -> Option<&str> {
+        let chooses = self.text.bytes().any(|byte| PATTERN_MARKS.contains(&byte) && byte != b'/');
+        (!chooses).then_some(self.text.as_str())
+    }
+
     /// Whether a name that begins with the segment `folder` and goes on may match. Where that is not plain, it may.
     #[must_use]
     pub fn may_match_below(&self, folder: &str) -> bool {

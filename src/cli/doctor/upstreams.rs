@@ -1,5 +1,5 @@
-//! The look at upstreams: whether each can be reached and how long that takes, and whether the gate can read what it is to
-//! show there.
+//! The look at upstreams: whether each can be reached and how long that takes, whether the gate can read what it is to
+//! show there, and whether that is taken.
 
 use super::{Finding, Patient};
 use crate::config::{CredentialSettings, UpstreamSettings};
@@ -7,9 +7,12 @@ use crate::gate::needed_files::open_to_others;
 use crate::gate::upstreams::read_token;
 use crate::git::layout::Root;
 use crate::mirror;
-use crate::model::upstream::UpstreamUrl;
+use crate::model::access::Pattern;
+use crate::model::credential::UpstreamCredential;
+use crate::model::upstream::{UpstreamName, UpstreamUrl};
 use crate::supervise::Deadline;
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long a server may take to answer at all; connecting has a limit of its own within this.
@@ -35,24 +38,50 @@ fn look_at(upstream: &UpstreamSettings, follow_symlinks: bool) -> Vec<Finding> {
             .and_then(|_| fs::read_dir(directory).map_err(|error| format!("{url}: {error}")))
             .map(|_| String::new()),
     };
+    let is_reached = found.is_ok();
     let reached = match found {
         Ok(how) => {
             Finding::Good(format!("{name}: {url} answers after {} ms{how}", begun.elapsed().as_millis()))
         }
         Err(why) => Finding::Bad(format!("{name}: {why}")),
     };
-    [Some(reached), look_at_credential(name.as_str(), credential)].into_iter().flatten().collect()
+    let mut findings = vec![reached];
+    match credential {
+        CredentialSettings::None | CredentialSettings::Passthrough => {}
+        CredentialSettings::Service { username, token_file } => match read_token(token_file) {
+            Ok(secret) => {
+                findings.push(look_at_file(name, token_file));
+                let shown = UpstreamCredential { username: username.clone(), secret };
+                findings.extend(is_reached.then(|| look_at_login(upstream, &shown)).flatten());
+            }
+            Err(error) => findings.push(Finding::Bad(format!("{name}: {error}"))),
+        },
+    }
+    findings
 }
 
-fn look_at_credential(name: &str, credential: &CredentialSettings) -> Option<Finding> {
-    match credential {
-        CredentialSettings::None | CredentialSettings::Passthrough => None,
-        CredentialSettings::Service { token_file, .. } => Some(match read_token(token_file) {
-            Ok(_) => match open_to_others(token_file) {
-                Some(why) => Finding::Doubtful(format!("{name}: the token_file {why}")),
-                None => Finding::Good(format!("{name}: the token_file {} can be read", token_file.display())),
-            },
-            Err(error) => Finding::Bad(format!("{name}: {error}")),
-        }),
+fn look_at_file(name: &UpstreamName, token_file: &Path) -> Finding {
+    match open_to_others(token_file) {
+        Some(why) => Finding::Doubtful(format!("{name}: the token_file {why}")),
+        None => Finding::Good(format!("{name}: the token_file {} can be read", token_file.display())),
     }
+}
+
+/// What a server says to the gate's own credential when a repository is asked for that the settings name; where they name
+/// only patterns, there may be none, and a server that looks at the credential first tells all the same.
+fn look_at_login(upstream: &UpstreamSettings, credential: &UpstreamCredential) -> Option<Finding> {
+    let UpstreamSettings { name, url, repos, .. } = upstream;
+    let asked = repos.iter().find_map(Pattern::literal).map(|path| url.repository(path, true));
+    let asked = asked.as_ref().unwrap_or(url);
+    let UpstreamUrl::Http(server) = asked else { return None };
+    let deadline = Deadline::starting(Instant::now(), ANSWER_LIMIT, "the doctor's patience");
+    let who = format!("the credential of {} from its token_file", credential.username);
+    Some(match mirror::show(server, &asked.origin(), credential, &deadline) {
+        Ok(status @ (401 | 403)) => {
+            Finding::Bad(format!("{name}: {asked} refuses {who} with status {status}: replace the token"))
+        }
+        Ok(200) => Finding::Good(format!("{name}: {asked} takes {who}")),
+        Ok(status) => Finding::Good(format!("{name}: {asked} does not refuse {who} (status {status})")),
+        Err(error) => Finding::Bad(format!("{name}: {error}")),
+    })
 }

@@ -151,6 +151,26 @@ fn a_token_that_is_replaced_is_used_at_the_next_request() {
 }
 
 #[test]
+fn the_doctor_shows_the_gate_s_own_credential_to_its_upstream_and_says_whether_it_is_taken() {
+    let (old, new) = (Secret::of("bot", "old"), Secret::of("bot", "new"));
+    let plan = Plan::to(Kind::Server("closed")).key("credential = \"service\"").key("username = \"bot\"");
+    let plan = plan.key("token_file = \"TOKEN_FILE\"").key("repos = [\"team/**\", \"team/app\"]");
+    let mut stage = plan.start();
+    let url = stage.forge().url("closed");
+    write_token(&stage, &old.token);
+    let config = stage.place.path().join("tidegate.toml");
+    let words = ["doctor", "--config", config.to_str().unwrap()];
+    for (secret, verdict, finding) in [(&old, "ok       ", "takes"), (&new, "WRONG    ", "refuses")] {
+        stage.forge().set_passwords(&[("bot", secret.token.clone())]);
+        let doctor = stage.place.tidegate(&words, b"");
+        let line = format!("forge: {url}/team/app.git {finding} the credential of bot from its token_file");
+        let found = doctor.lines().into_iter().find(|found| found.contains(&line));
+        assert!(found.is_some_and(|found| found.starts_with(verdict)), "{line}: {}", doctor.heard());
+        old.assert_not_said(&doctor);
+    }
+}
+
+#[test]
 fn a_pusher_s_credential_is_shown_to_the_upstream_and_to_nobody_else() {
     let secret = Secret::of("carol", "pusher");
     let plan = Plan::to(Kind::Server("closed")).key("credential = \"passthrough\"").required();
