@@ -49,12 +49,14 @@ impl Visit {
         let credential = credential.map_err(|error| DemoError::Git(error.to_string()))?;
         let update =
             Update { name: "refs/heads/main", old: Some("refs/heads/main~1"), new: Some("refs/heads/main") };
-        let invocation = git.push_upstream(&UpstreamPush {
+        let mut invocation = git.push_upstream(&UpstreamPush {
             from,
             to: Reaching { url: &to, credential: Some(&credential), authorities: None },
             updates: &[update],
             options: &[],
         });
+        // What it says is for people to read, in the words that they know.
+        invocation.args.retain(|word| word != "--porcelain");
         let deadline = Deadline::starting(Instant::now(), VISIT, "the demo's patience");
         let spec = invocation.spec("Ada's push", Kind::Upkeep.name(), deadline);
         let mut child = reaper.spawn(spec).map_err(|error| DemoError::Git(error.to_string()))?;
