@@ -1,9 +1,7 @@
 //! Programs of the operator, asked as a pre-receive hook is.
 
 use crate::support::{Site, all_pass, gits, messages, of, only_failure, user};
-use std::fs;
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 use tidegate::config::checks::{ChecksSettings, CommandSettings};
@@ -14,8 +12,9 @@ use tidegate::model::role::Role;
 /// What is asked of the script, which is run as `command:script`.
 fn settings(site: &Site, script: &str) -> ChecksSettings {
     let path = site.path("script");
-    fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    // By another process: open for writing here, it would be so for a moment in the children of other tests, too, and
+    // nobody can start a program that somebody may write to (ETXTBSY).
+    site.sh(&format!("cat > script <<'END OF SCRIPT'\n#!/bin/sh\n{script}\nEND OF SCRIPT\nchmod 755 script"));
     let argv = vec![path.to_str().unwrap().to_owned(), "an argument".to_owned()];
     let command = CommandSettings { name: "script".to_owned(), argv, deadline: Duration::from_secs(30) };
     ChecksSettings { commands: vec![command], ..ChecksSettings::default() }

@@ -18,7 +18,6 @@ mod turned_away;
 mod upkeep;
 mod waiting;
 
-use std::os::unix::fs::PermissionsExt;
 use support::Site;
 use tidegate::model::push::{Event, PushState};
 
@@ -147,9 +146,8 @@ fn a_gate_that_was_killed_cancels_what_waited_when_it_starts_again() {
 #[test]
 fn the_words_of_a_hook_that_declines_reach_the_client_and_the_record() {
     let site = Site::new("");
-    let hook = site.path("root/app.git/hooks/pre-receive");
-    std::fs::write(&hook, "#!/bin/sh\necho \"policy: $REMOTE_USER may not\"\nexit 1\n").unwrap();
-    std::fs::set_permissions(&hook, PermissionsExt::from_mode(0o755)).unwrap();
+    let hook =
+        site.program("root/app.git/hooks/pre-receive", "echo \"policy: $REMOTE_USER may not\"\nexit 1");
     let client = site.push("main");
     let push = site.until(PushState::Pending);
     assert!(site.decide(&["approve", &push.id.to_string()]).status.success());

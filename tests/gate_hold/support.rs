@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -141,12 +140,13 @@ impl Site {
         self.log().rsplit("reload: ").next().unwrap().to_owned()
     }
 
-    /// Writes a program, and answers its path.
+    /// Writes a program, and answers its path. Another process does it: open for writing here, the program would be so for
+    /// a moment in the children of other tests, too, and nobody can start one that somebody may write to (ETXTBSY).
     pub(crate) fn program(&self, name: &str, script: &str) -> String {
-        let path = self.path(name);
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
-        path.to_str().unwrap().to_owned()
+        self.sh(&format!(
+            "cat > {name} <<'END OF SCRIPT'\n#!/bin/sh\n{script}\nEND OF SCRIPT\nchmod 755 {name}"
+        ));
+        self.path(name).to_str().unwrap().to_owned()
     }
 
     /// A request by alice, written by hand; the whole answer.

@@ -1,7 +1,6 @@
 //! Held pushes that wait for something else than people.
 
 use crate::support::{PATIENCE, Site};
-use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 use tidegate::model::push::{Actor, Decision, PushState, Ruling};
 
@@ -10,9 +9,7 @@ use tidegate::model::push::{Actor, Decision, PushState, Ruling};
 fn a_push_that_no_worker_takes_in_time_is_refused_and_leaves_nothing() {
     let site = Site::new("[git]\nwrite_workers = 1\nqueue_wait = \"300ms\"");
     site.sh("git -C root/app.git branch topic");
-    let hook = site.path("root/app.git/hooks/pre-receive");
-    std::fs::write(&hook, "#!/bin/sh\nuntil test -e ../../go; do sleep 0.02; done\n").unwrap();
-    std::fs::set_permissions(&hook, PermissionsExt::from_mode(0o755)).unwrap();
+    site.program("root/app.git/hooks/pre-receive", "until test -e ../../go; do sleep 0.02; done");
     let client = site.push("main");
     let first = site.until(PushState::Pending);
     assert!(site.decide(&["approve", &first.id.to_string()]).status.success());
@@ -58,9 +55,7 @@ fn a_push_that_is_approved_while_its_client_is_killed_is_forwarded_at_once() {
 #[test]
 fn an_outcome_that_cannot_be_written_down_is_written_a_moment_later() {
     let site = Site::new("");
-    let hook = site.path("root/app.git/hooks/post-receive");
-    std::fs::write(&hook, "#!/bin/sh\nuntil test -e ../../go; do sleep 0.02; done\n").unwrap();
-    std::fs::set_permissions(&hook, PermissionsExt::from_mode(0o755)).unwrap();
+    site.program("root/app.git/hooks/post-receive", "until test -e ../../go; do sleep 0.02; done");
     let client = site.push("main");
     let push = site.until(PushState::Pending);
     assert!(site.decide(&["approve", &push.id.to_string()]).status.success());

@@ -252,10 +252,12 @@ impl Site {
 
     /// Installs a hook in the target.
     pub(crate) fn hook(&self, name: &str, script: &str) {
-        let path = self.path("srv.git/hooks").join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        self.sh(&format!("chmod +x {}", path.display()));
+        // By another process: open for writing here, it would be so for a moment in the children of other tests, too, and
+        // nobody can start a program that somebody may write to (ETXTBSY).
+        self.sh(&format!(
+            "mkdir -p srv.git/hooks; cd srv.git/hooks
+             cat > {name} <<'END OF HOOK'\n#!/bin/sh\n{script}\nEND OF HOOK\nchmod +x {name}"
+        ));
     }
 
     /// The names of all files of the target but hooks and whole objects, and its directories of refs.

@@ -271,9 +271,7 @@ fn a_push_killed_beside_a_hanging_one_closes_the_repository_to_nobody() {
         };
         let tip = site.tip();
         let alive = site.push_body(&[("refs/heads/alive", &tip)], "", &[]);
-        let wait = "#!/bin/sh\ntouch ../hung\nuntil [ -e ../released ]; do sleep 0.05; done\n";
-        fs::write(site.path("srv.git/hooks/pre-receive"), wait).unwrap();
-        site.sh("chmod +x srv.git/hooks/pre-receive");
+        site.hook("pre-receive", "touch ../hung\nuntil [ -e ../released ]; do sleep 0.05; done");
         let (living, hanging) = start(&alive);
 
         site.sh("rm srv.git/hooks/pre-receive");

@@ -177,12 +177,19 @@ impl Site {
     pub(crate) fn hang_in(&self, hook: &str, when: &str) {
         let hung = self.path("hung");
         let script = format!(
-            "#!/bin/sh\n[ -z '{when}' ] || [ \"$1\" = '{when}' ] || exit 0\ntouch {}\nexec sleep 300\n",
+            "[ -z '{when}' ] || [ \"$1\" = '{when}' ] || exit 0\ntouch {}\nexec sleep 300",
             hung.display()
         );
-        let path = self.path("srv.git/hooks").join(hook);
-        fs::write(&path, script).unwrap();
-        self.sh(&format!("chmod +x {}; rm -f {}", path.display(), hung.display()));
+        self.hook(hook, &script);
+        self.sh(&format!("rm -f {}", hung.display()));
+    }
+
+    /// Installs a hook. Another process writes it: open for writing here, it would be so for a moment in the children of
+    /// other tests, too, and nobody can start a program that somebody may write to (ETXTBSY).
+    pub(crate) fn hook(&self, name: &str, script: &str) {
+        self.sh(&format!(
+            "cd srv.git/hooks; cat > {name} <<'END OF HOOK'\n#!/bin/sh\n{script}\nEND OF HOOK\nchmod +x {name}"
+        ));
     }
 
     pub(crate) fn wait_until_hung(&self) {

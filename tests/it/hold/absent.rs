@@ -1,8 +1,6 @@
 //! A client whose machine or network goes away without a word: no end of stream and no reset ever comes.
 
-use std::fs;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -13,7 +11,7 @@ use tidegate::model::push::{CancelCause, Event, PushState};
 use super::Desk;
 use crate::support::git::gits;
 use crate::support::run::run;
-use crate::support::{HANG, SLACK};
+use crate::support::{HANG, SLACK, repo};
 
 /// How long after its last acknowledgement a client that owes one is gone, at the next of the keep-alives that are
 /// sent every 5 s (`ACK_SILENCE` and `KEEP_ALIVE_EVERY`): one keep-alive to be owed, 30 s, and one to look.
@@ -47,9 +45,7 @@ impl Net {
 
     /// A git that runs in there, as a program of its own below `place`.
     fn git(&self, place: PathBuf) -> PathBuf {
-        let script = format!("#!/bin/sh\nexec ip netns exec {} {} \"$@\"\n", self.name, gits()[0].display());
-        fs::write(&place, script).unwrap();
-        fs::set_permissions(&place, PermissionsExt::from_mode(0o755)).unwrap();
+        repo::script(&place, &format!("exec ip netns exec {} {} \"$@\"", self.name, gits()[0].display()));
         place
     }
 

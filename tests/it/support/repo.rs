@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::git::{Client, gits};
 use super::place::Place;
+use super::run::run;
 use super::{HANG, Random, pass};
 
 /// The date of the first commit of [`history`]; each following one is a day later.
@@ -123,13 +124,13 @@ pub(crate) fn hook(place: &Place, repository: &str, name: &str, text: &str) {
 }
 
 /// Writes a program for the shell. It is given its name when it is whole, so that whoever starts it meanwhile has the old
-/// one, and never one that is open for writing.
+/// one. Another process writes it, so that no descriptor that is open for writing here reaches a child of another test:
+/// nobody can start a program that somebody may write to (ETXTBSY).
+#[track_caller]
 pub(crate) fn script(path: &Path, text: &str) {
-    use std::os::unix::fs::PermissionsExt;
-    let unfinished = path.with_extension("new");
-    fs::write(&unfinished, format!("#!/bin/sh\n{text}\n")).unwrap();
-    fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o755)).unwrap();
-    fs::rename(unfinished, path).unwrap();
+    let mut write = Command::new("/bin/sh");
+    write.args(["-ec", "cat > \"$0.new\"; chmod 755 \"$0.new\"; mv \"$0.new\" \"$0\""]).arg(path);
+    run(write, format!("#!/bin/sh\n{text}\n").as_bytes(), HANG).ok();
 }
 
 /// Makes the maintenance after the next push of `name` hang until it is ended: a git of ours that nobody waits for.
