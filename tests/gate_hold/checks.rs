@@ -54,6 +54,7 @@ fn a_push_that_passes_waits_where_somebody_decides() {
     let client = site.push("main");
     let push = site.until(PushState::Pending);
     assert!(!site.target_has_it());
+    client.until_told("waits for approval");
     assert!(site.decide(&["approve", &push.id.to_string()]).status.success());
     let (is_success, said) = client.finish();
     assert!(is_success, "{said}");

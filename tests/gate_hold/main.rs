@@ -30,6 +30,7 @@ fn a_push_waits_and_succeeds_when_it_is_approved() {
     let diff = site.decide(&["diff", &push.id.to_string()]);
     let diff = String::from_utf8(diff.stdout).unwrap();
     assert!(diff.contains("-1\n+2\n") && diff.contains("file | 2 +-"), "{diff}");
+    client.until_told("waits for approval");
     let decided = site.decide(&["approve", &push.id.to_string()]);
     assert!(decided.status.success(), "{decided:?}");
     let (is_success, said) = client.finish();

@@ -1,6 +1,6 @@
 //! A real gate that holds pushes, a repository behind it, and a clone to push from.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
@@ -40,8 +40,11 @@ fn required(lines: &str) -> String {
     format!("[gate]\napproval = \"required\"\n{lines}")
 }
 
-/// A `git push` that runs.
-pub(crate) struct Client(Option<Child>);
+/// A `git push` that runs, and the file of what it says to people.
+pub(crate) struct Client {
+    child: Option<Child>,
+    said: PathBuf,
+}
 
 impl Site {
     /// With these lines in `[gate]`, where approval is required; the gate runs.
@@ -200,14 +203,16 @@ impl Site {
     pub(crate) fn push_as(&self, user: &str, refs: &str) -> Client {
         let url = self.url.replace("://", &format!("://{user}:{user}-token@"));
         let script = format!("cd work; exec git push {url}/app.git {refs}");
+        let said =
+            tempfile::NamedTempFile::new_in(self.home.path()).unwrap().into_temp_path().keep().unwrap();
         let client = self
             .shell(&script)
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(File::create(&said).unwrap())
             .process_group(0)
             .spawn()
             .unwrap();
-        Client(Some(client))
+        Client { child: Some(client), said }
     }
 
     /// Runs `tidegate push` as the operator.
@@ -283,20 +288,29 @@ impl Drop for Site {
 impl Client {
     /// Waits for its end: whether it succeeded, and what it said.
     pub(crate) fn finish(mut self) -> (bool, String) {
-        let output = self.0.take().unwrap().wait_with_output().unwrap();
-        let said = [output.stdout, output.stderr].concat();
+        let output = self.child.take().unwrap().wait_with_output().unwrap();
+        let said = [output.stdout, fs::read(&self.said).unwrap()].concat();
         (output.status.success(), String::from_utf8(said).unwrap())
+    }
+
+    /// Waits until it has been told these words: who decides before that spares it them.
+    pub(crate) fn until_told(&self, words: &str) {
+        let (since, said) = (Instant::now(), || fs::read_to_string(&self.said).unwrap());
+        while !said().contains(words) {
+            assert!(since.elapsed() < PATIENCE, "it is not told {words}: {}", said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Sends a signal to git and its helpers, as a terminal does.
     pub(crate) fn signal(&self, site: &Site, signal: &str) {
-        site.sh(&format!("kill -{signal} -{}", self.0.as_ref().unwrap().id()));
+        site.sh(&format!("kill -{signal} -{}", self.child.as_ref().unwrap().id()));
     }
 }
 
 impl Drop for Client {
     fn drop(&mut self) {
-        if let Some(mut client) = self.0.take() {
+        if let Some(mut client) = self.child.take() {
             let _ = client.kill();
             let _ = client.wait();
         }

@@ -103,7 +103,8 @@ fn a_request_that_waits_too_long_in_the_queue_is_told_which_limit_it_was() {
 fn waiting_clones_are_served_in_turn_once_a_worker_is_free() {
     let place = Place::new();
     repo::big(&place, "big.git", 8);
-    let gate = place.gate().set("git.read_workers", 1).set("git.queue", 64).start();
+    let setup = place.gate().set("git.read_workers", 1).set("git.queue", 64);
+    let gate = setup.text("git.queue_wait", "20m").start();
     let clones: Vec<_> = (0..12)
         .map(|number| {
             let path = place.work(&format!("clone-{number}"));

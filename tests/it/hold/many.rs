@@ -38,7 +38,7 @@ fn all_succeed(desk: &Desk, gate: &Gate, approves: bool, prefix: &str, count: us
         pass(std::time::Duration::from_millis(10));
     }
     for client in clients {
-        client.finish(HANG).ok();
+        client.finish(5 * HANG).ok();
     }
     let there = desk.served.refs(&format!("refs/heads/{prefix}/"));
     assert_eq!(there, desk.work.refs(&format!("refs/heads/{prefix}/")));
@@ -76,7 +76,7 @@ fn two_hundred_pushes_wait_without_a_process_and_with_little_memory() {
     let update = |number| [format!("{NONE} {tip} refs/heads/socket/{number}")];
     let sockets: Vec<Wire> =
         (0..SOCKETS).map(|number| raw::begin(&gate, &update(number), pkt::REPORT, &pack)).collect();
-    eventually(HANG, "all of them wait", || desk.waiting().len() == GITS + SOCKETS);
+    eventually(5 * HANG, "all of them wait", || desk.waiting().len() == GITS + SOCKETS);
     assert!(gate.descendants().is_empty(), "no process runs while people think");
     let each = (own_kib(&gate).saturating_sub(small)) / (GITS + SOCKETS) as u64;
     eprintln!("{each} KiB for each push that waits");
@@ -84,7 +84,7 @@ fn two_hundred_pushes_wait_without_a_process_and_with_little_memory() {
 
     assert_eq!(desk.approve_all(), GITS + SOCKETS);
     for git in gits {
-        git.finish(HANG).ok();
+        git.finish(5 * HANG).ok();
     }
     for (number, mut socket) in sockets.into_iter().enumerate() {
         let report = String::from_utf8(pkt::band(&socket.answer().body, 1)).unwrap();

@@ -74,12 +74,13 @@ impl Desk {
         Desk { place, served, work, store }
     }
 
-    /// A gate that holds pushes, whose sweeper is quick.
+    /// A gate that holds pushes, whose sweeper is quick. Hundreds of pushes wait for two workers on a busy machine.
     fn gate(&self) -> Setup {
         self.place
             .gate()
             .text("gate.approval", "required")
             .text("limits.disk_floor", "1MiB")
+            .text("git.queue_wait", "20m")
             .text("sweeper.retry_forwards", "100ms")
             .text("sweeper.expire_pushes", "100ms")
             .text("sweeper.sweep_held", "1s")

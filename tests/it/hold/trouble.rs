@@ -42,6 +42,7 @@ fn a_locked_ref_puts_a_forward_off_until_the_lock_has_gone() {
     let gate = desk.gate().text("public_url", "https://git.example.com/").start();
     let before = desk.quiet(&gate);
     let (client, push) = waiting(&desk, &gate, "put off");
+    eventually(HANG, "its client is told where it waits", || client.heard().contains("waits for approval"));
     let lock = lock(&desk);
     desk.approve(push.id);
     eventually(HANG, "it is put off", || desk.count(push.id, Event::ForwardDeferred) == 1);
