@@ -76,9 +76,20 @@ fn every_misbehaving_git_ends_in_time_and_the_client_is_told_why() {
         }
     }
     fake.heal();
-    place.client().cloned(&[], &gate.url("demo"), &place.work("clone"));
+    clone_at_last(&place, &gate);
     assert_eq!(gate.metric("tidegate_leaked_total", &[]), 0.0);
     gate.stop();
+}
+
+/// A clone goes through again. On a busy machine one may meet the deadline of this gate.
+#[track_caller]
+fn clone_at_last(place: &Place, gate: &Gate) {
+    let mut attempts = 0;
+    eventually(HANG, "a clone goes through", || {
+        attempts += 1;
+        let path = place.work(&format!("clone-{attempts}"));
+        place.client().try_clone(&[], &gate.url("demo"), &path).status.success()
+    });
 }
 
 /// The answer as it is on the wire, until it is complete or the connection closes.
@@ -245,7 +256,7 @@ fn a_lane_never_has_more_leaders_than_workers_even_when_clients_storm_and_leave(
     gate.await_childless(HANG);
     assert!(fake.starts() <= 200);
     fake.heal();
-    place.client().cloned(&[], &gate.url("demo"), &place.work("clone"));
+    clone_at_last(&place, &gate);
     gate.stop();
 }
 
