@@ -360,7 +360,7 @@ impl Staging {
         }
         let files = [
             ("HEAD", HEAD.into()),
-            ("config", config(format).into()),
+            ("config", format.bare_config().into()),
             ("objects/info/alternates", alternates(&self.target.common_dir.join("objects"))),
             ("packed-refs", packed_refs(values).into()),
         ];
@@ -399,16 +399,6 @@ fn unless_absent(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         result => result,
-    }
-}
-
-/// Version 0 knows no extensions, and a hash other than SHA-1 is one.
-fn config(format: ObjectFormat) -> String {
-    match format {
-        ObjectFormat::Sha1 => "[core]\n\trepositoryformatversion = 0\n\tbare = true\n".to_owned(),
-        ObjectFormat::Sha256 => format!(
-            "[core]\n\trepositoryformatversion = 1\n\tbare = true\n[extensions]\n\tobjectformat = {format}\n"
-        ),
     }
 }
 

@@ -6,6 +6,7 @@ use crate::git::command::{
 };
 use crate::git::layout::Repository;
 use crate::git::push_request::excerpt;
+use crate::git::upstream::PushOffers;
 use crate::model::oid::Oid;
 use crate::supervise::{Deadline, Outcome, Reaper, SpawnError, Why};
 use std::collections::BTreeMap;
@@ -205,6 +206,21 @@ pub fn advertisement(
     let identity = Identity::default();
     let serving = Serving { service, git_dir, advertise: true, protocol: Protocol::V0, identity: &identity };
     ask(format!("{} {}", service.command(), git_dir.display()), git.serve(&serving), ALL_REFS_MAX, asker)
+}
+
+/// What git says first to a client that pushes to a small repository of ours, as [`crate::git::push_advertisement`] reads
+/// it.
+///
+/// # Errors
+/// When git does not advertise there.
+pub fn push_advertisement(
+    git: &Git,
+    git_dir: &Path,
+    offers: PushOffers,
+    asker: &Asker<'_>,
+) -> Result<Vec<u8>, AskError> {
+    let what = format!("receive-pack {}", git_dir.display());
+    ask(what, git.advertise_push(git_dir, offers, Protocol::V0), ANSWER_MAX, asker)
 }
 
 /// The names in portions that fit a command line.

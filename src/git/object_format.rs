@@ -41,6 +41,17 @@ impl ObjectFormat {
             Self::Sha256 => 64,
         }
     }
+
+    /// The configuration of a bare repository of ours. Version 0 knows no extensions, and a hash other than SHA-1 is one.
+    #[must_use]
+    pub fn bare_config(self) -> String {
+        match self {
+            Self::Sha1 => "[core]\n\trepositoryformatversion = 0\n\tbare = true\n".to_owned(),
+            Self::Sha256 => format!(
+                "[core]\n\trepositoryformatversion = 1\n\tbare = true\n[extensions]\n\tobjectformat = {self}\n"
+            ),
+        }
+    }
 }
 
 impl fmt::Display for ObjectFormat {

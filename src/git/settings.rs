@@ -11,6 +11,10 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+/// How the keys begin of all settings that git heeds when it advertises to clients that push: hidden refs, capabilities,
+/// the refs of borrowed objects. Some of them do not matter there.
+const SHAPING: [&[u8]; 4] = [b"receive.", b"transfer.", b"repack.", b"core.alternaterefs"];
+
 /// The settings that matter here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RepositorySettings {
@@ -26,6 +30,8 @@ pub struct RepositorySettings {
     gc_is_off: bool,
     /// `extensions.objectFormat`.
     object_format: ObjectFormat,
+    /// Something is set that changes what git advertises to clients that push.
+    shapes_advertisement: bool,
 }
 
 /// A value that git would refuse.
@@ -84,7 +90,14 @@ impl RepositorySettings {
         self.object_format
     }
 
+    /// Whether a setting may change what git advertises to clients that push.
+    #[must_use]
+    pub const fn shapes_advertisement(&self) -> bool {
+        self.shapes_advertisement
+    }
+
     fn set(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), SettingError> {
+        self.shapes_advertisement |= SHAPING.iter().any(|start| key.starts_with(start));
         match key {
             b"http.uploadpack" => self.upload_pack = Some(boolean("http.uploadpack", value)?),
             b"http.receivepack" => self.receive_pack = Some(boolean("http.receivepack", value)?),

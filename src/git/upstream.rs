@@ -3,7 +3,7 @@
 //! The upstream is named by its address and never configured as a remote, so that nothing in a repository decides whom we
 //! speak to. It may be a server or a directory of this machine; every other transport is forbidden to git.
 
-use crate::git::command::{Git, Invocation, Usage, git_dir_option};
+use crate::git::command::{Git, Invocation, Protocol, Usage, git_dir_option, pair};
 use crate::git::credential_file::CredentialFile;
 use crate::git::held::{Update, leases};
 use crate::git::object_format::ObjectFormat;
@@ -74,7 +74,7 @@ pub struct UpstreamPush<'a> {
 }
 
 /// What an upstream can do with pushes, which its mirror says in its stead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PushOffers {
     /// Several refs together or not at all.
     pub has_atomic: bool,
@@ -149,14 +149,16 @@ impl Git {
 
     /// What a client is told that wants to push through a mirror: the mirror's refs, and what its upstream can do.
     #[must_use]
-    pub fn advertise_push(&self, git_dir: &Path, offers: PushOffers) -> Invocation {
+    pub fn advertise_push(&self, git_dir: &Path, offers: PushOffers, protocol: Protocol) -> Invocation {
         let words = ["receive-pack", "--stateless-rpc", "--http-backend-info-refs", "--"];
         let args = words.map(OsString::from).into_iter().chain([git_dir.into()]).collect();
         let word = |is_so| OsString::from(if is_so { "true" } else { "false" });
         let mut settings = self.forced(Usage::Write, git_dir);
         settings.push(("receive.advertiseAtomic", word(offers.has_atomic)));
         settings.push(("receive.advertisePushOptions", word(offers.has_push_options)));
-        self.invocation(args, self.environment_with(settings))
+        let mut env = self.environment_with(settings);
+        env.extend(protocol.variable().map(|value| pair("GIT_PROTOCOL", value)));
+        self.invocation(args, env)
     }
 
     fn in_mirror(&self, git_dir: &Path, words: &[&str]) -> Invocation {
@@ -335,7 +337,7 @@ mod tests {
     #[test]
     fn a_mirror_offers_what_its_upstream_can_do() {
         let offers = PushOffers { has_atomic: false, has_push_options: true };
-        let advertise = git().advertise_push(Path::new("/data/m.git"), offers);
+        let advertise = git().advertise_push(Path::new("/data/m.git"), offers, Protocol::V1);
         let settings = settings(&advertise);
         assert!(settings.contains(&("receive.advertiseAtomic", "false")));
         assert!(settings.contains(&("receive.advertisePushOptions", "true")));

@@ -5,12 +5,14 @@
 //! | asking an upstream what it has | [`ask`], [`web`], [`advertisement`] |
 //! | the mirrors on disk | [`places`], [`draft`], [`litter`], [`turns`] |
 //! | bringing one up to date | [`bring`], [`changes`], [`head`] |
+//! | telling clients that push what there is | [`advertise`] |
 //! | taking in what a push brought upstream | [`land`] |
 //!
 //! An upstream is asked over HTTP by the caller's own thread, without a git, so that one that is dead costs no worker.
 //! Only what it says to have, and the mirror has not, is fetched. Nothing here knows of pushes' records, of lanes, or of
 //! who may read: the caller brings the deadline, the credential and the worker.
 
+mod advertise;
 mod advertisement;
 mod ask;
 mod bring;
@@ -38,6 +40,7 @@ use crate::model::name::RepoName;
 use crate::model::oid::Oid;
 use crate::model::push::RefUpdate;
 use crate::sys::stop::Stop;
+use advertise::Learned;
 use places::Places;
 use std::collections::BTreeMap;
 use std::io;
@@ -67,6 +70,7 @@ struct Shared {
     turns: Turns,
     web: Web,
     spellings: Spellings,
+    learned: Learned,
 }
 
 impl Mirrors {
@@ -78,7 +82,8 @@ impl Mirrors {
         let web = Web::new(settings.authorities.as_deref())?;
         let places = Places::open(data_dir)?;
         let (turns, spellings) = (Turns::default(), Spellings::default());
-        Ok(Self(Arc::new(Shared { settings, places, turns, web, spellings })))
+        let learned = Learned::default();
+        Ok(Self(Arc::new(Shared { settings, places, turns, web, spellings, learned })))
     }
 
     /// The certificates that are trusted, in one PEM file, where they are not the system's.

@@ -6,6 +6,7 @@ use crate::git::ask::Asker;
 use crate::git::command::{Identity, Protocol, Service, Serving};
 use crate::git::layout::Repository;
 use crate::git::pool::{Kind, Lane};
+use crate::git::push_advertisement::PushAdvertisement;
 use crate::git::push_request::PushRequest;
 use crate::git::report;
 use crate::git::settings::RepositorySettings;
@@ -16,7 +17,7 @@ use crate::http::refusal::Refusal;
 use crate::http::relay::{self, Relayed};
 use crate::http::route::Phase;
 use crate::http::served::Served;
-use crate::http::writer::ResponseWriter;
+use crate::http::writer::{PIECE, ResponseWriter, WriteError};
 use crate::supervise::{Deadline, Exit, Input, Outcome, SpawnError, Spec, Why};
 use crate::sys::net::Socket;
 use std::fs::File;
@@ -140,6 +141,9 @@ impl Work {
     fn run(mut self) -> Result<Worked, Refusal> {
         let settings = self.settings()?;
         self.check_enabled(settings)?;
+        if let Some(known) = self.known_advertisement(settings) {
+            return Ok(self.tell(&known, settings));
+        }
         let body = self.body.take();
         let mut child = self.app.reaper.spawn(self.spec(body)).map_err(|error| refuse_spawn(&error))?;
         if let Some(hold) = self.stay.as_mut().and_then(Stay::start) {
@@ -167,10 +171,7 @@ impl Work {
 
     fn settings(&self) -> Result<RepositorySettings, Refusal> {
         let app = &self.app;
-        let grace = app.settings.git.kill_grace;
-        let asker =
-            Asker { reaper: &app.reaper, deadline: self.deadline, grace, client: Some(self.client.fd()) };
-        app.repository_settings.of(&app.git, &self.repository, &asker).map_err(|error| match &error {
+        app.repository_settings.of(&app.git, &self.repository, &self.asker()).map_err(|error| match &error {
             error if error.is_client_gone() => Refusal::ClientGone,
             error if error.is_busy() => Refusal::Exhausted,
             error if error.is_deadline() => Refusal::Deadline(error.to_string().into()),
@@ -178,11 +179,44 @@ impl Work {
         })
     }
 
+    fn asker(&self) -> Asker<'_> {
+        let App { reaper, settings, .. } = &*self.app;
+        let client = Some(self.client.fd());
+        Asker { reaper, deadline: self.deadline, grace: settings.git.kill_grace, client }
+    }
+
+    /// What git would say of a mirror, where that is known without it.
+    fn known_advertisement(&self, settings: RepositorySettings) -> Option<PushAdvertisement> {
+        let (Phase::Advertise, Service::ReceivePack, Some(offers)) = (self.phase, self.service, self.offers)
+        else {
+            return None;
+        };
+        let App { road, git, .. } = &*self.app;
+        let mirrors = road.upstreams().mirrors();
+        mirrors.push_advertisement(&self.repository, settings, (offers, self.protocol), git, &self.asker())
+    }
+
+    /// Answers without a git.
+    fn tell(mut self, known: &PushAdvertisement, settings: RepositorySettings) -> Worked {
+        let (until, mut bytes) = (self.deadline.at, 0);
+        let told = known.write(self.service.banner(self.protocol), PIECE, |piece| {
+            bytes += piece.len() as u64;
+            self.writer.write(piece, until)
+        });
+        let end = match told.and_then(|()| self.writer.finish(Instant::now() + LAST_WORD_LIMIT)) {
+            Ok(()) => End::Whole,
+            Err(error) => End::of_write(error),
+        };
+        let detail = "remembered".to_owned();
+        let served = Served { status: end.status(), outcome: end.name(), bytes_out: bytes, detail };
+        Worked { served, settings }
+    }
+
     fn spec(&self, body: Option<File>) -> Spec {
         let git_dir = &self.repository.git_dir;
         let invocation = match (self.phase, self.service, self.offers) {
             (Phase::Advertise, Service::ReceivePack, Some(offers)) => {
-                self.app.git.advertise_push(git_dir, offers)
+                self.app.git.advertise_push(git_dir, offers, self.protocol)
             }
             _ => self.app.git.serve(&Serving {
                 service: self.service,
@@ -272,6 +306,16 @@ impl End {
             (None, Exit::Code(0)) => Self::Whole,
             (None, Exit::Code(_) | Exit::Signal(_)) if tracker.is_flushed() => Self::Whole,
             (None, Exit::Code(_) | Exit::Signal(_) | Exit::Lost | Exit::Stuck) => Self::Failed,
+        }
+    }
+
+    /// How an answer ended that was not written to its end.
+    fn of_write(error: WriteError) -> Self {
+        match error {
+            WriteError::Gone | WriteError::Stalled => Self::ClientGone,
+            WriteError::Deadline => Self::Deadline,
+            WriteError::Stopped => Self::Stopping,
+            WriteError::Length => Self::Failed,
         }
     }
 
