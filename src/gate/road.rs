@@ -5,7 +5,7 @@
 //! moves by compare-and-set: a request, the sweeper and people may try the same at once.
 
 use super::maintenance::Maintenance;
-use super::staging::{Held, StagingError, own_values, unfit};
+use super::staging::{Held, StagingError, refuse_symbolic, unfit};
 use super::upstreams::Upstreams;
 use super::waiters::{WaitError, Waiter, Waiters};
 use crate::config::{Approval, ChecksSettings, GateSettings, GitSettings, OnDisconnect as Disconnect};
@@ -462,8 +462,8 @@ impl Road {
         let tools = self.tools(intake.deadline, Some(intake.client));
         let held = &self.parts().held;
         let staging = self.look_beyond(push, &tools).and_then(|()| {
-            match self.upstreams().mirrors().values(intake.target, &push.refs) {
-                Some(values) => held.create_at(push.id, intake.target, intake.format, &values),
+            match self.upstreams().mirrors().known_refs(intake.target, &push.refs) {
+                Some(known) => held.create_at(push.id, intake.target, intake.format, &known),
                 None => held.create(push.id, intake.target, intake.format, &push.refs, &tools),
             }
         });
@@ -489,7 +489,7 @@ impl Road {
         let Target::Upstream { url } = &push.target else { return Ok(()) };
         let Ok(UpstreamUrl::Directory(git_dir)) = UpstreamUrl::parse(url) else { return Ok(()) };
         match self.upstreams().directory_at(&git_dir) {
-            Ok(found) => own_values(&found, &push.refs, tools).map(drop),
+            Ok(found) => refuse_symbolic(&found, &push.refs, tools),
             // The forward finds out and says so.
             Err(error) => {
                 log::warn!("push {}: {error}", push.id);

@@ -1,14 +1,15 @@
 //! Where the objects of a push are until it is decided: `DATA/held/ID.git`, a bare repository of ours that borrows from
 //! the target.
 //!
-//! It is written by us and holds only the pushed refs, at the values that they have in the target, so that
-//! `git receive-pack` takes a push here exactly if the target's refs are where the pusher saw them. No hook runs here, no
+//! It is written by us and holds the pushed refs, at the values that they have in the target, so that
+//! `git receive-pack` takes a push here exactly if the target's refs are where the pusher saw them; and under names of ours
+//! what the branches of the target have, where the search for missing objects ends. No hook runs here, no
 //! configuration of the target counts, and nothing is served from here. What is refused goes with the directory, so its
 //! objects were never in a store that is served.
 //!
 //! The owner of the directory is the push record: [`Held::list`] finds those without one.
 
-use crate::git::ask::{self, AskError};
+use crate::git::ask::{self, AskError, FoundRefs};
 use crate::git::layout::Repository;
 use crate::git::object_format::ObjectFormat;
 use crate::git::push_answer::{AnswerError, AnswerReader, PushAnswer};
@@ -27,6 +28,20 @@ use std::path::{Path, PathBuf};
 
 /// What HEAD names: a ref that nobody pushes, so that the branch which is deleted is never the current one.
 const HEAD: &str = "ref: refs/tidegate/none\n";
+
+/// Where refs of ours are.
+const OUR_REFS: &str = "refs/tidegate";
+
+/// Where the branches of a target are.
+const BRANCHES: &str = "refs/heads";
+
+/// Different values of a target's branches that are written down: a megabyte, which takes as long as it takes git to list so
+/// many by itself.
+const BORDERS_MAX: usize = 10_000;
+
+/// Keeps git from listing the refs of what the repository borrows from, with a git of its own for each: they are here. Git
+/// takes no empty command, and this one says nothing.
+const BORDERS_ARE_HERE: &str = "[core]\n\talternateRefsCommand = true\n";
 
 /// What follows the number in the name of a staging repository.
 const SUFFIX: &str = ".git";
@@ -173,11 +188,15 @@ impl Held {
         refs: &[RefUpdate],
         tools: &Tools<'_>,
     ) -> Result<Staging, StagingError> {
-        let values = own_values(target, refs, tools)?;
-        self.create_at(id, target, format, &values)
+        // A ref that is pushed by such a name may have one of ours in its way: then git lists the branches itself.
+        let may_clash = refs.iter().any(|update| update.name.as_str().starts_with(OUR_REFS));
+        let places: &[&str] = if may_clash { &[] } else { &[BRANCHES] };
+        let found = own_refs(target, refs, places, tools)?;
+        self.create_at(id, target, format, &found)
     }
 
-    /// As [`Held::create`], where the values that the pushed refs have in the target are known.
+    /// As [`Held::create`], where the values that the pushed refs have in the target are known, and below them those of its
+    /// branches.
     ///
     /// # Errors
     /// See [`StagingError`]; nothing is left then.
@@ -186,10 +205,10 @@ impl Held {
         id: PushId,
         target: &Repository,
         format: ObjectFormat,
-        values: &BTreeMap<String, Oid>,
+        refs: &FoundRefs,
     ) -> Result<Staging, StagingError> {
         let staging = self.find(id, target);
-        let written = staging.write(format, values);
+        let written = staging.write(format, refs);
         if written.is_err()
             && let Err(error) = self.remove(id)
         {
@@ -246,24 +265,36 @@ impl Held {
     }
 }
 
-/// The values of these refs in `target`, none of which may be symbolic.
+/// Sees that none of these refs is symbolic in `target`.
 ///
 /// # Errors
 /// [`StagingError::StandIn`] for the first that is; see [`StagingError`].
-pub fn own_values(
+pub fn refuse_symbolic(
     target: &Repository,
     refs: &[RefUpdate],
     tools: &Tools<'_>,
-) -> Result<BTreeMap<String, Oid>, StagingError> {
+) -> Result<(), StagingError> {
+    own_refs(target, refs, &[], tools).map(drop)
+}
+
+/// These refs as they are in `target`, none of which may be symbolic, and the values of all refs below the directories
+/// `places`.
+fn own_refs(
+    target: &Repository,
+    refs: &[RefUpdate],
+    places: &[&str],
+    tools: &Tools<'_>,
+) -> Result<FoundRefs, StagingError> {
     let names: Vec<&str> = refs.iter().map(|update| update.name.as_str()).collect();
-    let found = ask::find_refs(tools.git, &target.git_dir, &names, &tools.asker)?;
-    let symbolic = found.symbolic.into_iter().next();
+    let asked: Vec<&str> = names.iter().chain(places).copied().collect();
+    let found = ask::find_refs(tools.git, &target.git_dir, &asked, &tools.asker)?;
+    let symbolic = found.symbolic.iter().next().map(|(name, other)| (name.clone(), other.clone()));
     let missing = || names.iter().filter(|name| !found.values.contains_key(**name));
     // Git lists none that stands for a ref that is not there, and creates that.
     let loose = || missing().find_map(|name| Some(((*name).to_owned(), loose_symbolic(target, name)?)));
     match symbolic.or_else(loose) {
         Some((name, other)) => Err(StagingError::StandIn { name, other }),
-        None => Ok(found.values),
+        None => Ok(found),
     }
 }
 
@@ -353,16 +384,19 @@ impl Staging {
     }
 
     /// Writes the skeleton.
-    fn write(&self, format: ObjectFormat, values: &BTreeMap<String, Oid>) -> Result<(), StagingError> {
+    fn write(&self, format: ObjectFormat, known: &FoundRefs) -> Result<(), StagingError> {
         private_directory(&self.git_dir).map_err(self.failed_at("making"))?;
         for name in DIRECTORIES {
             private_directory(&self.git_dir.join(name)).map_err(self.failed_at("making a directory in"))?;
         }
+        let borders = borders(known);
+        let lists_borders = if borders.is_empty() { "" } else { BORDERS_ARE_HERE };
+        let values = known.values.iter().map(|(name, oid)| (name.clone(), oid)).chain(borders).collect();
         let files = [
             ("HEAD", HEAD.into()),
-            ("config", format.bare_config().into()),
+            ("config", (format.bare_config() + lists_borders).into()),
             ("objects/info/alternates", alternates(&self.target.common_dir.join("objects"))),
-            ("packed-refs", packed_refs(values).into()),
+            ("packed-refs", packed_refs(&values).into()),
         ];
         for (name, content) in files {
             fs::write(self.git_dir.join(name), content).map_err(self.failed_at("writing a file in"))?;
@@ -413,8 +447,14 @@ fn alternates(objects: &Path) -> Vec<u8> {
     [b'"'].into_iter().chain(path).chain(*b"\"\n").collect()
 }
 
+/// The branches of the target as refs of the staging repository; none where they are too many.
+fn borders(known: &FoundRefs) -> BTreeMap<String, &Oid> {
+    let some = Some(&known.below).filter(|below| below.len() <= BORDERS_MAX);
+    some.into_iter().flatten().map(|oid| (format!("{OUR_REFS}/border/{oid}"), oid)).collect()
+}
+
 /// Sorted, as git wants it.
-fn packed_refs(values: &BTreeMap<String, Oid>) -> String {
+fn packed_refs(values: &BTreeMap<String, &Oid>) -> String {
     let lines = values.iter().map(|(name, oid)| format!("{oid} {name}\n"));
     ["# pack-refs with: sorted \n".to_owned()].into_iter().chain(lines).collect()
 }

@@ -9,7 +9,7 @@ use crate::git::push_request::excerpt;
 use crate::git::upstream::PushOffers;
 use crate::model::oid::Oid;
 use crate::supervise::{Deadline, Outcome, Reaper, SpawnError, Why};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Duration;
@@ -30,6 +30,8 @@ pub struct FoundRefs {
     pub values: BTreeMap<String, Oid>,
     /// Those that are symbolic, with the ref that each stands for in the end.
     pub symbolic: BTreeMap<String, String>,
+    /// The values of all refs below those that were asked for.
+    pub below: BTreeSet<Oid>,
 }
 
 /// One ref as git lists it.
@@ -156,11 +158,14 @@ pub fn find_refs(
 ) -> Result<FoundRefs, AskError> {
     let mut found = FoundRefs::default();
     for some in in_portions(names) {
-        let refs = list_refs(git, git_dir, some, ANSWER_MAX, asker)?;
         // Git takes each name for the start of longer ones, too.
-        for it in refs.into_iter().filter(|it| some.contains(&it.name.as_str())) {
-            found.symbolic.extend(it.stands_for.map(|other| (it.name.clone(), other)));
-            found.values.insert(it.name, it.value);
+        for it in list_refs(git, git_dir, some, ALL_REFS_MAX, asker)? {
+            if some.contains(&it.name.as_str()) {
+                found.symbolic.extend(it.stands_for.map(|other| (it.name.clone(), other)));
+                found.values.insert(it.name, it.value);
+            } else {
+                found.below.insert(it.value);
+            }
         }
     }
     Ok(found)

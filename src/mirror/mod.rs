@@ -32,12 +32,11 @@ pub use ask::Remote;
 pub use error::{LandError, UpstreamError};
 pub use web::{reach, show};
 
-use crate::git::ask::Asker;
+use crate::git::ask::{Asker, FoundRefs};
 use crate::git::layout::Repository;
 use crate::git::tools::Tools;
 use crate::model::credential::UpstreamCredential;
 use crate::model::name::RepoName;
-use crate::model::oid::Oid;
 use crate::model::push::RefUpdate;
 use crate::sys::stop::Stop;
 use advertise::Learned;
@@ -98,15 +97,17 @@ impl Mirrors {
         self.0.places.find(repo)
     }
 
-    /// The values of these branches and tags in a mirror, if they are known without asking git, as they are unless somebody
-    /// writes there; those that are not there are left out.
+    /// These branches and tags of a mirror and the values of all its branches, if they are known without asking git, as they
+    /// are unless somebody writes there.
     #[must_use]
-    pub fn values(&self, mirror: &Repository, refs: &[RefUpdate]) -> Option<BTreeMap<String, Oid>> {
+    pub fn known_refs(&self, mirror: &Repository, refs: &[RefUpdate]) -> Option<FoundRefs> {
         let known = self.0.turns.refs(&mirror.git_dir)?;
         let is_mirrored = refs.iter().all(|update| changes::is_mirrored(update.name.as_str()));
         let value = |update: &RefUpdate| known.get_key_value(update.name.as_str());
-        let found = refs.iter().filter_map(value).map(|(name, oid)| (name.clone(), oid.clone()));
-        is_mirrored.then(|| found.collect())
+        let values = refs.iter().filter_map(value).map(|(name, oid)| (name.clone(), oid.clone())).collect();
+        let below = known.iter().filter(|(name, _)| name.starts_with("refs/heads/"));
+        let below = below.map(|(_, oid)| oid.clone()).collect();
+        is_mirrored.then(|| FoundRefs { values, symbolic: BTreeMap::new(), below })
     }
 
     /// The mirror of `repo`, at least as fresh as `seen`: made, or brought up to date where its branches and tags differ

@@ -202,3 +202,39 @@ fn what_the_target_itself_borrows_is_found_through_it() {
         site.remove(&push);
     }
 }
+
+#[test]
+fn a_ref_may_have_a_name_that_the_gate_has_for_its_own() {
+    for git in gits() {
+        for name in ["refs/tidegate/border", "refs/tidegate/border/x"] {
+            let site = Site::new(&git);
+            site.sh("cd work; echo 4 > file; git commit -q -a -m 4");
+            let push = site.hold(site.request(&format!("main:{name}")));
+            assert_eq!(site.forward(&push).verdict, ACCEPTED);
+            assert_eq!(site.refs("srv.git"), site.refs("copy.git"));
+            site.remove(&push);
+        }
+    }
+}
+
+#[test]
+fn what_a_push_needs_may_be_behind_any_branch_of_the_target_however_many_there_are() {
+    for git in gits() {
+        for count in [3, 10_001] {
+            let site = Site::new(&git);
+            site.sh(&format!(
+                "cd srv.git; for i in $(seq {count}); do printf 'commit refs/heads/b%s\ncommitter a <a@b> %s +0000\ndata 1\nx\n' $i $i
+                 printf 'M 644 inline f\ndata %s\n%s\n' ${{#i}} $i; done | git fast-import --quiet
+                 cd ../work; git fetch -q ../srv.git b3; git checkout -q -b side FETCH_HEAD; echo 4 > g; git add g; git commit -q -m 4"
+            ));
+            let push = site.hold(site.request("side main:refs/heads/same"));
+            let held = push.staging.git_dir().display();
+            let borders = site.sh(&format!("git -C {held} for-each-ref refs/tidegate | wc -l"));
+            // Those of the target and those of these branches.
+            assert_eq!(borders, if count < 10_000 { (count + 2).to_string() } else { "0".to_owned() });
+            assert_eq!(site.forward(&push).verdict, ACCEPTED);
+            assert_eq!(site.refs("srv.git"), site.refs("copy.git"));
+            site.remove(&push);
+        }
+    }
+}

@@ -90,7 +90,9 @@ fn what_the_gate_wrote_itself_it_knows_without_asking_git() {
     let is_known = || site.bring_seen(&site.ask()).is_ok();
     unseen(&|| assert!(is_known(), "a mirror that was made"));
     let refs = stage(&site, &[("", "refs/heads/old"), ("main~1", "refs/heads/topic")]);
-    let values = |refs: &[RefUpdate]| site.mirrors.values(&mirror, refs).map(|it| it.into_values().collect());
+    let values = |refs: &[RefUpdate]| {
+        site.mirrors.known_refs(&mirror, refs).map(|it| it.values.into_values().collect())
+    };
     let old = refs[0].old.clone();
     assert_eq!(values(&refs), Some(vec![old.clone()]), "the other is new");
     land(&site, &mirror, &refs).unwrap();

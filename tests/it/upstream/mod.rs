@@ -5,6 +5,7 @@
 mod fates;
 #[cfg(feature = "fault-points")]
 mod faults;
+mod gits;
 mod killing;
 mod leaving;
 mod passthrough;

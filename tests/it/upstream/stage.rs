@@ -42,6 +42,7 @@ pub(super) struct Plan {
     tables: String,
     git: Option<PathBuf>,
     spy: bool,
+    traced: bool,
     top: Vec<(&'static str, &'static str)>,
     /// What only the first gate has in its environment.
     first: Option<(&'static str, String)>,
@@ -50,7 +51,7 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn to(kind: Kind) -> Plan {
         let [keys, gate, tables] = [const { String::new() }; 3];
-        Plan { kind, keys, gate, tables, git: None, spy: false, top: Vec::new(), first: None }
+        Plan { kind, keys, gate, tables, git: None, spy: false, traced: false, top: Vec::new(), first: None }
     }
 
     /// Adds a line to `[[upstream]]`.
@@ -102,6 +103,12 @@ impl Plan {
         self
     }
 
+    /// Gives the gate a git that writes down which commands it runs, see [`Stage::trace`].
+    pub(super) fn traced(mut self) -> Plan {
+        self.traced = true;
+        self
+    }
+
     /// Everything runs.
     #[track_caller]
     pub(super) fn start(self) -> Stage {
@@ -144,6 +151,14 @@ impl Plan {
             setup = setup.clone().text("git.program", program.to_str().unwrap());
             fetches
         });
+        if self.traced {
+            let (program, trace) = (place.work("tracing-git"), place.work("trace"));
+            let git = gits().remove(0);
+            let text =
+                format!("GIT_TRACE2_BRIEF=1 GIT_TRACE2={} exec {} \"$@\"", trace.display(), git.display());
+            repo::script(&program, &text);
+            setup = setup.text("git.program", program.to_str().unwrap());
+        }
         let first = self.first.iter().fold(setup.clone(), |setup, (key, value)| setup.env(key, value));
         let gate = first.start();
         let store = Store::open(&place.data()).unwrap();
@@ -203,6 +218,15 @@ impl Stage {
             seen.as_ref().is_some_and(|push| push.state == state)
         });
         seen.unwrap()
+    }
+
+    /// What the gate's gits have run since this was asked, if they are traced, in the order of their starts.
+    pub(super) fn trace(&self) -> Vec<String> {
+        let trace = self.place.work("trace");
+        let text = fs::read_to_string(&trace).unwrap_or_default();
+        fs::write(trace, "").unwrap();
+        let name = |line: &str| Some(line.strip_prefix("cmd_name ")?.split(' ').next()?.to_owned());
+        text.lines().filter_map(name).collect()
     }
 
     /// This push, as soon as `is_so`.
