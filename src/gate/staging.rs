@@ -359,7 +359,10 @@ impl Staging {
         spec.stdin = Input::File(body);
         let mut reader = AnswerReader::new(request);
         let mut misread = None;
-        let outcome = tools.asker.reaper.spawn(spec)?.stream(tools.asker.client, |bytes| {
+        let child = tools.asker.reaper.spawn(spec)?;
+        // Meanwhile.
+        let synced = self.sync_skeleton();
+        let outcome = child.stream(tools.asker.client, |bytes| {
             reader.feed(bytes).map_err(|error| {
                 misread = Some(error);
                 Why::Internal
@@ -378,7 +381,7 @@ impl Staging {
             answer => answer?,
         };
         if answer.is_accepted() {
-            self.sync()?;
+            synced.and_then(|()| self.sync(&["objects/pack"]))?;
         }
         Ok(answer)
     }
@@ -411,12 +414,14 @@ impl Staging {
             .map_err(self.failed_at("copying the shallow borders of the target to"))
     }
 
-    /// Git has synced the pack; here follow the names that lead to it, and what makes this a repository.
-    fn sync(&self) -> Result<(), StagingError> {
-        let files = ["HEAD", "config", "objects/info/alternates"];
-        let directories = ["objects/pack", "objects/info", "objects", "", ".."];
-        let sync = |name: &str| File::open(self.git_dir.join(name))?.sync_all();
-        files.into_iter().chain(directories).try_for_each(sync).map_err(self.failed_at("syncing"))
+    /// What makes this a repository and is not changed by a push. Git syncs the packs themselves.
+    fn sync_skeleton(&self) -> Result<(), StagingError> {
+        self.sync(&["HEAD", "config", "objects/info/alternates", "objects/info", "objects", "", ".."])
+    }
+
+    fn sync(&self, names: &[&str]) -> Result<(), StagingError> {
+        let sync = |name: &&str| File::open(self.git_dir.join(name))?.sync_all();
+        names.iter().try_for_each(sync).map_err(self.failed_at("syncing"))
     }
 
     fn failed_at(&self, doing: &'static str) -> impl FnOnce(io::Error) -> StagingError + Copy {
