@@ -12,7 +12,7 @@ use crate::git::tools::Tools;
 use crate::model::check::{CheckResult, Verdict};
 use crate::model::push::{Actor, Approval, CancelCause, Event, Push, PushState};
 use crate::model::text::clip;
-use crate::store::pushes::{Step, TransitionError};
+use crate::store::pushes::Step;
 use crate::sys::stop::Level;
 use jiff::Timestamp;
 use std::time::Instant;
@@ -35,17 +35,35 @@ impl Road {
         }
         // Whoever waits is told that this much is done.
         self.parts().waiters.notify(push.id);
-        let judged =
-            self.examine(push, staging, identity, tools).and_then(|results| self.keep(push, &results));
-        match judged {
-            Ok(None) => self.pass(push, identity),
-            Ok(Some(why)) => self.end_of_checks(push, Event::ChecksFailed, &why),
+        match self.examine(push, staging, identity, tools) {
+            Ok(results) => match objection(&results) {
+                None => self.pass(push, &results, identity),
+                Some(why) => {
+                    let step = Step::new(PushState::Checking, Event::ChecksFailed, &Actor::Gate, &why);
+                    self.conclude(push, &results, step);
+                }
+            },
             Err(Unchecked(event, why)) => self.end_of_checks(push, event, &why),
         }
     }
 
     fn end_of_checks(&self, push: &Push, event: Event, why: &str) {
         self.take(push.id, &Step::new(PushState::Checking, event, &Actor::Gate, why));
+    }
+
+    /// Writes down what was found and what follows from it; answers whether that is so.
+    fn conclude(&self, push: &Push, results: &[CheckResult], step: Step<'_>) -> bool {
+        match self.try_take(push.id, &Step { checks: Some(results), ..step }) {
+            Ok(is_so) => {
+                self.tidy(push.id);
+                is_so
+            }
+            Err(error) => {
+                log::error!("push {}: {error}", push.id);
+                self.end_of_checks(push, Event::Faulted, FAULT);
+                false
+            }
+        }
     }
 
     fn examine(
@@ -90,24 +108,7 @@ impl Road {
         Ok(results)
     }
 
-    /// Writes down what was found; answers why the push may not go on, if it may not.
-    fn keep(&self, push: &Push, results: &[CheckResult]) -> Result<Option<String>, Unchecked> {
-        match self.parts().store.pushes().save_checks(push.id, results) {
-            // A push that was ended meanwhile is moved no more: the step that follows loses.
-            Ok(()) | Err(TransitionError::Lost { .. }) => Ok(objection(results)),
-            Err(
-                error @ (TransitionError::NotAllowed(_)
-                | TransitionError::NothingKept
-                | TransitionError::Unknown(_)
-                | TransitionError::Store(_)),
-            ) => {
-                log::error!("push {}: {error}", push.id);
-                Err(Unchecked(Event::Faulted, FAULT.to_owned()))
-            }
-        }
-    }
-
-    fn pass(&self, push: &Push, identity: &Identity) {
+    fn pass(&self, push: &Push, results: &[CheckResult], identity: &Identity) {
         let (now, gate) = (Timestamp::now(), self.gate_of(&push.repo));
         let (approval, deadline, why) = match gate.approval {
             Setting::Required => {
@@ -120,7 +121,7 @@ impl Road {
             deadline: Some(deadline),
             ..Step::new(PushState::Checking, Event::ChecksPassed { approval }, &Actor::Gate, why)
         };
-        let is_approved = self.take(push.id, &step) && approval == Approval::Auto;
+        let is_approved = self.conclude(push, results, step) && approval == Approval::Auto;
         // To a server it is sent off by whoever waits, in another lane.
         if is_approved && !goes_to_server(push) && self.parts().stop.level() < Level::Killing {
             self.set_out(push, Some(identity.clone()));

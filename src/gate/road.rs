@@ -388,7 +388,7 @@ impl Road {
     }
 
     /// Moves a record, unless the database does not take it.
-    fn try_take(&self, id: PushId, step: &Step<'_>) -> Result<bool, StoreError> {
+    pub(super) fn try_take(&self, id: PushId, step: &Step<'_>) -> Result<bool, StoreError> {
         match self.parts().store.pushes().transition(id, step, Timestamp::now()) {
             Ok(moved) => {
                 let is_trouble =

@@ -52,6 +52,18 @@ struct Inner {
     incarnation: [u8; 16],
     boot: String,
     entered: Entered,
+    /// The level of `PRAGMA synchronous` at which a commit waits for the disk.
+    waiting: &'static str,
+}
+
+/// When a transaction is on the disk for good. What is committed survives the gate either way, and of a machine that
+/// crashes the transactions of this database survive in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sync {
+    /// When it is committed.
+    Now,
+    /// When one is that came after it.
+    WithTheNext,
 }
 
 impl Store {
@@ -61,6 +73,10 @@ impl Store {
     /// When the directory is not ours or open to others, when the database is newer than this program or does not belong to
     /// the key beside it, and when the disk or SQLite refuse.
     pub fn open(data_dir: &Path) -> Result<Self, StoreError> {
+        Self::open_waiting(data_dir, "FULL")
+    }
+
+    fn open_waiting(data_dir: &Path, waiting: &'static str) -> Result<Self, StoreError> {
         private::directory(data_dir)?;
         let _turn = take_turn(data_dir)?;
         let path = data_dir.join(DATABASE);
@@ -77,15 +93,14 @@ impl Store {
             incarnation,
             boot: hex(&random::bytes::<16>().map_err(StoreError::Random)?),
             entered: Entered::default(),
+            waiting,
         })))
     }
 
     /// As [`Store::open`], without waiting for the disk: for tests of many thousand transactions.
     #[cfg(test)]
     fn open_relaxed(data_dir: &Path) -> Result<Self, StoreError> {
-        let store = Self::open(data_dir)?;
-        let relaxed = store.writer().pragma_update(None, "synchronous", "OFF");
-        relaxed.map_err(StoreError::database("relaxing tidegate.db")).map(|()| store)
+        Self::open_waiting(data_dir, "OFF")
     }
 
     /// Opens a database that is there.
@@ -151,13 +166,28 @@ impl Store {
         look(&moment)
     }
 
-    /// Runs `change` in a transaction, which is undone unless `change` succeeds.
+    /// Runs `change` in a transaction, which is undone unless `change` succeeds, and is on the disk when this returns.
     fn write<T, E: From<StoreError>>(
         &self,
         doing: &'static str,
         change: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
     ) -> Result<T, E> {
+        self.write_by(Sync::Now, doing, change)
+    }
+
+    /// As [`Store::write`], on the disk by the time that `sync` says.
+    fn write_by<T, E: From<StoreError>>(
+        &self,
+        sync: Sync,
+        doing: &'static str,
+        change: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
         let mut writer = self.writer();
+        let level = match sync {
+            Sync::Now => self.0.waiting,
+            Sync::WithTheNext => "NORMAL",
+        };
+        writer.pragma_update(None, "synchronous", level).map_err(StoreError::database(doing))?;
         let transaction = begin(&mut writer).map_err(StoreError::database(doing))?;
         let result = change(&transaction)?;
         transaction.commit().map_err(StoreError::database(doing))?;

@@ -1,7 +1,8 @@
 //! Push records: one row each, moved by compare-and-set, with everything that happened to them.
 //!
 //! Whoever moves a record says where he believes it to stand. Of all who try at once one wins, and the others
-//! learn where it stands now. A move, its event, its decision and what the target answered are one transaction.
+//! learn where it stands now. A move, its event, its decision, what checks found and what the target answered are one
+//! transaction.
 //! Events are only ever added (triggers of the schema refuse the rest) and go with the whole record.
 
 mod entered;
@@ -9,7 +10,7 @@ mod rows;
 
 pub(super) use entered::Entered;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, Sync};
 use crate::model::check::CheckResult;
 use crate::model::name::RepoName;
 use crate::model::push::{
@@ -49,6 +50,8 @@ pub struct Step<'a> {
     pub deadline: Option<Timestamp>,
     /// What the target said, or git about the pack.
     pub answer: Option<&'a Answer>,
+    /// What the checks found, in place of what was kept before.
+    pub checks: Option<&'a [CheckResult]>,
 }
 
 /// What the target said about a forward, or git about a pack.
@@ -134,10 +137,10 @@ pub struct Page {
 }
 
 impl<'a> Step<'a> {
-    /// A step that leaves the deadline and tells nothing of the target.
+    /// A step that leaves the deadline and tells nothing of the target and of checks.
     #[must_use]
     pub const fn new(expected: PushState, event: Event, actor: &'a Actor, why: &'a str) -> Self {
-        Self { expected, event, actor, why, deadline: None, answer: None }
+        Self { expected, event, actor, why, deadline: None, answer: None, checks: None }
     }
 }
 
@@ -182,23 +185,25 @@ impl Pushes<'_> {
         Ok(made)
     }
 
-    /// Moves a record; on the disk when this returns.
+    /// Moves a record; on the disk when this returns, unless it is an interim step ([`Event::is_interim`]).
     ///
     /// # Errors
     /// See [`TransitionError`]; then nothing has changed.
     pub fn transition(&self, id: PushId, step: &Step<'_>, now: Timestamp) -> Result<Moved, TransitionError> {
         let to = next(step.expected, step.event)?;
-        self.move_to(to, "moving a push", |db| advance(db, id, step, None, now))
+        let sync = if step.event.is_interim() { Sync::WithTheNext } else { Sync::Now };
+        self.move_to(to, sync, "moving a push", |db| advance(db, id, step, None, now))
     }
 
     /// The one transaction by which a record comes into the state `to`.
     fn move_to(
         &self,
         to: PushState,
+        sync: Sync,
         doing: &'static str,
         change: impl FnOnce(&Transaction<'_>) -> Result<Moved, TransitionError>,
     ) -> Result<Moved, TransitionError> {
-        let moved = fault::around(to, || self.0.write(doing, change))?;
+        let moved = fault::around(to, || self.0.write_by(sync, doing, change))?;
         self.0.0.entered.note(to);
         Ok(moved)
     }
@@ -224,7 +229,7 @@ impl Pushes<'_> {
             Ok(moved)
         };
         let to = next(step.expected, step.event)?;
-        self.move_to(to, "recording a decision", record)
+        self.move_to(to, Sync::Now, "recording a decision", record)
     }
 
     /// Gives an open record another owner: this life of the gate at its start, nobody's session when the client
@@ -252,19 +257,6 @@ impl Pushes<'_> {
     /// When the database cannot be written.
     pub fn release(&self, id: PushId, now: Timestamp) -> Result<bool, StoreError> {
         self.0.write("letting go of a failed push", |db| rows::release(db, id, now))
-    }
-
-    /// Keeps what the checks found, in place of what was kept before.
-    ///
-    /// # Errors
-    /// [`TransitionError::Lost`] unless the push is being checked; otherwise when the database cannot be
-    /// written.
-    pub fn save_checks(&self, id: PushId, results: &[CheckResult]) -> Result<(), TransitionError> {
-        self.0.write("keeping what checks found", |db| match rows::state(db, id)? {
-            Some(PushState::Checking) => Ok(rows::replace_checks(db, id, results)?),
-            Some(now_in) => Err(TransitionError::Lost { now_in }),
-            None => Err(TransitionError::Unknown(id)),
-        })
     }
 
     /// One record.
@@ -375,6 +367,9 @@ fn advance(
     let event = rows::add_event(db, id, &event, now)?;
     if let Some(answer) = step.answer {
         rows::keep_answers(db, id, answer)?;
+    }
+    if let Some(results) = step.checks {
+        rows::replace_checks(db, id, results)?;
     }
     Ok(Moved { from, to, event })
 }

@@ -101,6 +101,15 @@ pub enum Event {
     Adopted,
 }
 
+impl Event {
+    /// Whether the gate goes on at once and nobody is promised anything by this: should the machine crash before the next
+    /// event, it may not have happened.
+    #[must_use]
+    pub const fn is_interim(self) -> bool {
+        matches!(self, Self::CheckingBegan | Self::ChecksPassed { approval: Approval::Auto })
+    }
+}
+
 /// What cannot happen in a state.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("a push that is {state} cannot have the event {event}")]

@@ -288,7 +288,7 @@ fn what_is_due_is_found_the_longest_overdue_first() {
 }
 
 #[test]
-fn checks_are_kept_while_they_run_and_not_after() {
+fn what_checks_found_is_kept_with_the_step_that_follows_from_it_or_not_at_all() {
     let (_home, store) = fresh();
     let id = received(&store);
     let finding =
@@ -296,16 +296,45 @@ fn checks_are_kept_while_they_run_and_not_after() {
     let failed =
         CheckResult { name: "secrets".to_owned(), verdict: Verdict::Fail, findings: vec![finding], ms: 12 };
     let passed = CheckResult { name: "refs".to_owned(), verdict: Verdict::Pass, findings: Vec::new(), ms: 0 };
-    let early = store.pushes().save_checks(id, &[]);
+    let with = |state, event, results: &[CheckResult]| {
+        let step = Step { checks: Some(results), ..Step::new(state, event, &Actor::Gate, "") };
+        store.pushes().transition(id, &step, at(1))
+    };
+    let early = with(PushState::Checking, Event::ChecksFailed, std::slice::from_ref(&failed));
     assert!(matches!(early, Err(TransitionError::Lost { now_in: PushState::Received })));
+    assert!(store.pushes().checks(id).unwrap().is_empty(), "nothing is kept of a step that was not taken");
     take(&store, id, PushState::Received, Event::CheckingBegan).unwrap();
-    store.pushes().save_checks(id, std::slice::from_ref(&failed)).unwrap();
-    store.pushes().save_checks(id, &[passed.clone(), failed.clone()]).unwrap();
-    assert_eq!(store.pushes().checks(id).unwrap(), [passed.clone(), failed.clone()]);
-    take(&store, id, PushState::Checking, Event::ChecksFailed).unwrap();
-    let late = store.pushes().save_checks(id, &[]);
+    with(PushState::Checking, Event::ChecksFailed, &[passed.clone(), failed.clone()]).unwrap();
+    let late = with(PushState::Checking, Event::ChecksFailed, &[]);
     assert!(matches!(late, Err(TransitionError::Lost { now_in: PushState::Blocked })));
+    assert_eq!(store.pushes().checks(id).unwrap(), [passed.clone(), failed.clone()]);
     assert_eq!(store.pushes().view(id).unwrap().unwrap().checks.unwrap(), [passed, failed]);
+}
+
+#[test]
+fn only_a_step_that_promises_nobody_anything_is_committed_without_waiting_for_the_disk() {
+    let (_home, store) = fresh();
+    let level =
+        || store.writer().pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0)).unwrap();
+    const NORMAL: i64 = 1;
+    const FULL: i64 = 2;
+    let id = received(&store);
+    assert_eq!(level(), FULL);
+    let auto = Event::ChecksPassed { approval: Approval::Auto };
+    let steps = [
+        (PushState::Received, Event::CheckingBegan, NORMAL),
+        (PushState::Checking, auto, NORMAL),
+        (PushState::Approved, Event::ForwardBegan, FULL),
+        (PushState::Forwarding, Event::ForwardSucceeded, FULL),
+    ];
+    for (state, event, expected) in steps {
+        take(&store, id, state, event).unwrap();
+        assert_eq!(level(), expected, "{event}");
+    }
+    let id = received(&store);
+    take(&store, id, PushState::Received, Event::CheckingBegan).unwrap();
+    take(&store, id, PushState::Checking, Event::ChecksPassed { approval: Approval::Required }).unwrap();
+    assert_eq!(level(), FULL, "its client is told that it waits");
 }
 
 #[test]
