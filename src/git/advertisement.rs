@@ -10,6 +10,7 @@
 use crate::git::object_format::ObjectFormat;
 use crate::git::pktline::{Dialect, Packet, Packets, ReadError};
 use crate::git::push_request::excerpt;
+use crate::git::push_wire::PushCapabilities;
 use crate::git::service::Service;
 use crate::model::oid::Oid;
 use std::collections::BTreeMap;
@@ -38,10 +39,8 @@ pub struct Advertised {
     pub refs: BTreeMap<String, Oid>,
     /// The branch that HEAD names, as far as that was said: by upload-pack, when the branch is there.
     pub head: Option<String>,
-    /// Whether several refs can be pushed together or not at all.
-    pub has_atomic: bool,
-    /// Whether push options are taken.
-    pub has_push_options: bool,
+    /// What can be done with pushes; said by receive-pack.
+    pub push: PushCapabilities,
     /// Which hash names the objects.
     pub format: ObjectFormat,
 }
@@ -227,11 +226,8 @@ impl Reading {
 
     fn take_capabilities(&mut self, list: &[u8]) -> Result<(), AdvertisementError> {
         for word in list.split(|&byte| byte == b' ') {
-            match word {
-                b"atomic" => self.advertised.has_atomic = true,
-                b"push-options" => self.advertised.has_push_options = true,
-                word => self.take_valued(word)?,
-            }
+            self.advertised.push.take(word);
+            self.take_valued(word)?;
         }
         Ok(())
     }
@@ -333,10 +329,14 @@ mod tests {
         let found = parse(&[&first, &main, &tag, &peeled, &border]).unwrap();
         let refs = ["refs/heads/main", "refs/tags/v1"].map(|name| (name.to_owned(), oid(A)));
         let head = Some("refs/heads/main".to_owned());
-        assert_eq!(found, Advertised { refs: refs.into(), head, ..Advertised::default() });
+        let push =
+            PushCapabilities { side_band: true, object_format: true, agent: true, ..Default::default() };
+        assert_eq!(found, Advertised { refs: refs.into(), head, push, ..Advertised::default() });
         let push = format!("{A} .have\0report-status atomic push-options");
         let found = parse(&["version 1\n", &push, &main]).unwrap();
-        assert!(found.has_atomic && found.has_push_options && found.refs.len() == 1 && found.head.is_none());
+        let offered =
+            PushCapabilities { report_status: true, atomic: true, options: true, ..Default::default() };
+        assert_eq!((found.push, found.refs.len(), found.head), (offered, 1, None));
     }
 
     #[test]
@@ -428,7 +428,7 @@ mod tests {
     fn print(advertised: &Advertised) -> Vec<u8> {
         let mut words = format!("object-format={}", advertised.format);
         for (is_set, word) in
-            [(advertised.has_atomic, " atomic"), (advertised.has_push_options, " push-options")]
+            [(advertised.push.atomic, " atomic"), (advertised.push.options, " push-options")]
         {
             words.push_str(if is_set { word } else { "" });
         }
@@ -449,8 +449,8 @@ mod tests {
         #[test]
         fn what_is_printed_is_read_back(
             names in proptest::collection::btree_set("refs/(heads|tags)/[a-z0-9ü/]{0,5}[a-z]", 0..9),
-            has_atomic: bool,
-            has_push_options: bool,
+            atomic: bool,
+            options: bool,
             is_sha256: bool,
             head in proptest::option::of("refs/heads/[a-z]{1,9}"),
         ) {
@@ -458,7 +458,8 @@ mod tests {
             let format = if is_sha256 { ObjectFormat::Sha256 } else { ObjectFormat::Sha1 };
             let value = oid(&"b".repeat(format.digits()));
             let refs = names.map(|name| (name, value.clone())).collect();
-            let advertised = Advertised { refs, head, has_atomic, has_push_options, format };
+            let push = PushCapabilities { atomic, options, object_format: true, ..Default::default() };
+            let advertised = Advertised { refs, head, push, format };
             let found = read(print(&advertised).as_slice(), None, BOUNDS).unwrap();
             prop_assert_eq!(found, advertised);
         }

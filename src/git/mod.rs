@@ -3,7 +3,7 @@
 //! | for | rooms |
 //! |---|---|
 //! | starting git | [`command`], [`held`], [`upstream`], [`credential_file`], [`inspect`], [`service`], [`version`], [`ask`], [`upkeep`], [`tools`], [`pool`] |
-//! | the wire | [`pktline`], [`sideband`], [`push_request`], [`fetch_request`], [`report`], [`advertisement`], [`push_advertisement`] |
+//! | the wire | [`pktline`], [`sideband`], [`push_request`], [`push_wire`], [`fetch_request`], [`report`], [`advertisement`], [`push_advertisement`] |
 //! | what git answers | [`push_answer`], [`porcelain`], [`transport_fault`] |
 //! | repositories on disk | [`layout`], [`object_format`], [`pack_index`], [`settings`], [`lease`], [`footprint`], [`reach`], [`leftovers`], [`survey`] |
 //!
@@ -29,6 +29,7 @@ pub mod porcelain;
 pub mod push_advertisement;
 pub mod push_answer;
 pub mod push_request;
+pub mod push_wire;
 pub mod reach;
 mod ref_locks;
 pub mod report;

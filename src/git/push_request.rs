@@ -8,6 +8,7 @@ use crate::git::object_format::ObjectFormat;
 use crate::git::pktline::{Dialect, Packet, Packets, ReadError};
 use crate::model::oid::Oid;
 use crate::model::text::sanitize;
+use std::fmt;
 use std::io::Read;
 
 /// Bounds of a command list.
@@ -139,6 +140,19 @@ impl Capabilities {
     fn add(&mut self, words: &[u8]) {
         let words = String::from_utf8_lossy(words);
         self.0.extend(words.split_ascii_whitespace().map(str::to_owned));
+    }
+}
+
+impl<'a> FromIterator<&'a str> for Capabilities {
+    fn from_iter<I: IntoIterator<Item = &'a str>>(words: I) -> Self {
+        Self(words.into_iter().map(str::to_owned).collect())
+    }
+}
+
+impl fmt::Display for Capabilities {
+    /// As they stand in a request.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(" "))
     }
 }
 

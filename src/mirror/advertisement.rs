@@ -2,6 +2,7 @@
 
 use crate::git::advertisement::Advertised;
 use crate::git::object_format::ObjectFormat;
+use crate::git::push_wire::PushCapabilities;
 use crate::git::service::Service;
 use crate::git::upstream::PushOffers;
 use crate::model::oid::Oid;
@@ -29,24 +30,22 @@ pub struct Advertisement {
     pub refs: BTreeMap<String, Oid>,
     /// The branch that HEAD names, if it is there; told by [`Side::Fetch`] only.
     pub head: Option<String>,
-    /// Whether several refs can be pushed together or not at all; told by [`Side::Push`] only.
-    pub has_atomic: bool,
-    /// Whether push options are taken; told by [`Side::Push`] only.
-    pub has_push_options: bool,
+    /// What can be done with pushes; told by [`Side::Push`] only.
+    pub push: PushCapabilities,
     /// Which hash names the objects. A repository without refs tells it to [`Side::Push`] only: SHA-1 otherwise.
     pub format: ObjectFormat,
 }
 
 impl Advertisement {
     pub(super) fn of(url: UpstreamUrl, at: Instant, advertised: Advertised) -> Self {
-        let Advertised { refs, head, has_atomic, has_push_options, format } = advertised;
-        Self { url, at, refs, head, has_atomic, has_push_options, format }
+        let Advertised { refs, head, push, format } = advertised;
+        Self { url, at, refs, head, push, format }
     }
 
     /// What a mirror of this repository offers to clients that push.
     #[must_use]
     pub const fn push_offers(&self) -> PushOffers {
-        PushOffers { has_atomic: self.has_atomic, has_push_options: self.has_push_options }
+        PushOffers { has_atomic: self.push.atomic, has_push_options: self.push.options }
     }
 }
 

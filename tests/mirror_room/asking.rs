@@ -20,11 +20,11 @@ fn a_server_tells_its_refs_its_head_and_what_it_can_do() {
         assert_eq!(seen.head.as_deref(), Some("refs/heads/main"));
         assert_eq!(seen.url.as_text(), format!("{}/team/app.git", site.server.open()));
         let push = site.ask_at(&site.server.open(), Side::Push, None, LONG).unwrap();
-        assert!(push.has_atomic && !push.has_push_options && push.refs == seen.refs);
+        assert!(push.push.atomic && !push.push.options && push.push.report_status && push.refs == seen.refs);
         site.sh(&format!("git -C {UPSTREAM} config receive.advertisePushOptions true"));
         site.sh(&format!("git -C {UPSTREAM} config receive.advertiseAtomic false"));
         let push = site.ask_at(&site.server.open(), Side::Push, None, LONG).unwrap();
-        assert!(!push.has_atomic && push.has_push_options);
+        assert!(!push.push.atomic && push.push.options);
     }
 }
 
@@ -44,7 +44,7 @@ fn a_directory_tells_the_same_as_a_server_does() {
                 assert_eq!((server.refs, server.head), (directory.refs.clone(), directory.head.clone()));
             }
             assert_eq!(directory.refs.len(), 3);
-            assert_eq!(directory.has_push_options, side == Side::Push);
+            assert_eq!(directory.push.options, side == Side::Push);
         }
         let missing = site.ask_at(site.path("data").to_str().unwrap(), Side::Fetch, None, LONG).unwrap_err();
         assert!(matches!(missing, UpstreamError::NotFound { .. }), "{missing}");
