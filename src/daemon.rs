@@ -198,7 +198,7 @@ impl Runtime {
         let tools = Tools { reaper: reaper.clone(), git: git.clone(), leases: leases.clone() };
         let maintenance = Maintenance::new(lanes.upkeep.clone(), tools, store.clone());
         let repository_settings = Arc::<SettingsCache>::default();
-        let upstreams = open_upstreams(&settings)?;
+        let upstreams = open_upstreams(&settings, &stop)?;
         let road = Road::new(Parts {
             store: store.clone(),
             reaper: reaper.clone(),
@@ -527,11 +527,11 @@ fn open_held(data_dir: &Path) -> Result<Held, DaemonError> {
     Held::open(data_dir).map_err(|source| DaemonError::Directory { at: data_dir.join("held"), source })
 }
 
-fn open_upstreams(settings: &Settings) -> Result<Upstreams, DaemonError> {
+fn open_upstreams(settings: &Settings, stop: &Stop) -> Result<Upstreams, DaemonError> {
     let fault = |source| DaemonError::Directory { at: settings.data_dir.join("mirrors"), source };
     let follow_symlinks = settings.follow_symlinks;
     let mirrors = MirrorSettings { authorities: None, follow_symlinks };
-    let mirrors = Mirrors::open(&settings.data_dir, mirrors).map_err(fault)?;
+    let mirrors = Mirrors::open(&settings.data_dir, mirrors, stop).map_err(fault)?;
     Ok(Upstreams::new(settings.upstreams.clone(), mirrors, follow_symlinks))
 }
 

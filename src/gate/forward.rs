@@ -1,20 +1,19 @@
-//! The way on: one `git push` from the staging repository to where the push goes, by oid, each ref under a lease of its
-//! old value.
+//! The way on: one push from the staging repository to where the push goes, by oid, each ref from its old value only.
 //!
-//! What came of it is read from git's lines about each ref. Where these leave a doubt (a kill, a deadline, a failed
-//! lease, an answer of another form) the destination is asked: its refs are the truth. Between two attempts nothing is
-//! remembered here; [`Forward::resume`] asks first.
+//! What came of it is what the destination says about each ref. Where this leaves a doubt (a deadline, a broken connection,
+//! a ref that had another value, an answer of another form) the destination is asked: its refs are the truth. Between two
+//! attempts nothing is remembered here; [`Forward::resume`] asks first.
 
-use super::destination::{Destination, Parcel};
+use super::destination::{Destination, Parcel, Said};
 use super::staging::Staging;
 use crate::git::ask::Asker;
 use crate::git::command::Identity;
-use crate::git::porcelain::{self, Fate};
+use crate::git::porcelain::Fate;
 use crate::git::tools::Tools;
 use crate::model::oid::Oid;
 use crate::model::push::{RefAnswer, RefName, RefUpdate};
 use crate::model::text::{clip, sanitize};
-use crate::supervise::{Deadline, Exit, Outcome, Why};
+use crate::supervise::Deadline;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -100,7 +99,7 @@ impl Way<'_> {
         let asker = Asker { deadline, client: None, ..self.tools.asker };
         self.to.values(&Tools { asker, ..self.tools }, &names).map_err(|error| {
             let why = format!("what came of the push is not known yet: {error}");
-            clip(&sanitize(&self.to.conceal(&why)), REASON_MAX)
+            clip(&sanitize(&why), REASON_MAX)
         })
     }
 }
@@ -167,74 +166,44 @@ impl Forward<'_> {
     fn push_some(&self, way: &Way<'_>, updates: &[&RefUpdate]) -> Forwarded {
         let Self { options, pusher, .. } = *self;
         let parcel = Parcel { from: self.staging.git_dir(), updates, options, pusher };
-        let (outcome, answer) = match way.to.push(&way.tools, &parcel) {
-            Ok(ran) => ran,
+        let pushed = match way.to.push(&way.tools, &parcel) {
+            Ok(pushed) => pushed,
             Err(why) => return deferred(why),
         };
-        let remarks = remarks(&outcome.stderr);
-        let verdict = match self.judge(way, updates, &outcome, &answer) {
+        let verdict = match self.judge(updates, pushed.said) {
             Ok(()) => Verdict::Accepted,
             Err(trouble) => self.settle(way, trouble),
         };
-        log::debug!("forward of {}: {outcome}: {verdict:?}", self.staging.git_dir().display());
-        Forwarded { verdict, remarks }
+        log::debug!("forward of {}: {verdict:?}", self.staging.git_dir().display());
+        Forwarded { verdict, remarks: pushed.remarks }
     }
 
-    fn judge(
-        &self,
-        way: &Way<'_>,
-        updates: &[&RefUpdate],
-        outcome: &Outcome,
-        answer: &[u8],
-    ) -> Result<(), Trouble> {
-        if let Some(why) = outcome.ended {
-            return Err(Trouble::Passing(ended(why, outcome)));
-        }
-        if outcome.leaked || !matches!(outcome.exit, Exit::Code(_)) {
-            return Err(Trouble::Passing(format!("the forward ended with {outcome}")));
-        }
-        let names: Vec<&str> = updates.iter().map(|update| update.name.as_str()).collect();
-        let fates = match porcelain::parse(answer, &names) {
-            Ok(fates) => fates,
-            Err(error) => {
-                log::debug!("forward of {}: {error}", self.staging.git_dir().display());
-                return Err(self.gave_up(way, outcome));
+    fn judge(&self, updates: &[&RefUpdate], said: Said) -> Result<(), Trouble> {
+        match said {
+            Said::Each { fates, .. } if fates.iter().all(|fate| *fate == Fate::Done) => Ok(()),
+            Said::Each { fates, passing } => Err(self.refused(updates, fates, passing)),
+            Said::No(words) => {
+                let answers = self.refs.iter().map(|_| RefAnswer::Refused(words.clone()));
+                Err(Trouble::Refused(answers.collect()))
             }
-        };
-        if outcome.is_success() && fates.iter().all(|fate| *fate == Fate::Done) {
-            return Ok(());
+            Said::Passing(words) => Err(Trouble::Passing(words)),
         }
-        Err(self.refused(way, updates, fates, outcome))
     }
 
-    /// Git ended without a word about each ref.
-    fn gave_up(&self, way: &Way<'_>, outcome: &Outcome) -> Trouble {
-        let words =
-            last_words(way, &outcome.stderr).unwrap_or_else(|| format!("git push failed: {}", outcome.exit));
-        if way.to.is_passing(&outcome.stderr) {
-            return Trouble::Passing(words);
-        }
-        Trouble::Refused(self.refs.iter().map(|_| RefAnswer::Refused(words.clone())).collect())
-    }
-
-    fn refused(&self, way: &Way<'_>, updates: &[&RefUpdate], fates: Vec<Fate>, outcome: &Outcome) -> Trouble {
+    fn refused(&self, updates: &[&RefUpdate], fates: Vec<Fate>, passing: Option<String>) -> Trouble {
         let is_declined =
             |fate: &Fate| matches!(fate, Fate::Refused(reason) if reason.ends_with("hook declined"));
-        let (declined, leased) = (fates.iter().any(is_declined), fates.contains(&Fate::LeaseFailed));
+        let (declined, has_moved) = (fates.iter().any(is_declined), fates.contains(&Fate::Moved));
         let by_name: BTreeMap<&RefName, Fate> =
             updates.iter().map(|update| &update.name).zip(fates).collect();
         let answers = self.refs.iter().map(|update| answer(by_name.get(&update.name))).collect();
-        if declined {
-            Trouble::Declined(answers)
-        } else if leased {
-            Trouble::Passing(
+        match passing {
+            _ if declined => Trouble::Declined(answers),
+            _ if has_moved => Trouble::Passing(
                 "a ref of the target moved and came back while the push was under way".to_owned(),
-            )
-        } else if way.to.is_passing(&outcome.stderr) {
-            let words = last_words(way, &outcome.stderr);
-            Trouble::Passing(words.unwrap_or_else(|| "the target could not take the push now".to_owned()))
-        } else {
-            Trouble::Refused(answers)
+            ),
+            Some(words) => Trouble::Passing(words),
+            None => Trouble::Refused(answers),
         }
     }
 
@@ -269,42 +238,14 @@ fn deferred(why: String) -> Forwarded {
     Forwarded { verdict: Verdict::Deferred { why }, remarks: Vec::new() }
 }
 
-fn ended(why: Why, outcome: &Outcome) -> String {
-    match why {
-        Why::Deadline => format!("the {} has passed", outcome.deadline),
-        Why::Stopping => "the gate is stopping".to_owned(),
-        Why::ClientGone | Why::Overflow | Why::Internal => format!("the forward ended with {outcome}"),
-    }
-}
-
 /// A ref that was not pushed this time has been at its new value before.
 fn answer(fate: Option<&Fate>) -> RefAnswer {
     match fate {
         Some(Fate::Done) | None => RefAnswer::Accepted,
-        Some(Fate::LeaseFailed) => RefAnswer::Refused("stale info".to_owned()),
+        Some(Fate::Moved) => RefAnswer::Refused("stale info".to_owned()),
         Some(Fate::Dragged) => RefAnswer::Refused("another ref of the push was refused".to_owned()),
         Some(Fate::Unsent(reason) | Fate::Refused(reason)) => RefAnswer::Refused(clip(reason, REASON_MAX)),
     }
-}
-
-/// What the target's side said. The kept end of the stream may begin inside of a line.
-fn remarks(stderr: &str) -> Vec<String> {
-    let lines = stderr.lines().filter_map(|line| line.strip_prefix("remote: "));
-    lines.map(sanitize).filter(|line| !line.is_empty()).collect()
-}
-
-/// The first reason that git gives, from whichever side.
-fn last_words(way: &Way<'_>, stderr: &str) -> Option<String> {
-    first_reason(stderr).map(|words| clip(&sanitize(&way.to.conceal(words)), REASON_MAX))
-}
-
-fn first_reason(stderr: &str) -> Option<&str> {
-    stderr.lines().find_map(|line| {
-        let line = line.strip_prefix("remote: ").unwrap_or(line);
-        let words = line.strip_prefix("fatal: ").or_else(|| line.strip_prefix("error: "))?;
-        let is_summary = words.starts_with("failed to push some refs");
-        (!is_summary).then_some(words)
-    })
 }
 
 #[cfg(test)]
@@ -333,16 +274,5 @@ mod tests {
         let gone = vec![RefName::parse(b"refs/heads/gone").unwrap()];
         assert_eq!(standing(&[("a", b'2'), ("gone", b'4')]), Standing::Moved(gone));
         assert_eq!(standing(&[]), Standing::Moved(vec![RefName::parse(b"refs/heads/a").unwrap()]));
-    }
-
-    #[test]
-    fn git_s_words_are_found_whoever_says_them() {
-        let stderr = "…half a line\nremote: policy: no\t\u{1b}[1m        \nremote: \nremote: error: cannot lock\n\
-                      fatal: '/srv/a.git' does not appear to be a git repository\nerror: failed to push some refs to '/srv/a.git'";
-        assert_eq!(remarks(stderr), ["policy: no ?[1m", "error: cannot lock"]);
-        assert_eq!(first_reason(stderr), Some("cannot lock"));
-        let fatal = stderr.split_once("lock\n").unwrap().1;
-        assert_eq!(first_reason(fatal), Some("'/srv/a.git' does not appear to be a git repository"));
-        assert_eq!(first_reason("error: failed to push some refs to 'x'"), None);
     }
 }

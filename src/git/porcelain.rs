@@ -12,9 +12,9 @@ use std::collections::BTreeMap;
 pub enum Fate {
     /// It has the new value now, or had it before.
     Done,
-    /// Our own git did not send it: the ref was not at the value that the lease names.
-    LeaseFailed,
-    /// Our own git did not send it because of another ref of the same atomic push, or the other side undid it with one.
+    /// The ref was not at its old value.
+    Moved,
+    /// Not sent because of another ref of the same atomic push, or undone with one by the other side.
     Dragged,
     /// Our own git did not send it for another reason, in its words.
     Unsent(String),
@@ -80,7 +80,7 @@ fn rejection(summary: &str) -> Option<Fate> {
     let (kind, rest) = summary.strip_prefix('[')?.split_once(']')?;
     let reason = rest.strip_prefix(" (").and_then(|rest| rest.strip_suffix(')')).unwrap_or("no reason given");
     match (kind, reason) {
-        ("rejected", "stale info") => Some(Fate::LeaseFailed),
+        ("rejected", "stale info") => Some(Fate::Moved),
         ("rejected", "atomic push failed") => Some(Fate::Dragged),
         ("rejected" | "no match", reason) => Some(Fate::Unsent(sanitize(reason))),
         ("remote rejected", "atomic push failure") => Some(Fate::Dragged),
@@ -108,7 +108,7 @@ mod tests {
         }
         assert_eq!(fate_of("-\t:refs/heads/x\t[deleted]"), Ok(Fate::Done));
         let stale = fate_of("!\t(delete):refs/heads/x\t[rejected] (stale info)");
-        assert_eq!(stale, Ok(Fate::LeaseFailed));
+        assert_eq!(stale, Ok(Fate::Moved));
     }
 
     #[test]

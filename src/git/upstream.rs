@@ -1,4 +1,4 @@
-//! Command lines for a mirror and its upstream: made, fetched, pushed on, its refs moved.
+//! Command lines for a mirror and its upstream: made, fetched, pushed to, its refs moved.
 //!
 //! The upstream is named by its address and never configured as a remote, so that nothing in a repository decides whom we
 //! speak to. It may be a server or a directory of this machine; every other transport is forbidden to git.
@@ -60,7 +60,7 @@ pub struct Reaching<'a> {
     pub authorities: Option<&'a Path>,
 }
 
-/// A push from a staging repository to a server.
+/// A push to a server as a client's git makes it.
 #[derive(Clone, Copy, Debug)]
 pub struct UpstreamPush<'a> {
     /// Where the objects are.
@@ -112,7 +112,8 @@ impl Git {
     }
 
     /// `git push` of exactly these objects to exactly these refs, each only if it still has its old value; several refs
-    /// together or not at all. For a directory use [`Git::push_onward`]: there its owner's hooks are told who pushes.
+    /// together or not at all. For a directory use [`Git::push_onward`]: there its owner's hooks are told who pushes. What a
+    /// forward sends to a server needs no git at all: [`crate::git::push_wire`].
     #[must_use]
     pub fn push_upstream(&self, push: &UpstreamPush<'_>) -> Invocation {
         let mut args = vec![git_dir_option(push.from), "push".into(), "--porcelain".into()];

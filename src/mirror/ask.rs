@@ -66,6 +66,9 @@ impl Shared {
                 Err(error) => return Err(error),
                 Ok(advertised) => {
                     self.spellings.remember(plain, has_suffix);
+                    if side == Side::Push {
+                        self.offers.remember(&url, advertised.push);
+                    }
                     return Ok(Advertisement::of(url, now, advertised));
                 }
             }

@@ -158,6 +158,29 @@ impl UpstreamError {
         !self.is_no()
     }
 
+    /// Whether the same may go well in a while, as [`TransportFault::is_passing`] says of what git reports.
+    #[must_use]
+    pub const fn is_passing(&self) -> bool {
+        match self {
+            Self::Unauthorized { .. }
+            | Self::Forbidden { .. }
+            | Self::NotFound { .. }
+            | Self::Moved { .. } => false,
+            Self::Status { status, .. } => TransportFault::Status(*status).is_passing(),
+            Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::Tls { .. }
+            | Self::BrokenOff { .. }
+            | Self::Malformed { .. }
+            | Self::Layout(_)
+            | Self::Turn(_)
+            | Self::Ask(_)
+            | Self::Spawn(_)
+            | Self::Git { .. }
+            | Self::Io { .. } => true,
+        }
+    }
+
     /// A client that waited for the answer left.
     #[must_use]
     pub fn is_client_gone(&self) -> bool {

@@ -2,13 +2,15 @@
 //!
 //! | for | rooms |
 //! |---|---|
-//! | asking an upstream what it has | [`ask`], [`web`], [`advertisement`] |
+//! | asking an upstream what it has | [`ask`], [`web`], [`socket`], [`advertisement`] |
+//! | pushing to a server | [`push`] |
 //! | the mirrors on disk | [`places`], [`draft`], [`litter`], [`turns`] |
 //! | bringing one up to date | [`bring`], [`changes`], [`head`] |
 //! | telling clients that push what there is | [`advertise`] |
 //! | taking in what a push brought upstream | [`land`] |
 //!
-//! An upstream is asked over HTTP by the caller's own thread, without a git, so that one that is dead costs no worker.
+//! An upstream is asked over HTTP by the caller's own thread, without a git, so that one that is dead costs no worker; a
+//! push goes to a server so as well.
 //! Only what it says to have, and the mirror has not, is fetched. Nothing here knows of pushes' records, of lanes, or of
 //! who may read: the caller brings the deadline, the credential and the worker.
 
@@ -24,12 +26,15 @@ mod head;
 mod land;
 mod litter;
 mod places;
+mod push;
+mod socket;
 mod turns;
 mod web;
 
 pub use advertisement::{Advertisement, Side};
 pub use ask::Remote;
 pub use error::{LandError, UpstreamError};
+pub use push::{Delivery, PushError};
 pub use web::{reach, show};
 
 use crate::git::ask::{Asker, FoundRefs};
@@ -41,6 +46,7 @@ use crate::model::push::RefUpdate;
 use crate::sys::stop::Stop;
 use advertise::Learned;
 use places::Places;
+use push::Offers;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -70,19 +76,21 @@ struct Shared {
     web: Web,
     spellings: Spellings,
     learned: Learned,
+    offers: Offers,
 }
 
 impl Mirrors {
-    /// The mirrors below `data_dir`, which has a directory `tmp` that is emptied at every start.
+    /// The mirrors below `data_dir`, which has a directory `tmp` that is emptied at every start. Whatever is asked of a
+    /// server, or sent to it, ends when `stop` kills.
     ///
     /// # Errors
     /// When their place cannot be made, or the file of authorities is named and cannot be used.
-    pub fn open(data_dir: &Path, settings: MirrorSettings) -> io::Result<Self> {
-        let web = Web::new(settings.authorities.as_deref())?;
+    pub fn open(data_dir: &Path, settings: MirrorSettings, stop: &Stop) -> io::Result<Self> {
+        let web = Web::new(settings.authorities.as_deref(), stop.clone())?;
         let places = Places::open(data_dir)?;
         let (turns, spellings) = (Turns::default(), Spellings::default());
-        let learned = Learned::default();
-        Ok(Self(Arc::new(Shared { settings, places, turns, web, spellings, learned })))
+        let (learned, offers) = (Learned::default(), Offers::default());
+        Ok(Self(Arc::new(Shared { settings, places, turns, web, spellings, learned, offers })))
     }
 
     /// The certificates that are trusted, in one PEM file, where they are not the system's.

@@ -1,26 +1,31 @@
-//! Asking an upstream server: one `GET info/refs`, read as a stream.
+//! Speaking with an upstream server: one `GET info/refs`, or one `POST` of a push; either's answer is read as a stream.
 //!
 //! No proxy is used and no redirect followed: either would show the credential to somebody else. Three limits hold: 5 s
-//! until there is a connection, TLS included, 10 s until the answer begins, and the caller's deadline for all of it.
+//! until there is a connection, TLS included, 10 s until the answer to a question begins, and the caller's deadline for all
+//! of it. A push has no limit but the deadline, since hooks may take their time. The stop of the gate ends every wait.
 
 use super::error::UpstreamError;
+use super::socket::SocketConnector;
 use crate::git::advertisement::{Advertised, AdvertisementError, BOUNDS, read};
 use crate::git::pktline::ReadError;
 use crate::git::service::Service;
 use crate::model::credential::UpstreamCredential;
 use crate::model::upstream::{HttpUrl, Origin};
 use crate::supervise::Deadline;
+use crate::sys::stop::Stop;
 use std::collections::HashMap;
 use std::fmt;
 use std::fs;
-use std::io::{self, BufReader, ErrorKind};
+use std::io::{self, BufReader, ErrorKind, Read};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use ureq::http::Response;
-use ureq::http::header::{CONTENT_TYPE, LOCATION};
+use ureq::http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Body, Timeout};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector, RustlsConnector};
+use ureq::{Agent, Body, SendBody, Timeout};
 
 /// How long a connection may take, names looked up and TLS agreed on: a server that lives needs a second.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -42,6 +47,9 @@ const BREAKS: [ErrorKind; 4] = [
     ErrorKind::UnexpectedEof,
 ];
 
+/// How much of an answer is read at a time, in bytes: a packet of the side band.
+const SLICE: usize = 64 << 10;
+
 /// Servers tell a git from a browser by how this begins.
 const USER_AGENT: &str = concat!("git/tidegate-", env!("CARGO_PKG_VERSION"));
 
@@ -55,7 +63,8 @@ pub(super) struct Web {
 
 impl Web {
     /// A client that trusts the authorities in the PEM file `authorities`, else the system's, else those of browsers.
-    pub(super) fn new(authorities: Option<&Path>) -> io::Result<Self> {
+    /// Its connections end when `stop` kills.
+    pub(super) fn new(authorities: Option<&Path>, stop: Stop) -> io::Result<Self> {
         let roots = match authorities {
             Some(file) => named_roots(file)?,
             None => named_roots(Path::new(AUTHORITIES)).unwrap_or(RootCerts::WebPki),
@@ -67,11 +76,13 @@ impl Web {
             .http_status_as_error(false)
             .user_agent(USER_AGENT)
             .max_idle_age(IDLE)
+            .timeout_resolve(Some(CONNECT))
             .timeout_connect(Some(CONNECT))
             .timeout_recv_response(Some(FIRST_BYTE))
             .tls_config(TlsConfig::builder().root_certs(roots).build())
             .build();
-        Ok(Self { agent: config.into() })
+        let connector = ().chain(SocketConnector::new(stop)).chain(RustlsConnector::default());
+        Ok(Self { agent: Agent::with_parts(config, connector, DefaultResolver::default()) })
     }
 
     /// What the repository at `url` says for `service`.
@@ -97,10 +108,64 @@ impl Web {
             None => request,
         };
         let response = request.call().map_err(|error| question.failed(error))?;
-        question.check(&response, service)?;
+        question.check(&response, service.advertisement_type())?;
         let body = BufReader::with_capacity(64 << 10, response.into_body().into_reader());
         read(body, Some(service), BOUNDS).map_err(|error| question.misread(&error))
     }
+
+    /// Sends the `length` bytes of `body` to the service of the repository at `url`, and lets `heed` read what it answers.
+    ///
+    /// The length is said beforehand, since many a server takes no other request: git itself says it for each but the
+    /// longest.
+    pub(super) fn post<E: From<UpstreamError>>(
+        &self,
+        url: &HttpUrl,
+        letter: Letter<'_>,
+        credential: Option<&UpstreamCredential>,
+        deadline: &Deadline,
+        mut heed: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let question = Question { at: letter.at, deadline };
+        let left = deadline.left(Instant::now());
+        if left.is_zero() {
+            return Err(question.timed_out().into());
+        }
+        let service = letter.service;
+        let request = self.agent.post(format!("{url}/{}", service.name())).config();
+        let request = request.timeout_global(Some(left)).timeout_recv_response(None).build();
+        let request = request
+            .header(CONTENT_TYPE, service.request_type())
+            .header(ACCEPT, service.result_type())
+            .header(CONTENT_LENGTH, letter.length);
+        let request = match credential {
+            Some(credential) => request.header(AUTHORIZATION, credential.authorization().reveal()),
+            None => request,
+        };
+        let sent = request.send(SendBody::from_reader(letter.body));
+        let response = sent.map_err(|error| question.failed(error))?;
+        question.check(&response, service.result_type())?;
+        let (mut body, mut slice) = (response.into_body().into_reader(), vec![0; SLICE]);
+        loop {
+            match body.read(&mut slice) {
+                Ok(0) => return Ok(()),
+                Ok(length) => heed(&slice[..length])?,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(question.broken(&error).into()),
+            }
+        }
+    }
+}
+
+/// What is posted.
+pub(super) struct Letter<'a> {
+    /// Whose words it is for.
+    pub(super) at: &'a Origin,
+    /// What is to be done there.
+    pub(super) service: Service,
+    /// The whole of it.
+    pub(super) body: &'a mut dyn Read,
+    /// How many bytes that are.
+    pub(super) length: u64,
 }
 
 /// Asks the server at `url` for anything, and answers the status that it gave; nothing is shown to it. The authorities are
@@ -132,7 +197,7 @@ fn status_of(
     credential: Option<&UpstreamCredential>,
     deadline: &Deadline,
 ) -> Result<u16, UpstreamError> {
-    let web = Web::new(None).map_err(|source| UpstreamError::Io {
+    let web = Stop::new().and_then(|stop| Web::new(None, stop)).map_err(|source| UpstreamError::Io {
         doing: "reading the certificates in",
         path: AUTHORITIES.into(),
         source,
@@ -178,18 +243,18 @@ struct Question<'a> {
 }
 
 impl Question<'_> {
-    /// Whether the answer is an advertisement of `service`, and not what a page, or a server of plain files, has there.
-    fn check(&self, response: &Response<Body>, service: Service) -> Result<(), UpstreamError> {
+    /// Whether the answer is of the type that was asked for, and not what a page, or a server of plain files, has there.
+    fn check(&self, response: &Response<Body>, expected: &str) -> Result<(), UpstreamError> {
         let field = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
         let status = response.status().as_u16();
         if status != 200 {
             return Err(UpstreamError::of_status(self.at.clone(), status, field(LOCATION)));
         }
         let kind = field(CONTENT_TYPE).and_then(|value| value.split(';').next()).unwrap_or_default().trim();
-        if kind == service.advertisement_type() {
+        if kind == expected {
             return Ok(());
         }
-        let why = format!("its answer is no {}", service.advertisement_type());
+        let why = format!("its answer is no {expected}");
         Err(UpstreamError::Malformed { at: self.at.clone(), why })
     }
 

@@ -96,7 +96,8 @@ impl Race {
         let (upstream_lane, _) = Lane::start(Kind::Upstream, Size { workers: 1, queue: 1 }).unwrap();
         let (upkeep_lane, _) = Lane::start(Kind::Upkeep, Size { workers: 1, queue: 256 }).unwrap();
         let keepers = Keepers { reaper: reaper().clone(), git: git.clone(), leases: site.leases.clone() };
-        let mirrors = Mirrors::open(&site.path("data"), MirrorSettings::default()).unwrap();
+        let stop = Stop::new().unwrap();
+        let mirrors = Mirrors::open(&site.path("data"), MirrorSettings::default(), &stop).unwrap();
         let road = Road::new(Parts {
             store: site.store.clone(),
             reaper: reaper().clone(),
@@ -111,7 +112,7 @@ impl Race {
             upstream_lane,
             rules: Current::new(rules.clone()),
             checks: Current::new(ChecksSettings::default()),
-            stop: Stop::new().unwrap(),
+            stop,
             gate: GateSettings::default(),
             upstreams: Upstreams::new(Vec::new(), mirrors, false),
             git_settings: Settings::defaults(None, 2).git,

@@ -1,7 +1,7 @@
 //! A mirror becomes what its upstream is, whatever happens there.
 
 use crate::server::Tls;
-use crate::support::{LONG, MIRROR, Site, UPSTREAM, credential, gits};
+use crate::support::{LONG, MIRROR, Site, UPSTREAM, credential, gits, stop};
 use std::thread;
 use std::time::Duration;
 use tidegate::mirror::{MirrorSettings, Mirrors, Side, UpstreamError};
@@ -147,7 +147,7 @@ fn a_server_behind_tls_is_trusted_by_its_authority_only() {
         let system = site.mirrors.clone();
         let authorities = Some(tls.authority.clone());
         let settings = MirrorSettings { authorities, ..MirrorSettings::default() };
-        site.mirrors = Mirrors::open(&site.path("data"), settings).unwrap();
+        site.mirrors = Mirrors::open(&site.path("data"), settings, stop()).unwrap();
         let seen = ask(&site).unwrap();
         let trusting = std::mem::replace(&mut site.mirrors, system);
         let error = bring(&site, &seen).unwrap_err();
@@ -205,7 +205,7 @@ fn a_ref_that_names_nothing_is_taken_out_and_the_mirror_goes_on() {
         let before = inode(&site);
         site.sh(&format!("{dangling}\n{MOVE}"));
         // What an earlier life left there.
-        site.mirrors = Mirrors::open(&site.path("data"), MirrorSettings::default()).unwrap();
+        site.mirrors = Mirrors::open(&site.path("data"), MirrorSettings::default(), stop()).unwrap();
         site.sync();
         assert_eq!(inode(&site), before, "the mirror is not made anew for one ref");
     }
@@ -226,7 +226,7 @@ fn a_broken_mirror_is_made_anew_and_keeps_what_a_held_push_borrows() {
             let objects = site.path(MIRROR).join("objects").display().to_string();
             site.sh(&format!("mkdir -p {held}; echo '\"{objects}\"' > {held}/alternates"));
         }
-        site.mirrors = Mirrors::open(&site.path("data"), MirrorSettings::default()).unwrap();
+        site.mirrors = Mirrors::open(&site.path("data"), MirrorSettings::default(), stop()).unwrap();
         site.sync();
         let found = site.sh(&format!("git -C {MIRROR} cat-file -e {only} 2>/dev/null && echo there || true"));
         assert_eq!(found == "there", is_held);

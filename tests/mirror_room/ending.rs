@@ -1,7 +1,7 @@
 //! Fetches that are ended in the middle, and what can be seen of a credential meanwhile.
 
 use crate::server::Relay;
-use crate::support::{LONG, MIRROR, PASSWORD, Site, UPSTREAM, credential, gits, wait_for};
+use crate::support::{LONG, MIRROR, PASSWORD, Site, UPSTREAM, credential, gits, stop, wait_for};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -55,7 +55,7 @@ fn what_an_earlier_life_left_in_a_mirror_is_removed_before_the_next_fetch() {
     let site = Site::new(&gits()[0]);
     site.sync();
     grow(&site);
-    let again = Mirrors::open(&site.path("data"), MirrorSettings::default()).unwrap();
+    let again = Mirrors::open(&site.path("data"), MirrorSettings::default(), stop()).unwrap();
     for name in
         ["HEAD.lock", "packed-refs.lock", "refs/heads/main.lock", "objects/pack/tmp_pack_x", "shallow.lock"]
     {

@@ -7,6 +7,7 @@
 
 mod asking;
 mod bringing;
+mod deaf;
 mod ending;
 #[path = "../it/support/forge_nginx.rs"]
 mod forge_nginx;

@@ -1,89 +1,316 @@
 //! Pushing on to an upstream server, as a forward does, and advertising in its stead.
 
-use crate::support::{LONG, MIRROR, PASSWORD, Site, UPSTREAM, asker, credential, finish, gits, reaper};
+use crate::deaf::Deaf;
+use crate::server::{Relay, Tls};
+use crate::support::{
+    LONG, MIRROR, PASSWORD, Site, UPSTREAM, asker, credential, finish, gits, reaper, wait_for,
+};
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
 use tidegate::git::ask::list_settings;
 use tidegate::git::command::{Invocation, Protocol};
-use tidegate::git::credential_file::CredentialFile;
-use tidegate::git::held::Update;
 use tidegate::git::layout::Repository;
-use tidegate::git::porcelain::{self, Fate};
+use tidegate::git::push_answer::PushAnswer;
 use tidegate::git::settings::Listing;
-use tidegate::git::transport_fault::TransportFault;
-use tidegate::git::upstream::{PushOffers, Reaching, UpstreamPush};
-use tidegate::mirror::Side;
+use tidegate::git::upstream::PushOffers;
+use tidegate::mirror::{Delivery, MirrorSettings, Mirrors, PushError, Remote, Side, UpstreamError as Error};
+use tidegate::model::oid::Oid;
+use tidegate::model::push::{RefName, RefUpdate};
 use tidegate::model::upstream::UpstreamUrl;
-use tidegate::supervise::Outcome;
+use tidegate::supervise::{Deadline, Outcome};
+use tidegate::sys::stop::{Level, Stop};
 
-fn run(invocation: Invocation, file: Option<&CredentialFile>) -> (Outcome, String) {
-    let mut child = reaper().spawn(invocation.spec("push", "test", asker(LONG).deadline)).unwrap();
-    file.into_iter().for_each(|file| child.hold(file.hold()));
-    finish(child)
+/// A limit that nothing here comes near to, unless it hangs.
+const SOON: Duration = Duration::from_secs(20);
+
+impl Site {
+    /// `OLD NEW NAME` with revisions of `work`, or `-` for nothing.
+    fn update(&self, text: &str) -> RefUpdate {
+        let words: Vec<&str> = text.split(' ').collect();
+        let nothing = "0".repeat(self.sh("git -C work rev-parse HEAD").len());
+        let oid = |rev: &str| {
+            let text =
+                if rev == "-" { nothing.clone() } else { self.sh(&format!("git -C work rev-parse {rev}")) };
+            Oid::parse(text.as_bytes()).unwrap()
+        };
+        let name = RefName::parse(words[2].as_bytes()).unwrap();
+        RefUpdate { name, old: oid(words[0]), new: oid(words[1]) }
+    }
+
+    /// Puts what `main` of `work` has and `main~1` has not into a staged pack.
+    fn stage(&self) {
+        self.sh("rm -rf staged; mkdir -p staged/pack; cd work
+             echo main~1..main | git pack-objects -q --revs ../staged/pack/pack");
+    }
+
+    /// Puts everything into one, and `size` bytes of noise before that.
+    fn stage_much(&self, size: usize) {
+        self.sh(&format!(
+            "cd work; head -c {size} /dev/urandom > noise; git add noise; git commit -qm noise"
+        ));
+        self.stage();
+    }
+
+    fn push_by(
+        &self,
+        mirrors: &Mirrors,
+        at: &str,
+        updates: &[&str],
+        options: &[&str],
+        limit: Duration,
+    ) -> Result<PushAnswer, PushError> {
+        let base = UpstreamUrl::parse(at).unwrap();
+        let credential = credential();
+        let remote = Remote { url: &base, credential: (!at.ends_with("/open")).then_some(&credential) };
+        let updates: Vec<RefUpdate> = updates.iter().map(|text| self.update(text)).collect();
+        let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+        let delivery = Delivery {
+            url: &base.repository("team/app", true),
+            updates: &updates.iter().collect::<Vec<_>>(),
+            options: &options,
+            objects: &self.path("staged"),
+        };
+        mirrors.push(&remote, &delivery, &Deadline::starting(Instant::now(), limit, "test_deadline"))
+    }
+
+    fn push(&self, at: &str, updates: &[&str], options: &[&str]) -> Result<PushAnswer, PushError> {
+        self.push_by(&self.mirrors, at, updates, options, LONG)
+    }
+
+    /// The ids of refs of the upstream, in one line.
+    fn there(&self, names: &str) -> String {
+        self.sh(&format!("git -C {UPSTREAM} rev-parse {names} | tr '\\n' ' '"))
+    }
+
+    fn here(&self, revisions: &str) -> String {
+        self.sh(&format!("git -C work rev-parse {revisions} | tr '\\n' ' '"))
+    }
+
+    /// A commit upon `main` of `work`, staged.
+    fn commit(&self) {
+        self.sh("cd work; echo more >> file; git commit -qam more");
+        self.stage();
+    }
+
+    fn mirrors_until(&self, stop: &Stop) -> Mirrors {
+        Mirrors::open(&self.path("data"), MirrorSettings::default(), stop).unwrap()
+    }
 }
 
-fn push(site: &Site, at: &str, updates: &[Update<'_>], has_credential: bool) -> (Outcome, String) {
-    let url = UpstreamUrl::parse(at).unwrap().repository("team/app", true);
-    let file = has_credential.then(|| CredentialFile::of(&credential(), &url.origin()).unwrap());
-    let to = Reaching { url: &url, credential: file.as_ref(), authorities: None };
-    let from = site.path("work/.git");
-    let options = ["ci.skip".to_owned()];
-    run(site.git.push_upstream(&UpstreamPush { from: &from, to, updates, options: &options }), file.as_ref())
+fn run(invocation: Invocation) -> (Outcome, String) {
+    finish(reaper().spawn(invocation.spec("advertise", "test", asker(LONG).deadline)).unwrap())
+}
+
+fn upstream(answer: Result<PushAnswer, PushError>) -> Error {
+    match answer {
+        Err(PushError::Upstream(error)) => error,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
 fn a_push_reaches_a_closed_server_and_tells_of_every_ref() {
     for git in gits() {
         let site = Site::new(&git);
-        site.sh(&format!("git -C {UPSTREAM} config receive.advertisePushOptions true
+        site.sh(&format!(
+            "git -C {UPSTREAM} config receive.advertisePushOptions true
              printf '#!/bin/sh\\nenv > ../../../hook-environment\\necho hello\\n' > {UPSTREAM}/hooks/pre-receive
-             chmod +x {UPSTREAM}/hooks/pre-receive; cd work; echo 5 > file; git commit -qam 5"));
-        let rev = |name: &str| site.sh(&format!("git -C work rev-parse {name}"));
-        let (new, old) = (rev("main"), rev("main~1"));
-        let updates = [
-            Update { name: "refs/heads/main", old: Some(&old), new: Some(&new) },
-            Update { name: "refs/heads/extra", old: None, new: Some(&new) },
-        ];
-        let names = updates.map(|update| update.name);
-        let (outcome, answer) = push(&site, &site.server.closed(), &updates, true);
-        assert!(outcome.is_success(), "{outcome} {}", outcome.stderr);
-        assert_eq!(porcelain::parse(answer.as_bytes(), &names).unwrap(), [Fate::Done, Fate::Done]);
-        assert!(site.sh("cat hook-environment").contains("GIT_PUSH_OPTION_0=ci.skip"));
-        assert!(!site.sh("cat hook-environment").contains(PASSWORD));
-        let stale = [Update { name: "refs/heads/main", old: Some(&old), new: None }];
-        let (outcome, answer) = push(&site, &site.server.closed(), &stale, true);
-        let fates = porcelain::parse(answer.as_bytes(), &names[..1]).unwrap();
-        assert!(!outcome.is_success() && fates == [Fate::LeaseFailed], "{fates:?}");
+             chmod +x {UPSTREAM}/hooks/pre-receive"
+        ));
+        site.commit();
+        let updates = ["main~1 main refs/heads/main", "- main refs/heads/extra", "main~2 - refs/heads/old"];
+        let answer = site.push(&site.server.closed(), &updates, &["ci.skip", "two words"]).unwrap();
+        assert!(answer.is_accepted() && answer.verdicts.len() == 3, "{answer:?}");
+        assert_eq!(answer.remarks, ["hello"]);
+        assert_eq!(site.there("main extra"), site.here("main main"));
+        assert_eq!(site.sh(&format!("git -C {UPSTREAM} branch --list old")), "");
+        let environment = site.sh("cat hook-environment");
+        assert!(environment.contains("GIT_PUSH_OPTION_0=ci.skip"), "{environment}");
+        assert!(environment.contains("GIT_PUSH_OPTION_1=two words"), "{environment}");
+        assert!(!environment.contains(PASSWORD));
+        site.sh(&format!("git -C {UPSTREAM} fsck --strict --no-dangling"));
     }
 }
 
 #[test]
-fn what_does_not_get_through_is_understood() {
+fn a_ref_that_was_moved_is_refused_by_the_server_itself() {
     for git in gits() {
         let site = Site::new(&git);
-        let rev = site.sh("git -C work rev-parse main");
-        let updates = [Update { name: "refs/heads/x", old: None, new: Some(&rev) }];
-        let fault = |at: &str, has_credential| {
-            let (outcome, answer) = push(&site, at, &updates, has_credential);
-            assert!(!outcome.is_success() && !format!("{} {answer}", outcome.stderr).contains(PASSWORD));
-            TransportFault::find(&outcome.stderr)
-        };
-        assert_eq!(fault(&site.server.closed(), false), Some(TransportFault::Unauthorized));
-        let cases = [
-            ("401", TransportFault::Unauthorized),
-            ("403", TransportFault::Forbidden),
-            ("404", TransportFault::NotFound),
-            ("429", TransportFault::Status(429)),
-            ("503", TransportFault::Status(503)),
-            ("moved", TransportFault::Moved(301)),
-            ("page", TransportFault::NotGit),
-        ];
-        for (path, expected) in cases {
-            assert_eq!(fault(&site.server.at(path), true), Some(expected), "{path}");
+        site.commit();
+        // The server is asked for nothing but the push, so that nobody on our side knows what its refs are.
+        site.ask_at(&site.server.open(), Side::Push, None, LONG).unwrap();
+        site.sh(&format!("git -C {UPSTREAM} update-ref refs/heads/main refs/heads/old"));
+        let (moved, refs) = (["main~1 main refs/heads/main"], site.there("main old"));
+        for updates in [&moved[..], &["- main refs/heads/new", moved[0]], &["- main refs/heads/old"]] {
+            let before = site.server.requests().matches("GET /open/").count();
+            let answer = site.push(&site.server.open(), updates, &[]).unwrap();
+            assert!(answer.unpack.is_ok() && answer.verdicts.iter().all(Result::is_err), "{answer:?}");
+            assert_eq!(site.there("main old"), refs);
+            let after = site.server.requests().matches("GET /open/").count();
+            assert_eq!(site.sh(&format!("git -C {UPSTREAM} branch --list new")), "");
+            let asked = usize::from(updates != &moved[..]);
+            assert_eq!(
+                after - before,
+                asked,
+                "what it can do is asked again after a refusal, and not before"
+            );
         }
-        assert_eq!(fault("http://127.0.0.1:1/x", true), Some(TransportFault::Unreachable));
-        assert_eq!(fault("http://no.such.invalid/x", true), Some(TransportFault::Unreachable));
-        let tls = format!("https://{}/x", site.server.address());
-        assert_eq!(fault(&tls, true), Some(TransportFault::Tls));
     }
+}
+
+#[test]
+fn a_branch_at_a_commit_that_is_there_needs_no_object_and_a_deletion_no_pack() {
+    for git in gits() {
+        for format in ["sha1", "sha256"] {
+            let site = Site::empty(&git, format);
+            site.sh(
+                "cd work; echo 1 > file; git add file; git commit -qm 1; git push -q ../srv/team/app.git main
+                 mkdir -p ../staged/pack",
+            );
+            let answer = site.push(&site.server.open(), &["- main refs/heads/here"], &[]).unwrap();
+            assert!(answer.is_accepted(), "{answer:?}");
+            assert_eq!(site.there("here"), site.here("main"));
+            let answer = site.push(&site.server.open(), &["main - refs/heads/here"], &[]).unwrap();
+            assert!(answer.is_accepted(), "{answer:?}");
+            assert_eq!(site.sh(&format!("git -C {UPSTREAM} branch --list here")), "");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_lost_the_history_below_a_push_refuses_it() {
+    for git in gits() {
+        let site = Site::new(&git);
+        site.commit();
+        site.sh(&format!(
+            "cd {UPSTREAM}; git update-ref refs/heads/main main~2; git tag -d v1; git branch -D old
+             git -c gc.reflogExpire=now gc -q --prune=now"
+        ));
+        let answer = site.push(&site.server.open(), &["- main refs/heads/new"], &[]).unwrap();
+        assert!(!answer.is_accepted(), "{answer:?}");
+        assert_eq!(site.sh(&format!("git -C {UPSTREAM} branch --list new")), "");
+    }
+}
+
+#[test]
+fn what_a_server_does_not_offer_is_not_asked_for() {
+    let site = Site::new(&gits()[0]);
+    site.commit();
+    let config = |key: &str, value: bool| site.sh(&format!("git -C {UPSTREAM} config receive.{key} {value}"));
+    config("advertiseAtomic", false);
+    let before = site.there("main");
+    for (updates, options, words) in [
+        (&["main~1 main refs/heads/main", "- main refs/heads/new"][..], &[][..], "several refs together"),
+        (&["main~1 main refs/heads/main"], &["ci.skip"], "no push options"),
+    ] {
+        let refused = site.push(&site.server.open(), updates, options).unwrap_err();
+        assert!(matches!(refused, PushError::Unfit(_)) && !refused.is_passing(), "{refused:?}");
+        assert!(refused.to_string().contains(words), "{refused}");
+        assert_eq!(site.there("main"), before);
+    }
+    config("advertiseAtomic", true);
+    config("advertisePushOptions", true);
+    let updates = ["main~1 main refs/heads/main", "- main refs/heads/new"];
+    assert!(site.push(&site.server.open(), &updates, &["ci.skip"]).unwrap().is_accepted());
+}
+
+#[test]
+fn several_packs_or_none_to_be_read_end_before_anything_is_sent() {
+    let site = Site::new(&gits()[0]);
+    site.commit();
+    site.sh("cp staged/pack/*.pack staged/pack/another.pack");
+    let several = upstream(site.push(&site.server.open(), &["main~1 main refs/heads/main"], &[]));
+    assert!(several.to_string().contains("several packs"), "{several}");
+    site.sh("rm -r staged");
+    let none = upstream(site.push(&site.server.open(), &["main~1 main refs/heads/main"], &[]));
+    assert!(matches!(none, Error::Io { .. }), "{none}");
+    assert_eq!(site.server.requests().matches("POST ").count(), 0);
+}
+
+#[test]
+fn what_does_not_get_through_is_understood() {
+    let site = Site::new(&gits()[0]);
+    site.commit();
+    let fault = |at: &str| {
+        let error = upstream(site.push(at, &["- main refs/heads/x"], &[]));
+        assert!(!format!("{error} {error:?}").contains(PASSWORD), "{error:?}");
+        error
+    };
+    assert!(matches!(fault(&site.server.at("401")), Error::Unauthorized { .. }));
+    assert!(matches!(fault(&site.server.at("403")), Error::Forbidden { .. }));
+    assert!(matches!(fault(&site.server.at("404")), Error::NotFound { .. }));
+    assert!(matches!(fault(&site.server.at("429")), Error::Status { status: 429, .. }));
+    assert!(matches!(fault(&site.server.at("503")), Error::Status { status: 503, .. }));
+    assert!(matches!(fault(&site.server.at("moved")), Error::Moved { .. }));
+    assert!(matches!(fault(&site.server.at("page")), Error::Malformed { .. }));
+    assert!(matches!(fault("http://127.0.0.1:1/x"), Error::Unreachable { .. }));
+    assert!(matches!(fault(&format!("https://{}/x", site.server.address())), Error::Tls { .. }));
+}
+
+/// Answers are lost where the other side resets a connection before they are read; a server that hangs up while a push
+/// is being sent is heard all the same.
+#[test]
+fn a_server_that_answers_before_it_has_read_all_is_heard() {
+    let mut site = Site::new(&gits()[0]);
+    site.stage_much(24 << 20);
+    let is_413 = |error: &Error| matches!(error, Error::Status { status: 413, .. });
+    let updates = ["main~1 main refs/heads/main"];
+    let small = upstream(site.push(&site.server.at("small"), &updates, &[]));
+    assert!(is_413(&small), "{small:?}");
+    let deaf = Deaf::new(Some("HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n"));
+    let start = Instant::now();
+    let refused = upstream(site.push(&deaf.url(), &updates, &[]));
+    assert!(is_413(&refused) && start.elapsed() < SOON, "{refused:?} after {:?}", start.elapsed());
+    let tls = Tls::before(&site.server, &site.path(""));
+    let settings = MirrorSettings { authorities: Some(tls.authority.clone()), ..MirrorSettings::default() };
+    site.mirrors = Mirrors::open(&site.path("data"), settings, &Stop::new().unwrap()).unwrap();
+    let small = upstream(site.push(&tls.at("open"), &updates, &[]));
+    assert!(is_413(&small), "{small:?}");
+    site.sh("cd work; git reset -q --hard main~1");
+    site.commit();
+    assert!(site.push(&tls.at("open"), &updates, &[]).unwrap().is_accepted());
+}
+
+#[test]
+fn the_stop_of_the_gate_ends_a_push_whatever_the_server_does() {
+    let site = Site::new(&gits()[0]);
+    site.stage_much(24 << 20);
+    let updates = ["main~1 main refs/heads/main"];
+    let ended = |mirrors: &Mirrors, at: &str, stop: &Stop, is_held_up: &(dyn Fn() -> bool + Sync)| {
+        thread::scope(|scope| {
+            let push = scope.spawn(|| upstream(site.push_by(mirrors, at, &updates, &[], LONG)));
+            wait_for(is_held_up);
+            let start = Instant::now();
+            stop.raise(Level::Killing);
+            let error = push.join().unwrap();
+            assert!(start.elapsed() < SOON, "{error} after {:?}", start.elapsed());
+            assert!(error.to_string().contains("the gate is stopping"), "{error:?}");
+        });
+    };
+    // It reads no more.
+    let (deaf, stop) = (Deaf::new(None), Stop::new().unwrap());
+    ended(&site.mirrors_until(&stop), &deaf.url(), &stop, &|| deaf.is_full());
+    // It does not answer.
+    let (relay, stop) = (Relay::to(site.server.address()), Stop::new().unwrap());
+    let mirrors = site.mirrors_until(&stop);
+    let base = UpstreamUrl::parse(&relay.at("open")).unwrap();
+    let remote = Remote { url: &base, credential: None };
+    mirrors.ask(&remote, "team/app", Side::Push, &site.git, &asker(LONG)).unwrap();
+    relay.stall_after(0);
+    ended(&mirrors, &relay.at("open"), &stop, &|| relay.is_stalled());
+}
+
+#[test]
+fn the_deadline_ends_a_push_whatever_the_server_does() {
+    let site = Site::new(&gits()[0]);
+    site.stage_much(24 << 20);
+    let deaf = Deaf::new(None);
+    let limit = Duration::from_secs(2);
+    let error =
+        upstream(site.push_by(&site.mirrors, &deaf.url(), &["main~1 main refs/heads/main"], &[], limit));
+    assert!(matches!(error, Error::TimedOut { .. }), "{error:?}");
+    assert!(error.to_string().ends_with("the test_deadline of 2s has passed"), "{error}");
 }
 
 #[test]
@@ -91,9 +318,10 @@ fn a_mirror_advertises_what_its_upstream_can_do() {
     for git in gits() {
         let site = Site::new(&git);
         let mirror = site.sync();
+        assert!(fs::exists(site.path(MIRROR)).unwrap());
         for (has_atomic, has_push_options) in [(true, false), (false, true)] {
             let offers = PushOffers { has_atomic, has_push_options };
-            let (outcome, answer) = run(site.git.advertise_push(&mirror.git_dir, offers, Protocol::V0), None);
+            let (outcome, answer) = run(site.git.advertise_push(&mirror.git_dir, offers, Protocol::V0));
             assert!(outcome.is_success(), "{}", outcome.stderr);
             assert_eq!(answer.contains(" atomic"), has_atomic);
             assert_eq!(answer.contains(" push-options"), has_push_options);
@@ -120,7 +348,7 @@ fn told(
         });
         end.map(|()| String::from_utf8(bytes).unwrap()).unwrap()
     });
-    let (outcome, theirs) = run(site.git.advertise_push(&mirror.git_dir, offers, protocol), None);
+    let (outcome, theirs) = run(site.git.advertise_push(&mirror.git_dir, offers, protocol));
     assert!(outcome.is_success(), "{}", outcome.stderr);
     (ours, theirs)
 }

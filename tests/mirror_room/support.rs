@@ -38,7 +38,7 @@ pub(crate) fn reaper() -> &'static Reaper {
     REAPER.get_or_init(|| Reaper::start(Mark::of(&tempfile::tempfile().unwrap()).unwrap()).unwrap())
 }
 
-fn stop() -> &'static Stop {
+pub(crate) fn stop() -> &'static Stop {
     static STOP: OnceLock<Stop> = OnceLock::new();
     STOP.get_or_init(|| Stop::new().unwrap())
 }
@@ -95,7 +95,7 @@ impl Site {
             fs::DirBuilder::new().mode(0o700).create(base.join(name)).unwrap();
         }
         let server = Server::start(&base, git);
-        let mirrors = Mirrors::open(&base.join("data"), MirrorSettings::default()).unwrap();
+        let mirrors = Mirrors::open(&base.join("data"), MirrorSettings::default(), stop()).unwrap();
         let site = Self { git: git.clone(), mirrors, server, base, _dir: dir };
         site.sh(&format!(
             "mkdir -p srv/team; cd srv/team

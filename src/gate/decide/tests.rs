@@ -6,6 +6,7 @@ use crate::model::access::{Grantee, Pattern, Pushers, Readers, Rule};
 use crate::model::name::RepoName;
 use crate::model::oid::Oid;
 use crate::model::push::{Approval, NewPush, OnDisconnect, Owner, Pusher, RefName, RefUpdate, RefUpdates};
+use crate::sys::stop::Stop;
 use std::sync::Barrier;
 use tempfile::TempDir;
 
@@ -44,7 +45,8 @@ fn house() -> House {
         rule("inner/*", Readers::Users, &[]),
     ];
     let rules = Rules::new(rules, Pushers::Users);
-    let mirrors = Mirrors::open(&home.path().join("data"), MirrorSettings::default()).unwrap();
+    let (settings, stop) = (MirrorSettings::default(), Stop::new().unwrap());
+    let mirrors = Mirrors::open(&home.path().join("data"), settings, &stop).unwrap();
     let upstreams = Upstreams::new(Vec::new(), mirrors, false);
     House { _home: home, store, rules, upstreams, waiters: Waiters::new(9) }
 }

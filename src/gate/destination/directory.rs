@@ -1,19 +1,27 @@
 //! A repository in a directory of this machine: a hosted one, or one of an upstream that is a directory.
 
-use super::{ANSWER_MAX, Destination, Parcel, leased};
+use super::{Destination, Parcel, Pushed, Said};
 use crate::git::ask::{self, Asker};
 use crate::git::footprint::{Footprint, RefTrace};
 use crate::git::held::{Onward, Update};
 use crate::git::layout::Repository;
 use crate::git::lease::{Lease, LeaseError, Leases};
+use crate::git::porcelain::{self, Fate};
 use crate::git::tools::Tools;
 use crate::model::oid::Oid;
 use crate::model::push::RefUpdate;
+use crate::model::text::{clip, sanitize};
 use crate::store::Store;
 use crate::store::writes::Note;
-use crate::supervise::{Exit, Outcome};
+use crate::supervise::{Exit, Outcome, Why};
 use crate::sys::stop::Level;
 use std::collections::BTreeMap;
+
+/// How much git may say about the refs, in bytes: the longest lines of a thousand of them, several times.
+const ANSWER_MAX: usize = 4 << 20;
+
+/// Longest reason that is repeated, in bytes.
+const WORDS_MAX: usize = 500;
 
 /// What git says when it is not the push that is wrong but the moment: another git holds a lock, or the machine lacks
 /// something that comes back.
@@ -41,10 +49,10 @@ pub struct Directory<'a> {
 impl Destination for Directory<'_> {
     fn values(&self, tools: &Tools<'_>, names: &[&str]) -> Result<BTreeMap<String, Oid>, String> {
         ask::ref_values(tools.git, &self.repository.git_dir, names, &tools.asker)
-            .map_err(|error| error.to_string())
+            .map_err(|error| self.conceal(&error.to_string()))
     }
 
-    fn push(&self, tools: &Tools<'_>, parcel: &Parcel<'_>) -> Result<(Outcome, Vec<u8>), String> {
+    fn push(&self, tools: &Tools<'_>, parcel: &Parcel<'_>) -> Result<Pushed, String> {
         let lease = self.enter(tools, parcel)?;
         let updates: Vec<Update<'_>> = parcel.updates.iter().map(|update| leased(update)).collect();
         let to = &self.repository.git_dir;
@@ -64,20 +72,48 @@ impl Destination for Directory<'_> {
             lease.settle();
         }
         // Otherwise it is cleaned here, before the refs are looked at.
-        Ok((outcome, answer))
+        let names: Vec<&str> = parcel.updates.iter().map(|update| update.name.as_str()).collect();
+        let said = self.said(&outcome, &answer, &names);
+        log::debug!("forward of {}: {outcome}", parcel.from.display());
+        Ok(Pushed { said, remarks: remarks(&outcome.stderr) })
     }
+}
 
-    fn is_passing(&self, stderr: &str) -> bool {
-        PASSING.iter().any(|words| stderr.contains(words))
+impl Directory<'_> {
+    /// What git's lines about each ref come to.
+    fn said(&self, outcome: &Outcome, answer: &[u8], names: &[&str]) -> Said {
+        if let Some(why) = outcome.ended {
+            return Said::Passing(ended(why, outcome));
+        }
+        if outcome.leaked || !matches!(outcome.exit, Exit::Code(_)) {
+            return Said::Passing(format!("the forward ended with {outcome}"));
+        }
+        let is_passing = PASSING.iter().any(|words| outcome.stderr.contains(words));
+        let words = || {
+            self.last_words(&outcome.stderr).unwrap_or_else(|| format!("git push failed: {}", outcome.exit))
+        };
+        match porcelain::parse(answer, names) {
+            Ok(fates) if !outcome.is_success() && fates.iter().all(|fate| *fate == Fate::Done) => {
+                Said::Passing(words())
+            }
+            Ok(fates) => Said::Each { fates, passing: is_passing.then(words) },
+            Err(error) => {
+                log::debug!("forward to {}: {error}", self.repository.git_dir.display());
+                if is_passing { Said::Passing(words()) } else { Said::No(words()) }
+            }
+        }
     }
 
     /// People are not told where repositories lie on the disk.
     fn conceal(&self, words: &str) -> String {
         words.replace(&*self.repository.git_dir.to_string_lossy(), "the target")
     }
-}
 
-impl Directory<'_> {
+    /// The first reason that git gives, from whichever side.
+    fn last_words(&self, stderr: &str) -> Option<String> {
+        first_reason(stderr).map(|words| clip(&sanitize(&self.conceal(words)), WORDS_MAX))
+    }
+
     /// Notes the push and enters the repository with it.
     fn enter(&self, tools: &Tools<'_>, parcel: &Parcel<'_>) -> Result<Lease, String> {
         let trace = |update: &&RefUpdate| RefTrace {
@@ -101,4 +137,49 @@ impl Directory<'_> {
 /// Git removes its own traces on every way out but a signal.
 fn is_clean(outcome: &Outcome) -> bool {
     outcome.ended.is_none() && !outcome.leaked && matches!(outcome.exit, Exit::Code(_))
+}
+
+/// The update of a ref, for git's command line.
+fn leased(update: &RefUpdate) -> Update<'_> {
+    let value = |oid| if Oid::is_zero(oid) { None } else { Some(oid.as_str()) };
+    Update { name: update.name.as_str(), old: value(&update.old), new: value(&update.new) }
+}
+
+fn ended(why: Why, outcome: &Outcome) -> String {
+    match why {
+        Why::Deadline => format!("the {} has passed", outcome.deadline),
+        Why::Stopping => "the gate is stopping".to_owned(),
+        Why::ClientGone | Why::Overflow | Why::Internal => format!("the forward ended with {outcome}"),
+    }
+}
+
+/// What the target's side said. The kept end of the stream may begin inside of a line.
+fn remarks(stderr: &str) -> Vec<String> {
+    let lines = stderr.lines().filter_map(|line| line.strip_prefix("remote: "));
+    lines.map(sanitize).filter(|line| !line.is_empty()).collect()
+}
+
+fn first_reason(stderr: &str) -> Option<&str> {
+    stderr.lines().find_map(|line| {
+        let line = line.strip_prefix("remote: ").unwrap_or(line);
+        let words = line.strip_prefix("fatal: ").or_else(|| line.strip_prefix("error: "))?;
+        let is_summary = words.starts_with("failed to push some refs");
+        (!is_summary).then_some(words)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn git_s_words_are_found_whoever_says_them() {
+        let stderr = "…half a line\nremote: policy: no\t\u{1b}[1m        \nremote: \nremote: error: cannot lock\n\
+                      fatal: '/srv/a.git' does not appear to be a git repository\nerror: failed to push some refs to '/srv/a.git'";
+        assert_eq!(remarks(stderr), ["policy: no ?[1m", "error: cannot lock"]);
+        assert_eq!(first_reason(stderr), Some("cannot lock"));
+        let fatal = stderr.split_once("lock\n").unwrap().1;
+        assert_eq!(first_reason(fatal), Some("'/srv/a.git' does not appear to be a git repository"));
+        assert_eq!(first_reason("error: failed to push some refs to 'x'"), None);
+    }
 }

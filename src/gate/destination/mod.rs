@@ -1,4 +1,6 @@
-//! Where a push goes on to: what a forward asks and does there.
+//! Where a push goes on to: what a forward asks and does there, and what is said to it.
+//!
+//! To a directory goes a `git push`, since its own git has to run there in any case. To a server goes our own request.
 
 mod directory;
 mod server;
@@ -7,17 +9,13 @@ pub use directory::Directory;
 pub use server::Server;
 
 use crate::git::command::Identity;
-use crate::git::held::Update;
+use crate::git::porcelain::Fate;
 use crate::git::tools::Tools;
 use crate::model::oid::Oid;
 use crate::model::push::RefUpdate;
-use crate::supervise::Outcome;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::Path;
-
-/// How much git may say about the refs, in bytes: the longest lines of a thousand of them, several times.
-const ANSWER_MAX: usize = 4 << 20;
 
 /// What is pushed on.
 #[derive(Clone, Copy, Debug)]
@@ -32,29 +30,42 @@ pub struct Parcel<'a> {
     pub pusher: &'a Identity,
 }
 
+/// What was said to a push.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pushed {
+    /// What came of it.
+    pub said: Said,
+    /// The last lines that the destination's git and hooks said to the pusher, sanitised; at most 4 KiB.
+    pub remarks: Vec<String>,
+}
+
+/// What came of a push, as far as it was said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// What became of each ref, in their order.
+    Each {
+        /// In the destination's words.
+        fates: Vec<Fate>,
+        /// Why what was refused may go well another time.
+        passing: Option<String>,
+    },
+    /// No, and nothing about the refs.
+    No(String),
+    /// Nothing about the refs; it may go well another time.
+    Passing(String),
+}
+
 /// A place that pushes are forwarded to.
 pub trait Destination: Debug {
     /// Asks for the values of these refs; those that are not there are left out.
     ///
     /// # Errors
-    /// A sentence, when there is no answer.
+    /// A sentence for people, when there is no answer.
     fn values(&self, tools: &Tools<'_>, names: &[&str]) -> Result<BTreeMap<String, Oid>, String>;
 
-    /// Pushes, and cleans after a git that was killed. What came of it is in git's lines about each ref.
+    /// Pushes: each ref from its old value only, and of several all or none. Cleans after a git that was killed.
     ///
     /// # Errors
-    /// A sentence, when nothing was pushed and it may be tried again.
-    fn push(&self, tools: &Tools<'_>, parcel: &Parcel<'_>) -> Result<(Outcome, Vec<u8>), String>;
-
-    /// Whether what git said means that the same push may succeed another time.
-    fn is_passing(&self, stderr: &str) -> bool;
-
-    /// The words without what people are not told.
-    fn conceal(&self, words: &str) -> String;
-}
-
-/// The update of a ref, for git's command line.
-fn leased(update: &RefUpdate) -> Update<'_> {
-    let value = |oid| if Oid::is_zero(oid) { None } else { Some(oid.as_str()) };
-    Update { name: update.name.as_str(), old: value(&update.old), new: value(&update.new) }
+    /// A sentence for people, when nothing was pushed and it may be tried again.
+    fn push(&self, tools: &Tools<'_>, parcel: &Parcel<'_>) -> Result<Pushed, String>;
 }

@@ -1,18 +1,23 @@
 //! A repository of an upstream that is a server.
 
-use super::{ANSWER_MAX, Destination, Parcel, leased};
-use crate::git::credential_file::CredentialFile;
-use crate::git::held::Update;
+use super::{Destination, Parcel, Pushed, Said};
+use crate::git::porcelain::Fate;
+use crate::git::push_answer::PushAnswer;
 use crate::git::tools::Tools;
-use crate::git::transport_fault::TransportFault;
-use crate::git::upstream::{Reaching, UpstreamPush};
-use crate::mirror::{Mirrors, Remote, Side};
+use crate::mirror::{Delivery, Mirrors, PushError, Remote, Side};
 use crate::model::oid::Oid;
+use crate::model::text::{clip, sanitize};
 use crate::model::upstream::UpstreamUrl;
-use crate::supervise::Outcome;
+use crate::sys::stop::Level;
 use std::collections::BTreeMap;
 
-/// The repository, and what is shown there. Whatever a killed push leaves is the server's to clean.
+/// Longest words of a failure, in bytes.
+const WORDS_MAX: usize = 500;
+
+/// Most that is kept of what hooks say, in bytes.
+const REMARKS_MAX: usize = 4 << 10;
+
+/// The repository, and what is shown there. Whatever a push that breaks off leaves is the server's to clean.
 #[derive(Clone, Copy, Debug)]
 pub struct Server<'a> {
     /// The way to it.
@@ -35,26 +40,80 @@ impl Destination for Server<'_> {
         Ok(names.iter().filter_map(|name| refs.remove_entry(*name)).collect())
     }
 
-    fn push(&self, tools: &Tools<'_>, parcel: &Parcel<'_>) -> Result<(Outcome, Vec<u8>), String> {
-        let updates: Vec<Update<'_>> = parcel.updates.iter().map(|update| leased(update)).collect();
-        let file = self.remote.credential.map(|it| CredentialFile::of(it, &self.url.origin())).transpose();
-        let file = file.map_err(|error| format!("keeping a credential: {error}"))?;
-        let to =
-            Reaching { url: self.url, credential: file.as_ref(), authorities: self.mirrors.authorities() };
-        let Parcel { from, options, .. } = *parcel;
-        let invocation = tools.git.push_upstream(&UpstreamPush { from, to, updates: &updates, options });
-        let spec = tools.spec(invocation, format!("push {}", self.url));
-        let mut child = tools.asker.reaper.spawn(spec).map_err(|error| error.to_string())?;
-        file.iter().for_each(|file| child.hold(file.hold()));
-        Ok(child.collect(ANSWER_MAX, None))
+    fn push(&self, tools: &Tools<'_>, parcel: &Parcel<'_>) -> Result<Pushed, String> {
+        let Parcel { from, updates, options, .. } = *parcel;
+        let delivery = Delivery { url: self.url, updates, options, objects: &from.join("objects") };
+        let answer = self.mirrors.push(&self.remote, &delivery, &tools.asker.deadline);
+        let is_stopping = tools.stop.level() == Level::Killing;
+        Ok(answer.map_or_else(|error| unheard(&error, is_stopping), heard))
+    }
+}
+
+/// The server said what became of each ref.
+fn heard(answer: PushAnswer) -> Pushed {
+    let fate = |verdict: Result<(), String>| verdict.map_or_else(fate_of, |()| Fate::Done);
+    let fates = match answer.refusal_of_pack() {
+        None => answer.verdicts.into_iter().map(fate).collect(),
+        Some(why) => answer.verdicts.iter().map(|_| Fate::Refused(why.clone())).collect(),
+    };
+    Pushed { said: Said::Each { fates, passing: None }, remarks: last(answer.remarks) }
+}
+
+/// What a refusal of a ref means.
+fn fate_of(reason: String) -> Fate {
+    match &*reason {
+        "incorrect old value provided" => Fate::Moved,
+        "atomic push failure" => Fate::Dragged,
+        // It has dropped what it had when the push was made.
+        "missing necessary objects" => Fate::Refused(format!("{reason}: fetch and push again")),
+        _ => Fate::Refused(reason),
+    }
+}
+
+/// The server said nothing about the refs.
+fn unheard(error: &PushError, is_stopping: bool) -> Pushed {
+    let words = clip(&sanitize(&error.to_string()), WORDS_MAX);
+    let said = if is_stopping {
+        Said::Passing("the gate is stopping".to_owned())
+    } else if error.is_passing() {
+        Said::Passing(words)
+    } else {
+        Said::No(words)
+    };
+    Pushed { said, remarks: Vec::new() }
+}
+
+/// The last of these lines, as many as are kept.
+fn last(mut lines: Vec<String>) -> Vec<String> {
+    let mut bytes = 0;
+    let count = lines.iter().rev().take_while(|line| {
+        bytes += line.len() + 1;
+        bytes <= REMARKS_MAX
+    });
+    lines.split_off(lines.len() - count.count())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_remarks_are_kept() {
+        let lines: Vec<String> = (0..40).map(|n| format!("{n:0400}")).collect();
+        let kept = last(lines.clone());
+        assert_eq!((kept.len(), kept.last()), (10, lines.last()));
+        assert_eq!(last(vec!["one".to_owned(), "two".to_owned()]), ["one", "two"]);
+        assert!(last(Vec::new()).is_empty());
     }
 
-    fn is_passing(&self, stderr: &str) -> bool {
-        TransportFault::find(stderr).is_some_and(|fault| fault.is_passing())
-    }
-
-    /// Whose server it is, they know.
-    fn conceal(&self, words: &str) -> String {
-        words.to_owned()
+    #[test]
+    fn reasons_of_refs_that_moved_are_told_from_others() {
+        let fate = |reason: &str| fate_of(reason.to_owned());
+        assert_eq!(fate("incorrect old value provided"), Fate::Moved);
+        assert_eq!(fate("atomic push failure"), Fate::Dragged);
+        assert_eq!(fate("hook declined"), Fate::Refused("hook declined".to_owned()));
+        assert!(
+            matches!(fate("missing necessary objects"), Fate::Refused(why) if why.ends_with("push again"))
+        );
     }
 }

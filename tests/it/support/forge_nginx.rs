@@ -19,8 +19,8 @@ pub(crate) struct Layout<'a> {
 }
 
 impl Layout<'_> {
-    /// Paths: `open` wants no credential, `closed` wants one, `half` wants one of who pushes, `plain` has no `.git`; each
-    /// number is answered with that status.
+    /// Paths: `open` wants no credential, `closed` wants one, `half` wants one of who pushes, `plain` has no `.git`, `small`
+    /// takes 64 KiB and hangs up on more; each number is answered with that status.
     ///
     /// While there is a file `ask.STATUS` or `push.STATUS` (401, 403, 500) in the place, advertisements, or pushes, get it.
     pub(crate) fn configuration(&self) -> String {
@@ -68,6 +68,11 @@ impl Layout<'_> {
                     }}
                     location ~ ^/plain/(.*)\\.git/ {{ return 404; }}
                     location ~ ^/plain(?<repository>/.*)$ {{ {git} }}
+                    location ~ ^/small(?<repository>/.*)$ {{
+                        client_max_body_size 64k;
+                        lingering_close off;
+                        {git}
+                    }}
                     location /401/ {{ return 401; }}
                     location /403/ {{ return 403; }}
                     location /404/ {{ return 404; }}
