@@ -36,6 +36,10 @@ const FIRST_BYTE: Duration = Duration::from_secs(10);
 /// How long an idle connection is kept: servers close theirs after a minute or later.
 const IDLE: Duration = Duration::from_secs(15);
 
+/// How long one may have been idle that a push goes over: whether a server has just closed it shows too late, and then
+/// nobody knows whether it took the push. The question at a push's admission is younger, as a rule.
+const IDLE_BEFORE_PUSH: Duration = Duration::from_secs(2);
+
 /// Where most systems have the certificates of authorities; libcurl reads the same file.
 const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
@@ -113,9 +117,9 @@ impl Web {
         read(body, Some(service), BOUNDS).map_err(|error| question.misread(&error))
     }
 
-    /// Sends the `length` bytes of `body` to the service of the repository at `url`, and lets `heed` read what it answers.
+    /// Sends a letter to the repository at `url`, and lets `heed` read the answer as it comes.
     ///
-    /// The length is said beforehand, since many a server takes no other request: git itself says it for each but the
+    /// Its length is said beforehand, since many a server takes no other request: git itself says it for each but the
     /// longest.
     pub(super) fn post<E: From<UpstreamError>>(
         &self,
@@ -123,7 +127,7 @@ impl Web {
         letter: Letter<'_>,
         credential: Option<&UpstreamCredential>,
         deadline: &Deadline,
-        mut heed: impl FnMut(&[u8]) -> Result<(), E>,
+        heed: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         let question = Question { at: letter.at, deadline };
         let left = deadline.left(Instant::now());
@@ -132,7 +136,8 @@ impl Web {
         }
         let service = letter.service;
         let request = self.agent.post(format!("{url}/{}", service.name())).config();
-        let request = request.timeout_global(Some(left)).timeout_recv_response(None).build();
+        let request = request.timeout_global(Some(left)).timeout_recv_response(None);
+        let request = request.max_idle_age(IDLE_BEFORE_PUSH).build();
         let request = request
             .header(CONTENT_TYPE, service.request_type())
             .header(ACCEPT, service.result_type())
@@ -141,18 +146,10 @@ impl Web {
             Some(credential) => request.header(AUTHORIZATION, credential.authorization().reveal()),
             None => request,
         };
-        let sent = request.send(SendBody::from_reader(letter.body));
-        let response = sent.map_err(|error| question.failed(error))?;
+        let response = request.send(SendBody::from_reader(letter.body));
+        let response = response.map_err(|error| question.failed(error))?;
         question.check(&response, service.result_type())?;
-        let (mut body, mut slice) = (response.into_body().into_reader(), vec![0; SLICE]);
-        loop {
-            match body.read(&mut slice) {
-                Ok(0) => return Ok(()),
-                Ok(length) => heed(&slice[..length])?,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(question.broken(&error).into()),
-            }
-        }
+        question.listen(response, heed)
     }
 }
 
@@ -256,6 +253,23 @@ impl Question<'_> {
         }
         let why = format!("its answer is no {expected}");
         Err(UpstreamError::Malformed { at: self.at.clone(), why })
+    }
+
+    /// Reads an answer to its end.
+    fn listen<E: From<UpstreamError>>(
+        &self,
+        response: Response<Body>,
+        mut heed: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (mut body, mut slice) = (response.into_body().into_reader(), vec![0; SLICE]);
+        loop {
+            match body.read(&mut slice) {
+                Ok(0) => return Ok(()),
+                Ok(length) => heed(&slice[..length])?,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.broken(&error).into()),
+            }
+        }
     }
 
     /// Both enums below are open: what is not named is an answer that is no HTTP, or a fault on the way there.

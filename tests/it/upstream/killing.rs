@@ -1,20 +1,23 @@
-//! A gate that is killed while its push to the upstream runs.
+//! A gate that ends while its push to the upstream runs.
 
 use tidegate::model::push::PushState;
 
-use super::stage::{KINDS, Plan, Stage};
+use super::stage::{KINDS, Kind, Plan, Stage, let_go};
 use crate::support::git::Client;
-use crate::support::{HANG, eventually, procfs};
+use crate::support::{HANG, SLACK, eventually, procfs};
+use nix::sys::signal::Signal;
+use std::time::{Duration, Instant};
 
 /// Kills the gate while the upstream's `hook` waits, and starts it again; answers the stage and the clone.
 #[track_caller]
-fn killed_in(stage: Stage, hook: &str) -> (Stage, Client, usize) {
+fn killed_in(kind: Kind, stage: Stage, hook: &str) -> (Stage, Client, usize) {
     let clone = stage.ahead("work");
     let barrier = stage.barrier(hook);
     let (client, push) = stage.begin_approved(&clone, &["main"]);
     let end = barrier.reached();
     let pushing: Vec<i32> = stage.gate.running("push").iter().map(|process| process.pid).collect();
-    assert!(!pushing.is_empty(), "it is being forwarded");
+    // No git of ours speaks with a server.
+    assert_eq!(pushing.is_empty(), kind != Kind::Directory, "{pushing:?}");
     let stage = stage.revive();
     client.finish(HANG).fails();
     for pid in pushing {
@@ -43,7 +46,7 @@ fn a_push_that_the_upstream_had_not_taken_when_the_gate_was_killed_is_forwarded_
         let stage = Plan::to(kind).required().start();
         let count = stage.place.work("count");
         stage.hook("post-receive", &format!("echo once >> {}", count.display()));
-        let (stage, clone, runs) = killed_in(stage, "pre-receive");
+        let (stage, clone, runs) = killed_in(kind, stage, "pre-receive");
         assert_eq!(runs, 2, "{kind:?}: the first was not heard of again");
         let count = std::fs::read_to_string(&count).unwrap();
         assert_eq!(count, "once\n", "{kind:?}");
@@ -54,8 +57,34 @@ fn a_push_that_the_upstream_had_not_taken_when_the_gate_was_killed_is_forwarded_
 #[test]
 fn a_push_that_the_upstream_had_taken_when_the_gate_was_killed_is_not_sent_again() {
     for kind in KINDS {
-        let (stage, _, runs) = killed_in(Plan::to(kind).required().start(), "post-receive");
+        let (stage, _, runs) = killed_in(kind, Plan::to(kind).required().start(), "post-receive");
         assert_eq!(runs, 1, "{kind:?}");
         stage.gate.stop();
+    }
+}
+
+#[test]
+fn a_gate_that_stops_does_not_wait_for_an_upstream_that_hangs() {
+    for kind in KINDS {
+        let mut stage = Plan::to(kind).required().start();
+        let clone = stage.ahead("work");
+        let barrier = stage.barrier("pre-receive");
+        let (client, push) = stage.begin_approved(&clone, &["main"]);
+        let end = barrier.reached();
+        let start = Instant::now();
+        stage.gate.signal(Signal::SIGTERM);
+        assert_eq!(stage.gate.exit(HANG).code(), Some(0));
+        // The stage's drain, the grace of gits, and what is left for everything else.
+        let promised = Duration::from_secs(3 + 2 + 3);
+        assert!(start.elapsed() < promised + SLACK, "{kind:?}: {:?}", start.elapsed());
+        client.finish(HANG).fails();
+        assert_eq!(stage.push(push.id).unwrap().state, PushState::Approved, "{kind:?}: it was put off");
+        // A hook in a directory has ended with the gate's git.
+        if kind != Kind::Directory {
+            let_go(end);
+        }
+        let stage = stage.revive();
+        stage.await_push(push.id, |push| push.state == PushState::Forwarded);
+        stage.assert_arrived(&clone);
     }
 }

@@ -1,9 +1,9 @@
 //! Repositories and pushes that are unlike most: empty, SHA-256, shallow, and what an upstream cannot take.
 
-use super::stage::{KINDS, Kind, NAME, Plan, allow_pushes};
+use super::stage::{BEHIND, KINDS, Kind, NAME, Plan, allow_pushes};
 use crate::support::http::basic;
 use crate::support::place::Place;
-use crate::support::{HANG, Random, repo};
+use crate::support::{HANG, Random, number_from, procfs, repo};
 
 #[test]
 fn the_first_push_to_an_empty_repository_reaches_it() {
@@ -110,7 +110,7 @@ fn what_is_no_repository_of_an_upstream_is_not_there() {
 }
 
 #[test]
-fn a_large_push_is_passed_on_in_chunks() {
+fn a_large_push_is_passed_on() {
     let service = ["credential = \"service\"", "username = \"bot\"", "token_file = \"TOKEN_FILE\""];
     for kind in [Kind::Server("closed"), Kind::Directory] {
         let keys = if kind == Kind::Directory { &[][..] } else { &service };
@@ -120,6 +120,18 @@ fn a_large_push_is_passed_on_in_chunks() {
         clone.git(&["push", "origin", "main"]).ok();
         stage.assert_arrived(&clone);
     }
+}
+
+#[test]
+fn a_huge_push_to_a_server_does_not_pass_through_our_memory() {
+    let stage = Plan::to(Kind::Server("open")).start();
+    let mib = number_from("TIDEGATE_TEST_BIG_MIB").unwrap_or(256);
+    let source = repo::big(&stage.place, "elsewhere/big.git", mib);
+    source.git(&["push", &stage.gate.url_as("alice", NAME), "main:refs/heads/large"]).ok();
+    assert_eq!(stage.behind().oid("large"), source.oid("main"));
+    assert!(repo::size_of(&stage.place.repo(BEHIND)) > mib << 20, "it is too small to show anything");
+    let peak = procfs::peak_kib(stage.gate.pid());
+    assert!(peak < 64 << 10, "the gate had {peak} KiB resident at its worst moment");
 }
 
 #[test]
