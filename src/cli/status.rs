@@ -42,8 +42,8 @@ fn show(status: &Status, out: &mut String) -> fmt::Result {
     let open = |(state, count): (&String, &u64)| format!("{count} {state}");
     let open: Vec<String> = status.pushes.iter().filter(|(_, count)| **count > 0).map(open).collect();
     writeln!(out, "pushes {}", if open.is_empty() { "none open".to_owned() } else { open.join(", ") })?;
-    for LaneRow { name, workers, busy, waiting } in &status.lanes {
-        writeln!(out, "lane {name:<9} {busy} of {workers} busy, {waiting} waiting")?;
+    for lane in &status.lanes {
+        show_lane(lane, out)?;
     }
     for child in &status.children {
         let (age, left) = (millis(child.age_ms), millis(child.deadline_ms));
@@ -54,6 +54,15 @@ fn show(status: &Status, out: &mut String) -> fmt::Result {
         show_job(job, out)?;
     }
     Ok(())
+}
+
+fn show_lane(lane: &LaneRow, out: &mut String) -> fmt::Result {
+    let LaneRow { name, workers, busy, waiting, waiting_forwards, waiting_scheduled } = lane;
+    write!(out, "lane {name:<9} {busy} of {workers} busy, {waiting} waiting")?;
+    if *waiting_forwards > 0 || *waiting_scheduled > 0 {
+        write!(out, " ({waiting_forwards} of them forwards, {waiting_scheduled} for the schedule)")?;
+    }
+    writeln!(out)
 }
 
 fn show_job(job: &JobRow, out: &mut String) -> fmt::Result {
@@ -102,6 +111,20 @@ mod tests {
         assert_eq!(shown(61_000), "1 min 1 s");
         assert_eq!(shown(3_660_000), "1 h 1 min");
         assert_eq!(shown(90_000_000), "1 d 1 h");
+    }
+
+    #[test]
+    fn a_lane_is_shown_with_what_waits_in_it() {
+        let shown = |waiting_forwards, waiting_scheduled| {
+            let name = "upstream".to_owned();
+            let mut text = String::new();
+            let lane = LaneRow { name, workers: 8, busy: 5, waiting: 4, waiting_forwards, waiting_scheduled };
+            show_lane(&lane, &mut text).unwrap();
+            text
+        };
+        assert_eq!(shown(0, 0), "lane upstream  5 of 8 busy, 4 waiting\n");
+        let both = "lane upstream  5 of 8 busy, 4 waiting (1 of them forwards, 2 for the schedule)\n";
+        assert_eq!(shown(1, 2), both);
     }
 
     #[test]

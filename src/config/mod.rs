@@ -506,13 +506,14 @@ impl Default for Limits {
 
 impl GitSettings {
     /// Serving is bound by git's own processor time, so the lanes follow the cores; a lane has a floor, so that
-    /// one slow client is not the whole of it on a small machine.
+    /// one slow client is not the whole of it on a small machine. Speaking with upstreams is waiting: an upstream has a
+    /// quarter of that lane, which should be some fetches everywhere.
     fn for_cores(cores: usize) -> Self {
         Self {
             program: PathBuf::from("git"),
             read_workers: (2 * cores).clamp(4, 64),
             write_workers: cores.clamp(2, 32),
-            upstream_workers: (2 * cores).clamp(4, 64),
+            upstream_workers: (4 * cores).clamp(16, 64),
             upkeep_workers: 1,
             queue: 256,
             queue_wait: Duration::from_secs(60),

@@ -1,20 +1,26 @@
 //! Lanes: fixed sets of worker threads behind bounded queues, so that work of one kind never starves another.
 //!
 //! A lane owns its threads (`read-1`, `read-2`, …) and its queue. It never borrows a worker from another lane and
-//! never grows. Nor does one address take all of it: the last quarter of the workers, and of the queue, goes to whoever
-//! has nothing there yet, and a free worker takes the job of the address that holds the fewest. Whoever submits keeps watching its own client while the job waits: a job whose client left before a
-//! worker took it never runs. The lane knows nothing of git; what a worker does is the job's own affair, and the job's
-//! deadline was made at admission, so time spent in the queue counts.
+//! never grows. Nor does one client take all of it, or one upstream: jobs are on somebody's account, and take turns
+//! ([`queue`] says how, [`sharing`] with which bounds). Whoever submits keeps watching its own client while the job waits:
+//! a job whose client left before a worker took it never runs. The lane knows nothing of git; what a worker does is the
+//! job's own affair, and the job's deadline was made at admission, so time spent in the queue counts.
+
+mod claim;
+mod queue;
+mod sharing;
+
+pub use claim::{Account, Claim, Class};
 
 use crate::model::histogram::Histogram;
 use crate::sys::poll::{self, Interest};
 use crate::sys::stop::{Level, Stop};
 use crate::sys::thread;
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use std::collections::{HashMap, VecDeque};
+use queue::{Queue, Waiting};
+use sharing::Sharing;
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -32,11 +38,13 @@ pub enum Kind {
     Upstream,
     /// Maintenance of repositories.
     Upkeep,
+    /// Asking upstreams whether they answer, for work that no client's own thread asks for.
+    Probe,
 }
 
 impl Kind {
     /// Every kind, in the order in which people are shown them.
-    pub const ALL: [Self; 4] = [Self::Read, Self::Write, Self::Upstream, Self::Upkeep];
+    pub const ALL: [Self; 5] = [Self::Read, Self::Write, Self::Upstream, Self::Upkeep, Self::Probe];
 
     /// The name of the lane and the stem of its threads' names.
     #[must_use]
@@ -46,6 +54,7 @@ impl Kind {
             Self::Write => "write",
             Self::Upstream => "upstream",
             Self::Upkeep => "upkeep",
+            Self::Probe => "probe",
         }
     }
 }
@@ -88,6 +97,8 @@ pub struct Load {
     pub busy: usize,
     /// Jobs that wait.
     pub waiting: usize,
+    /// The same by [`Class::ALL`].
+    pub waiting_by_class: [usize; Class::ALL.len()],
 }
 
 /// A fixed set of workers with one queue; clones share it.
@@ -97,26 +108,9 @@ pub struct Lane(Arc<Shared>);
 struct Shared {
     kind: Kind,
     size: Size,
-    queue: Mutex<Queue>,
+    queue: Mutex<Queue<Arc<dyn Task>>>,
     work: Condvar,
     waits: Histogram,
-}
-
-#[derive(Default)]
-struct Queue {
-    waiting: VecDeque<Waiting>,
-    busy: usize,
-    /// Workers that each address holds; none of them is 0.
-    held: HashMap<IpAddr, usize>,
-    closed: bool,
-    next_id: u64,
-}
-
-struct Waiting {
-    id: u64,
-    since: Instant,
-    key: Option<IpAddr>,
-    task: Arc<dyn Task>,
 }
 
 impl fmt::Debug for Lane {
@@ -134,7 +128,7 @@ impl Lane {
         let lane = Self(Arc::new(Shared {
             kind,
             size,
-            queue: Mutex::default(),
+            queue: Mutex::new(Queue::new(size, Sharing::of(kind, size.workers))),
             work: Condvar::new(),
             waits: Histogram::seconds(),
         }));
@@ -161,15 +155,14 @@ impl Lane {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.submit_for(None, job)
+        self.submit_for(Claim::of_client(None), job)
     }
 
-    /// Queues `job` for a free worker that the address `key` may have. A job without a key counts as that of somebody who
-    /// has no other.
+    /// Queues `job` for a free worker that whoever makes the claim may have.
     ///
     /// # Errors
-    /// As [`Lane::submit`]; for an address that has jobs here already, the queue's limit is lower.
-    pub fn submit_for<T, F>(&self, key: Option<IpAddr>, job: F) -> Result<Ticket<T>, NotRun>
+    /// As [`Lane::submit`]; for an account that has jobs here already, the queue's limit is lower.
+    pub fn submit_for<T, F>(&self, claim: Claim, job: F) -> Result<Ticket<T>, NotRun>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
@@ -178,15 +171,13 @@ impl Lane {
             EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map_err(|_| NotRun::Full)?;
         let slot = Arc::new(Slot { phase: Mutex::new(Phase::Waiting(Box::new(job))), done });
         let mut queue = self.lock();
-        if queue.closed {
+        if queue.is_closed() {
             return Err(NotRun::Stopping);
         }
-        if queue.is_full(self.0.size, key) {
+        if queue.is_full(&claim) {
             return Err(NotRun::Full);
         }
-        let id = queue.next_id;
-        queue.next_id += 1;
-        queue.waiting.push_back(Waiting { id, since: Instant::now(), key, task: slot.clone() });
+        let id = queue.push(claim, slot.clone(), Instant::now());
         drop(queue);
         self.0.work.notify_one();
         Ok(Ticket { is_detached: false, lane: self.clone(), id, slot })
@@ -195,14 +186,16 @@ impl Lane {
     /// Whether a job submitted now would be refused, whoever submits it.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.lock().is_full(self.0.size, None)
+        self.lock().is_full(&Claim::of_client(None))
     }
 
     /// The present load.
     #[must_use]
     pub fn load(&self) -> Load {
         let queue = self.lock();
-        Load { workers: self.0.size.workers, busy: queue.busy, waiting: queue.waiting.len() }
+        let waiting_by_class = Class::ALL.map(|class| queue.waiting(class));
+        let waiting = waiting_by_class.iter().sum();
+        Load { workers: self.0.size.workers, busy: queue.busy(), waiting, waiting_by_class }
     }
 
     /// How long jobs waited for their worker, in seconds.
@@ -213,25 +206,27 @@ impl Lane {
 
     /// Takes no more jobs; the workers end when the queue is empty.
     pub fn close(&self) {
-        self.lock().closed = true;
+        self.lock().close();
         self.0.work.notify_all();
     }
 
     fn work(&self) {
         while let Some(job) = self.next() {
             self.0.waits.observe(job.since.elapsed());
-            job.task.run();
-            self.lock().leave(job.key);
+            job.job.run();
+            self.lock().leave(&job.claim);
         }
     }
 
-    fn next(&self) -> Option<Waiting> {
+    fn next(&self) -> Option<Waiting<Arc<dyn Task>>> {
         let mut queue = self.lock();
         loop {
-            if let Some(job) = queue.take(self.0.size) {
+            if let Some(job) = queue.take(Instant::now()) {
+                // What else may run now, another worker takes: the end of one job may have let in two.
+                self.0.work.notify_one();
                 return Some(job);
             }
-            if queue.closed {
+            if queue.is_closed() {
                 return None;
             }
             queue = self.0.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
@@ -239,63 +234,11 @@ impl Lane {
     }
 
     fn forget(&self, id: u64) {
-        self.lock().waiting.retain(|job| job.id != id);
+        self.lock().forget(id);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    fn lock(&self) -> MutexGuard<'_, Queue<Arc<dyn Task>>> {
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Size {
-    /// Workers that an address gets only as its first: the last quarter.
-    fn reserve(self) -> usize {
-        (self.workers / 4).max(1)
-    }
-}
-
-impl Queue {
-    /// Takes the next job that a free worker may have. The end of a job lets at most one other in, which the worker of the
-    /// ended one takes: nobody else needs to be woken for it.
-    fn take(&mut self, size: Size) -> Option<Waiting> {
-        // When nothing more is let in, nobody is left to keep a worker for.
-        let is_open = self.closed || size.workers - self.busy > size.reserve();
-        let ranks = self.waiting.iter().enumerate().map(|(at, job)| (self.held_by(job.key), at));
-        let (_, at) = ranks.filter(|&(held, _)| is_open || held == 0).min()?;
-        let job = self.waiting.remove(at)?;
-        self.busy += 1;
-        if let Some(key) = job.key {
-            *self.held.entry(key).or_default() += 1;
-        }
-        Some(job)
-    }
-
-    /// Frees the worker of a job that ended.
-    fn leave(&mut self, key: Option<IpAddr>) {
-        self.busy -= 1;
-        let Some(key) = key else { return };
-        match self.held_by(Some(key)) {
-            0 | 1 => drop(self.held.remove(&key)),
-            held => drop(self.held.insert(key, held - 1)),
-        }
-    }
-
-    /// A free worker takes a job at once, so `busy` workers below the total leave room beyond the queue's limit. An address
-    /// that has something here leaves the last quarter of that limit, and the workers that are kept, to others.
-    fn is_full(&self, size: Size, key: Option<IpAddr>) -> bool {
-        let free = size.workers - self.busy;
-        let waits = || key.is_some() && self.waiting.iter().any(|job| job.key == key);
-        let has_some = self.held_by(key) > 0 || waits();
-        let room = if has_some {
-            size.queue - size.queue / 4 + free.saturating_sub(size.reserve())
-        } else {
-            size.queue + free
-        };
-        self.waiting.len() >= room
-    }
-
-    fn held_by(&self, key: Option<IpAddr>) -> usize {
-        key.and_then(|key| self.held.get(&key)).copied().unwrap_or_default()
     }
 }
 
@@ -476,17 +419,17 @@ mod tests {
 
     /// Occupies one worker until the sender is used or dropped; returns once the worker has the job.
     fn occupy(lane: &Lane) -> Occupied {
-        occupy_for(lane, None)
+        occupy_for(lane, Claim::of_client(None))
     }
 
-    fn occupy_for(lane: &Lane, key: Option<IpAddr>) -> Occupied {
+    fn occupy_for(lane: &Lane, claim: Claim) -> Occupied {
         let (release, released): (Sender<()>, Receiver<()>) = bounded(1);
         let (started, begun) = bounded(1);
         let job = move || {
             started.send(()).unwrap();
             let _ = released.recv();
         };
-        let ticket = lane.submit_for(key, job).unwrap();
+        let ticket = lane.submit_for(claim, job).unwrap();
         begun.recv_timeout(LONG).unwrap();
         (ticket, release)
     }
@@ -509,8 +452,8 @@ mod tests {
         assert!(!lane.is_full());
     }
 
-    fn address(last: u8) -> Option<IpAddr> {
-        Some([192, 0, 2, last].into())
+    fn address(last: u8) -> Claim {
+        Claim::of_client(Some([192, 0, 2, last].into()))
     }
 
     /// A lane of four workers of which one address holds three and waits for the fourth, which it may not have.
@@ -538,28 +481,6 @@ mod tests {
         let lane = lane(4, 1);
         let _held: Vec<_> = (0..4).map(|_| occupy(&lane)).collect();
         assert_eq!(lane.load().busy, 4);
-    }
-
-    #[test]
-    fn a_free_worker_takes_the_job_of_the_address_that_holds_the_fewest() {
-        let job = |key| Waiting { id: 0, since: Instant::now(), key, task: Arc::new(idle()) };
-        let size = Size { workers: 8, queue: 9 };
-        let mut queue = Queue::default();
-        let keys = [address(1), address(1), address(1), address(2), address(2), None, address(3)];
-        queue.waiting.extend(keys.map(job));
-        let taken: Vec<_> = std::iter::from_fn(|| queue.take(size)).map(|job| job.key).collect();
-        let expected = [address(1), address(2), None, address(3), address(1), address(2)];
-        assert_eq!(taken, expected, "and the third of the first address waits before the kept workers");
-        queue.leave(address(1));
-        assert_eq!(queue.take(size).map(|job| job.key), Some(address(1)));
-        taken.into_iter().for_each(|key| queue.leave(key));
-        assert!(queue.held.is_empty() && queue.busy == 0);
-    }
-
-    /// A task that does nothing.
-    fn idle() -> Slot<()> {
-        let done = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).unwrap();
-        Slot { phase: Mutex::new(Phase::Canceled), done }
     }
 
     #[test]

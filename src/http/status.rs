@@ -5,7 +5,7 @@ use super::front::View;
 use super::house::TurnedAway;
 use super::message::Response;
 use super::metrics::Page;
-use crate::git::pool::Lane;
+use crate::git::pool::{Class, Lane, Load};
 use crate::model::push::PushState;
 use crate::model::status::{ChildRow, JobRow, LaneRow, Status};
 use crate::supervise::Running;
@@ -103,6 +103,14 @@ fn lanes(app: &App, page: &mut Page) {
     for lane in app.lanes.all() {
         page.sample("queue_depth", &[("lane", lane.kind().name())], lane.load().waiting);
     }
+    page.family("upstream_queue_depth", "gauge", "Jobs that wait to speak with an upstream, by who waits.");
+    for (class, waiting) in Class::ALL.into_iter().zip(app.lanes.upstream.load().waiting_by_class) {
+        page.sample("upstream_queue_depth", &[("class", class.name())], waiting);
+    }
+    page.family("workers_busy", "gauge", "Workers that have a job, by lane.");
+    for lane in app.lanes.all() {
+        page.sample("workers_busy", &[("lane", lane.kind().name())], lane.load().busy);
+    }
     page.family("queue_wait_seconds", "histogram", "Time that jobs waited for a worker, by lane.");
     for lane in app.lanes.all() {
         page.buckets("queue_wait_seconds", &[("lane", lane.kind().name())], lane.waits());
@@ -141,7 +149,9 @@ fn sweeper(app: &App, page: &mut Page) {
 fn lane_row(lane: &Lane) -> LaneRow {
     let load = lane.load();
     let name = lane.kind().name().to_owned();
-    LaneRow { name, workers: load.workers, busy: load.busy, waiting: load.waiting }
+    let [waiting_forwards, _, waiting_scheduled] = load.waiting_by_class;
+    let Load { workers, busy, waiting, .. } = load;
+    LaneRow { name, workers, busy, waiting, waiting_forwards, waiting_scheduled }
 }
 
 fn child_rows(app: &App) -> Vec<ChildRow> {

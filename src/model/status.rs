@@ -47,6 +47,12 @@ pub struct LaneRow {
     pub busy: usize,
     /// Jobs that wait for a worker.
     pub waiting: usize,
+    /// Of these, the approved pushes that are to be forwarded.
+    #[serde(default)]
+    pub waiting_forwards: usize,
+    /// Of these, what nobody waits for but the schedule.
+    #[serde(default)]
+    pub waiting_scheduled: usize,
 }
 
 /// A process group that runs now.

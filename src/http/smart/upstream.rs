@@ -9,6 +9,7 @@ use crate::gate::upstreams::Place;
 use crate::git::ask::Asker;
 use crate::git::command::Service;
 use crate::git::layout::Repository;
+use crate::git::pool::{Claim, Class};
 use crate::git::tools::Tools;
 use crate::git::upstream::PushOffers;
 use crate::http::app::App;
@@ -225,7 +226,8 @@ impl Visit<'_> {
         };
         let queue_wait = self.app.settings.git.queue_wait;
         let refused = |reason| Refusal::from_lane(reason, true, queue_wait);
-        let ticket = lane.submit(job).map_err(refused)?;
+        let claim = Claim::on(self.place.upstream.url.origin(), Class::Demand);
+        let ticket = lane.submit_for(claim, job).map_err(refused)?;
         ticket.wait_beside(self.client, queue_wait, &self.app.stop).map_err(refused)
     }
 

@@ -5,7 +5,7 @@ use super::{Call, headers};
 use crate::git::ask::Asker;
 use crate::git::command::{Identity, Protocol, Service, Serving};
 use crate::git::layout::Repository;
-use crate::git::pool::{Kind, Lane};
+use crate::git::pool::{Claim, Kind, Lane};
 use crate::git::push_advertisement::PushAdvertisement;
 use crate::git::push_request::PushRequest;
 use crate::git::report;
@@ -70,10 +70,10 @@ pub(super) fn run(
     };
     let lane = lane(call);
     // Whoever may push is known by name; a fetch may be anybody's.
-    let key = match call.target.service {
+    let claim = Claim::of_client(match call.target.service {
         Service::UploadPack => exchange.request().peer.subscriber(),
         Service::ReceivePack => None,
-    };
+    });
     let writer = exchange.start(200, &headers(content_type), None);
     let socket = exchange.socket();
     let work = Work {
@@ -96,7 +96,7 @@ pub(super) fn run(
     let at_door = call.target.phase == Phase::Advertise;
     let queue_wait = call.app.settings.git.queue_wait;
     let refused = |reason| Refusal::from_lane(reason, at_door, queue_wait);
-    let ticket = lane.submit_for(key, move || work.run()).map_err(refused)?;
+    let ticket = lane.submit_for(claim, move || work.run()).map_err(refused)?;
     ticket.wait(Some(socket.fd()), queue_wait, &call.app.stop).map_err(refused)?
 }
 

@@ -64,7 +64,8 @@ fn a_mirror_is_made_to_its_end_for_a_client_that_leaves() {
 
 #[test]
 fn clients_that_wait_for_one_mirror_take_no_worker_from_another_and_it_is_fetched_once() {
-    let plan = Plan::to(Kind::Server("open")).top("git.upstream_workers", "2").spied();
+    let plan = Plan::to(Kind::Server("open")).top("git.upstream_workers", "8").spied();
+    // Two of them for one upstream.
     let mut stage = plan.start();
     repo::history(&stage.place, "team/other.git");
     let url = stage.gate.url_as("alice", NAME);

@@ -1,0 +1,62 @@
+//! What a job brings to the queue: on whose account it is, and who waits for it.
+
+use crate::model::upstream::Origin;
+use std::net::IpAddr;
+
+/// On whose account a job holds a worker: shares are counted by it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Account {
+    /// The client's.
+    Address(IpAddr),
+    /// That of the upstream that is spoken with.
+    Origin(Origin),
+}
+
+/// Who waits for a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// A push that was approved: it has the reserved workers of a lane, and its own share on an account.
+    Forward,
+    /// A client.
+    Demand,
+    /// Nobody; it goes behind the others until it has waited for long.
+    Schedule,
+}
+
+/// A job's place among others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// A job without an account counts as that of somebody who has no other.
+    pub account: Option<Account>,
+    /// Who waits for it.
+    pub class: Class,
+}
+
+impl Class {
+    /// Every class, in the order in which people are shown them.
+    pub const ALL: [Self; 3] = [Self::Forward, Self::Demand, Self::Schedule];
+
+    /// The name in metrics and in the API.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Demand => "demand",
+            Self::Schedule => "schedule",
+        }
+    }
+}
+
+impl Claim {
+    /// Of whoever asks at this address; nobody knows whose job it is where there is none.
+    #[must_use]
+    pub fn of_client(address: Option<IpAddr>) -> Self {
+        Self { account: address.map(Account::Address), class: Class::Demand }
+    }
+
+    /// Of work with this upstream.
+    #[must_use]
+    pub const fn on(origin: Origin, class: Class) -> Self {
+        Self { account: Some(Account::Origin(origin)), class }
+    }
+}
