@@ -28,7 +28,7 @@ pub struct Remote<'a> {
 
 impl Mirrors {
     /// Asks for the repository `path` of an upstream, within the deadline of `asker`. A server costs one request and no
-    /// process.
+    /// process; one that answers nobody costs most of those who ask no more than a wait, which a client that leaves ends.
     ///
     /// # Errors
     /// See [`UpstreamError`].
@@ -57,7 +57,22 @@ impl Shared {
     ) -> Result<Advertisement, UpstreamError> {
         let plain = remote.url.repository(path, false).as_text();
         let at = remote.url.origin();
-        for has_suffix in self.spellings.of(&plain) {
+        let visit = self.doors.enter(&at, &plain, asker)?;
+        let answer = self.ask_for_either(remote, path, &plain, side, asker);
+        visit.leave(&answer, &asker.deadline);
+        answer
+    }
+
+    fn ask_for_either(
+        &self,
+        remote: &Remote<'_>,
+        path: &str,
+        plain: &str,
+        side: Side,
+        asker: &Asker<'_>,
+    ) -> Result<Advertisement, UpstreamError> {
+        let at = remote.url.origin();
+        for has_suffix in self.spellings.of(plain) {
             let url = remote.url.repository(path, has_suffix);
             let UpstreamUrl::Http(place) = &url else { break };
             let now = Instant::now();
@@ -65,7 +80,7 @@ impl Shared {
                 Err(UpstreamError::NotFound { .. }) => {}
                 Err(error) => return Err(error),
                 Ok(advertised) => {
-                    self.spellings.remember(plain, has_suffix);
+                    self.spellings.remember(plain.to_owned(), has_suffix);
                     if side == Side::Push {
                         self.offers.remember(&url, advertised.push);
                     }

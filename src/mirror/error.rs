@@ -7,6 +7,7 @@ use super::turns::TurnError;
 use crate::git::advertisement::AdvertisementError;
 use crate::git::ask::AskError;
 use crate::git::layout::LayoutError;
+use crate::git::pool::NotRun;
 use crate::git::transport_fault::TransportFault;
 use crate::model::push::RefName;
 use crate::model::text::{clip, sanitize};
@@ -104,6 +105,9 @@ pub enum UpstreamError {
     /// Another one works on the mirror for too long, or there are too many.
     #[error(transparent)]
     Turn(#[from] TurnError),
+    /// No worker was to be had for it.
+    #[error("no worker spoke with the upstream: {0}")]
+    NotRun(NotRun),
     /// A short question to git failed.
     #[error(transparent)]
     Ask(#[from] AskError),
@@ -130,6 +134,17 @@ pub enum UpstreamError {
     },
 }
 
+/// What an error says of the server that was to be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sign {
+    /// It answers, whatever it says.
+    Life,
+    /// It does not: a git would wait in vain, too.
+    Silence,
+    /// Neither.
+    None,
+}
+
 impl UpstreamError {
     /// The upstream says no: what is known of the repository must not be shown any more.
     #[must_use]
@@ -145,6 +160,7 @@ impl UpstreamError {
             | Self::Malformed { .. }
             | Self::Layout(_)
             | Self::Turn(_)
+            | Self::NotRun(_)
             | Self::Ask(_)
             | Self::Spawn(_)
             | Self::Git { .. }
@@ -174,6 +190,7 @@ impl UpstreamError {
             | Self::Malformed { .. }
             | Self::Layout(_)
             | Self::Turn(_)
+            | Self::NotRun(_)
             | Self::Ask(_)
             | Self::Spawn(_)
             | Self::Git { .. }
@@ -199,8 +216,52 @@ impl UpstreamError {
             | Self::BrokenOff { .. }
             | Self::Malformed { .. }
             | Self::Layout(_)
+            | Self::NotRun(_)
             | Self::Spawn(_)
             | Self::Io { .. } => false,
+        }
+    }
+
+    /// Nothing was heard of the upstream, for whatever reason: there is nothing for a git to do.
+    #[must_use]
+    pub const fn is_unheard(&self) -> bool {
+        match self.sign() {
+            Sign::Life => false,
+            Sign::Silence | Sign::None => true,
+        }
+    }
+
+    /// What this says of the server.
+    #[must_use]
+    pub(super) const fn sign(&self) -> Sign {
+        match self {
+            Self::Unauthorized { .. }
+            | Self::Forbidden { .. }
+            | Self::NotFound { .. }
+            | Self::Moved { .. }
+            | Self::Status { .. }
+            | Self::Malformed { .. } => Sign::Life,
+            Self::Unreachable { .. } | Self::TimedOut { .. } => Sign::Silence,
+            Self::Tls { .. }
+            | Self::BrokenOff { .. }
+            | Self::Layout(_)
+            | Self::Turn(_)
+            | Self::NotRun(_)
+            | Self::Ask(_)
+            | Self::Spawn(_)
+            | Self::Git { .. }
+            | Self::Io { .. } => Sign::None,
+        }
+    }
+
+    /// The same for another who asked an upstream that answers nobody; `None` for all other errors.
+    pub(super) fn shared(&self) -> Option<Self> {
+        if let Self::Unreachable { at, why } = self {
+            Some(Self::Unreachable { at: at.clone(), why: why.clone() })
+        } else if let Self::TimedOut { at, limit } = self {
+            Some(Self::TimedOut { at: at.clone(), limit: limit.clone() })
+        } else {
+            None
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! | for | rooms |
 //! |---|---|
-//! | asking an upstream what it has | [`ask`], [`web`], [`socket`], [`advertisement`] |
+//! | asking an upstream what it has | [`ask`], [`doors`], [`web`], [`socket`], [`names`], [`advertisement`] |
 //! | pushing to a server | [`push`] |
 //! | the mirrors on disk | [`places`], [`draft`], [`litter`], [`turns`] |
 //! | bringing one up to date | [`bring`], [`changes`], [`head`] |
@@ -11,8 +11,8 @@
 //!
 //! An upstream is asked over HTTP by the caller's own thread, without a git, so that one that is dead costs no worker; a
 //! push goes to a server so as well.
-//! Only what it says to have, and the mirror has not, is fetched. Nothing here knows of pushes' records, of lanes, or of
-//! who may read: the caller brings the deadline, the credential and the worker.
+//! Only what it says to have, and the mirror has not, is fetched. Nothing here knows of pushes' records or of who may read:
+//! the caller brings the deadline, the credential and the worker.
 
 mod advertise;
 mod advertisement;
@@ -20,11 +20,13 @@ mod ask;
 mod bring;
 mod changes;
 mod damage;
+mod doors;
 mod draft;
 mod error;
 mod head;
 mod land;
 mod litter;
+mod names;
 mod places;
 mod push;
 mod socket;
@@ -45,6 +47,7 @@ use crate::model::name::RepoName;
 use crate::model::push::RefUpdate;
 use crate::sys::stop::Stop;
 use advertise::Learned;
+use doors::Doors;
 use places::Places;
 use push::Offers;
 use std::collections::BTreeMap;
@@ -73,6 +76,7 @@ struct Shared {
     settings: MirrorSettings,
     places: Places,
     turns: Turns,
+    doors: Doors,
     web: Web,
     spellings: Spellings,
     learned: Learned,
@@ -88,9 +92,9 @@ impl Mirrors {
     pub fn open(data_dir: &Path, settings: MirrorSettings, stop: &Stop) -> io::Result<Self> {
         let web = Web::new(settings.authorities.as_deref(), stop.clone())?;
         let places = Places::open(data_dir)?;
-        let (turns, spellings) = (Turns::default(), Spellings::default());
+        let (turns, doors, spellings) = (Turns::default(), Doors::default(), Spellings::default());
         let (learned, offers) = (Learned::default(), Offers::default());
-        Ok(Self(Arc::new(Shared { settings, places, turns, web, spellings, learned, offers })))
+        Ok(Self(Arc::new(Shared { settings, places, turns, doors, web, spellings, learned, offers })))
     }
 
     /// The certificates that are trusted, in one PEM file, where they are not the system's.

@@ -1,10 +1,12 @@
 //! Speaking with an upstream server: one `GET info/refs`, or one `POST` of a push; either's answer is read as a stream.
 //!
-//! No proxy is used and no redirect followed: either would show the credential to somebody else. Three limits hold: 5 s
-//! until there is a connection, TLS included, 10 s until the answer to a question begins, and the caller's deadline for all
-//! of it. A push has no limit but the deadline, since hooks may take their time. The stop of the gate ends every wait.
+//! No proxy is used and no redirect followed: either would show the credential to somebody else. Four limits hold: 5 s for
+//! the name, 5 s until there is a connection, TLS included, 10 s until the answer to a question begins, and the caller's
+//! deadline for all of it. A push has no limit but these two of the connection and the deadline, since hooks may take their
+//! time. The stop of the gate ends every wait.
 
 use super::error::UpstreamError;
+use super::names::Names;
 use super::socket::SocketConnector;
 use crate::git::advertisement::{Advertised, AdvertisementError, BOUNDS, read};
 use crate::git::pktline::ReadError;
@@ -23,11 +25,10 @@ use std::time::{Duration, Instant};
 use ureq::http::Response;
 use ureq::http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector, RustlsConnector};
 use ureq::{Agent, Body, SendBody, Timeout};
 
-/// How long a connection may take, names looked up and TLS agreed on: a server that lives needs a second.
+/// How long a name may take, and then a connection, TLS agreed on: a server that lives needs a second.
 const CONNECT: Duration = Duration::from_secs(5);
 
 /// How long the first byte of the answer may take: a server with a million refs needs seconds to list them.
@@ -86,7 +87,7 @@ impl Web {
             .tls_config(TlsConfig::builder().root_certs(roots).build())
             .build();
         let connector = ().chain(SocketConnector::new(stop)).chain(RustlsConnector::default());
-        Ok(Self { agent: Agent::with_parts(config, connector, DefaultResolver::default()) })
+        Ok(Self { agent: Agent::with_parts(config, connector, Names::default()) })
     }
 
     /// What the repository at `url` says for `service`.
@@ -319,7 +320,9 @@ impl Question<'_> {
     }
 
     fn timed_out_at(&self, which: Timeout) -> UpstreamError {
-        let limit = if matches!(which, Timeout::Connect | Timeout::Resolve) {
+        let limit = if which == Timeout::Resolve {
+            format!("the limit of {CONNECT:?} for looking its name up")
+        } else if which == Timeout::Connect {
             format!("the limit of {CONNECT:?} for a connection")
         } else if which == Timeout::RecvResponse {
             format!("the limit of {FIRST_BYTE:?} for the first byte of its answer")

@@ -132,6 +132,7 @@ fn for_clients(error: &UpstreamError) -> String {
     match error {
         UpstreamError::Layout(_)
         | UpstreamError::Turn(_)
+        | UpstreamError::NotRun(_)
         | UpstreamError::Ask(_)
         | UpstreamError::Spawn(_)
         | UpstreamError::Git { .. }
