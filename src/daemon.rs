@@ -5,6 +5,8 @@
 //! | main | the kernel | signals and the watchdog's rounds, then the stop below |
 //! | `reaper` | [`Reaper::start`] | the process's end: it outlives every child |
 //! | `read-N`, `write-N`, `upstream-N`, `upkeep-N` | [`Lanes::start`] | the lanes' close, after their last job |
+//! | `probe-N` | [`Lanes::start`] | the lane's close, or the process's end where they ask in vain |
+//! | `resolve` | [`Mirrors`], one a name looked up | its lookup: nobody waits for it, and it owns nothing |
 //! | `front` | [`Front::start`] | the stop at [`Level::Draining`] |
 //! | `request-N` | `front`, one a connection | its client, its limits, or the stop |
 //! | `control`, `control-door`, and `tiny_http`'s own | [`Control::start`] | [`Control::close`] |
@@ -34,7 +36,7 @@ use crate::git::layout::{LayoutError, Root};
 use crate::git::lease::Leases;
 use crate::git::settings::SettingsCache;
 use crate::git::upkeep::Tools;
-use crate::http::app::{App, Lanes};
+use crate::http::app::{App, Lanes, Workers};
 use crate::http::auth::Throttle;
 use crate::http::budget::{Budget, FETCHES_MAX};
 use crate::http::control::Control;
@@ -44,7 +46,7 @@ use crate::http::handler::Public;
 use crate::http::limits::FrontLimits;
 use crate::http::metrics::Metrics;
 use crate::http::smart::{Grants, recovery};
-use crate::mirror::{MirrorSettings, Mirrors};
+use crate::mirror::{Approach, MirrorSettings, Mirrors};
 use crate::store::lock::{DataLock, LockError};
 use crate::store::{Store, StoreError};
 use crate::supervise::{Deadline, Mark, Reaper, end_survivors};
@@ -156,7 +158,7 @@ pub struct Runtime {
     front: Front,
     control: Control,
     sweeper: JoinHandle<()>,
-    workers: Vec<JoinHandle<()>>,
+    workers: Workers,
     app: Arc<App>,
     signals: Signals,
     watchdog: Option<Watchdog>,
@@ -210,7 +212,14 @@ impl Runtime {
             held: open_held(&settings.data_dir)?,
             waiters: waiters.clone(),
             lane: lanes.write.clone(),
-            upstream_lane: lanes.upstream.clone(),
+            approach: Approach {
+                mirrors: upstreams.mirrors().clone(),
+                git: git.clone(),
+                reaper: reaper.clone(),
+                grace: settings.git.kill_grace,
+                probes: lanes.probe.clone(),
+                lane: lanes.upstream.clone(),
+            },
             rules: rules.clone(),
             checks: checks.clone(),
             stop: stop.clone(),
@@ -326,7 +335,7 @@ impl Runtime {
             ("front", self.front.is_closed()),
             ("control", self.control.has_ended()),
             ("sweeper", self.sweeper.is_finished()),
-            ("a git worker", self.workers.iter().any(JoinHandle::is_finished)),
+            ("a worker", self.workers.has_ended()),
         ];
         ended.into_iter().find_map(|(name, has_ended)| has_ended.then_some(name))
     }
@@ -390,7 +399,8 @@ impl Runtime {
         }
         app.lanes.close();
         control.close();
-        let ordinary = workers.into_iter().chain([sweeper]);
+        // Who asks an upstream is not waited for: the end of the process is the end of the question.
+        let ordinary = workers.gits.into_iter().chain([sweeper]);
         ordinary.filter(|thread| left == 0 || thread.is_finished()).for_each(|thread| {
             if thread.join().is_err() {
                 log::error!("a thread had panicked");

@@ -124,7 +124,7 @@ impl Road {
         let is_approved = self.conclude(push, results, step) && approval == Approval::Auto;
         // To a server it is sent off by whoever waits, in another lane.
         if is_approved && !goes_to_server(push) && self.parts().stop.level() < Level::Killing {
-            self.set_out(push, Some(identity.clone()));
+            self.set_out(push, Some(identity.clone()), None);
         }
     }
 }

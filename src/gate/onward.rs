@@ -7,7 +7,9 @@ use super::road::{Parts, Road, UnderWay, after};
 use super::staging::Staging;
 use crate::git::command::Identity;
 use crate::git::layout::Repository;
+use crate::git::pool::Class;
 use crate::git::tools::Tools;
+use crate::mirror::{Question, Side, UpstreamError};
 use crate::model::access::{Caller, Right, Verdict as Access};
 use crate::model::name::UserName;
 use crate::model::push::{Actor, Event, Push, PushId, PushState, RefAnswer, RefName};
@@ -15,6 +17,7 @@ use crate::store::StoreError;
 use crate::store::pushes::{Answer, Step};
 use crate::supervise::Deadline;
 use jiff::Timestamp;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The pause before the second attempt; each further one is twice as long. A lock is held for seconds at most.
@@ -36,23 +39,46 @@ const LOCKED_OUT: &str = "the credential that it came with is gone with the gate
 const SETTINGS_LIMIT: Duration = Duration::from_secs(10);
 
 impl Road {
-    /// Lets a worker forward a push, unless one does already. `pusher` is who pushes and from where, if that is still known.
+    /// Lets a worker forward a push, unless one does already; where it goes to a server, not before that has answered.
+    /// `pusher` is who pushes and from where, if that is still known.
     pub fn send_off(&self, id: PushId, pusher: Option<Identity>) {
         let Some(work) = self.begin(id) else { return };
-        let lane = match self.look(id) {
-            Ok(Some(push)) => self.way_out(&push),
+        let push = match self.look(id) {
+            Ok(Some(push)) => push,
             Ok(None) => return,
             Err(error) => return log::error!("push {id}: {error}"),
         };
         let road = self.clone();
-        match lane.submit(move || road.go_on(&work, pusher)) {
+        if let Some(question) = self.question(&push) {
+            return self.parts().approach.send(question, Class::Forward, move |answer| {
+                let unheard = answer.err().filter(UpstreamError::is_unheard);
+                road.go_on(&work, pusher, unheard.map(|error| error.to_string()));
+            });
+        }
+        let work = Arc::new(work);
+        let theirs = Arc::clone(&work);
+        match self.parts().lane.submit(move || road.go_on(&theirs, pusher, None)) {
             Ok(ticket) => ticket.detach(),
-            Err(reason) => log::warn!("push {id} waits for a worker: {reason}"),
+            Err(reason) => self.go_on(&work, None, Some(format!("no worker took it: {reason}"))),
         }
     }
 
-    /// Forwards a push that is approved, or finds out what became of a forward that was interrupted.
-    fn go_on(&self, work: &UnderWay, pusher: Option<Identity>) {
+    /// What the server is asked that a push goes to.
+    fn question(&self, push: &Push) -> Option<Question> {
+        match self.goal(push).ok()?.taker {
+            Taker::Hosted(_) | Taker::Directory(_) => None,
+            Taker::Server { place, credential, is_locked_out, .. } => Some(Question {
+                url: place.upstream.url.clone(),
+                path: place.path.to_owned(),
+                side: if is_locked_out { Side::Fetch } else { Side::Push },
+                credential,
+            }),
+        }
+    }
+
+    /// Forwards a push that is approved, or finds out what became of a forward that was interrupted. Where there is no
+    /// worker for it, or nothing to be heard of the server, for the reason `unheard`, it is put off.
+    fn go_on(&self, work: &UnderWay, pusher: Option<Identity>, unheard: Option<String>) {
         let id = work.id();
         // The next life of the gate does it.
         if !self.parts().stop.is_running() {
@@ -60,8 +86,8 @@ impl Road {
         }
         match self.look(id) {
             Ok(Some(push)) => match push.state {
-                PushState::Approved => self.set_out(&push, pusher),
-                PushState::Forwarding => self.find_out(&push, pusher),
+                PushState::Approved => self.set_out(&push, pusher, unheard),
+                PushState::Forwarding => self.find_out(&push, pusher, unheard),
                 PushState::Received
                 | PushState::Checking
                 | PushState::Pending
@@ -79,7 +105,7 @@ impl Road {
     }
 
     /// Forwards a push that is approved; the caller has its mark.
-    pub(super) fn set_out(&self, push: &Push, pusher: Option<Identity>) {
+    pub(super) fn set_out(&self, push: &Push, pusher: Option<Identity>, unheard: Option<String>) {
         let end = |event, why: &str| {
             self.take(push.id, &Step::new(PushState::Approved, event, &Actor::Gate, why));
         };
@@ -107,17 +133,26 @@ impl Road {
         if !self.take(push.id, &step) {
             return;
         }
-        if goal.is_locked_out() {
+        let attempts = push.attempts + 1;
+        match unheard {
+            Some(why) => self.put_off(push, attempts, why),
             // An earlier attempt may have got through.
-            self.look_from_outside(push, &goal);
-        } else {
-            let is_first = push.attempts == 0;
-            self.forward(push, push.attempts + 1, &goal, pusher, is_first);
+            None if goal.is_locked_out() => self.look_from_outside(push, &goal),
+            None => self.forward(push, attempts, &goal, pusher, push.attempts == 0),
         }
     }
 
+    /// Nobody was asked to take it.
+    fn put_off(&self, push: &Push, attempts: u32, why: String) {
+        let verdict = Verdict::Deferred { why };
+        self.settle(push, attempts, &Forwarded { verdict, remarks: Vec::new() });
+    }
+
     /// The forward that was begun belongs to nobody who lives: the target knows what came of it.
-    fn find_out(&self, push: &Push, pusher: Option<Identity>) {
+    fn find_out(&self, push: &Push, pusher: Option<Identity>, unheard: Option<String>) {
+        if let Some(why) = unheard {
+            return self.put_off(push, push.attempts, why);
+        }
         match self.goal(push) {
             Ok(goal) if goal.is_locked_out() => self.look_from_outside(push, &goal),
             Ok(goal) => self.forward(push, push.attempts, &goal, pusher, false),

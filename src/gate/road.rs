@@ -20,6 +20,7 @@ use crate::git::push_request::PushRequest;
 use crate::git::settings::SettingsCache;
 use crate::git::tools::Tools;
 use crate::git::upstream::{MIRRORED, PushOffers};
+use crate::mirror::Approach;
 use crate::model::access::Rules;
 use crate::model::credential::UpstreamCredential;
 use crate::model::name::RepoName;
@@ -66,8 +67,8 @@ pub struct Parts {
     pub waiters: Waiters,
     /// Whose workers run the gits that write.
     pub lane: Lane,
-    /// Whose workers speak with upstreams.
-    pub upstream_lane: Lane,
+    /// The way to upstreams that are servers.
+    pub approach: Approach,
     /// The rules in force.
     pub rules: Current<Rules>,
     /// What pushes are checked for now.
@@ -223,8 +224,8 @@ impl Road {
 
     /// The lane whose workers forward a push: those that speak with servers are not those that serve.
     pub(super) fn way_out(&self, push: &Push) -> &Lane {
-        let Parts { lane, upstream_lane, .. } = self.parts();
-        if goes_to_server(push) { upstream_lane } else { lane }
+        let Parts { lane, approach, .. } = self.parts();
+        if goes_to_server(push) { &approach.lane } else { lane }
     }
 
     pub(super) fn parts(&self) -> &Parts {

@@ -28,7 +28,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-/// The four lanes of git workers.
+/// The four lanes of git workers, and the one of those who ask upstreams.
 #[derive(Debug)]
 pub struct Lanes {
     /// Clones and fetches.
@@ -39,34 +39,58 @@ pub struct Lanes {
     pub upstream: Lane,
     /// Maintenance.
     pub upkeep: Lane,
+    /// Questions to upstreams, without a git.
+    pub probe: Lane,
+}
+
+/// Threads that ask upstreams for work that no client's thread asks for. One that is dead takes one of them for ten seconds.
+const PROBES: usize = 16;
+
+/// The threads of the lanes, which end after [`Lanes::close`] and the jobs that wait.
+#[derive(Debug)]
+pub struct Workers {
+    /// Those that run gits.
+    pub gits: Vec<JoinHandle<()>>,
+    /// Those that ask upstreams: a question that nobody answers goes on for some seconds, whatever is closed.
+    pub probes: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    /// Whether one has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.gits.iter().chain(&self.probes).any(JoinHandle::is_finished)
+    }
 }
 
 impl Lanes {
-    /// Starts every lane with the workers that the settings give it; the handles end after [`Lanes::close`].
+    /// Starts every lane with the workers that the settings give it.
     ///
     /// # Errors
     /// When a thread cannot be started.
-    pub fn start(settings: &Settings) -> io::Result<(Self, Vec<JoinHandle<()>>)> {
+    pub fn start(settings: &Settings) -> io::Result<(Self, Workers)> {
         let git = &settings.git;
-        let mut handles = Vec::new();
+        let mut gits = Vec::new();
         let mut lane = |kind, workers| -> io::Result<Lane> {
             let (lane, workers) = Lane::start(kind, Size { workers, queue: git.queue })?;
-            handles.extend(workers);
+            gits.extend(workers);
             Ok(lane)
         };
+        let (probe, probes) = Lane::start(Kind::Probe, Size { workers: PROBES, queue: git.queue })?;
         let lanes = Self {
             read: lane(Kind::Read, git.read_workers)?,
             write: lane(Kind::Write, git.write_workers)?,
             upstream: lane(Kind::Upstream, git.upstream_workers)?,
             upkeep: lane(Kind::Upkeep, git.upkeep_workers)?,
+            probe,
         };
-        Ok((lanes, handles))
+        Ok((lanes, Workers { gits, probes }))
     }
 
     /// Every lane, in the order in which people are shown them.
     #[must_use]
-    pub fn all(&self) -> [&Lane; 4] {
-        [&self.read, &self.write, &self.upstream, &self.upkeep]
+    pub fn all(&self) -> [&Lane; 5] {
+        [&self.read, &self.write, &self.upstream, &self.upkeep, &self.probe]
     }
 
     /// Takes no more jobs anywhere.

@@ -108,6 +108,11 @@ impl Doors {
         answer.map(|()| self.visit(hall, at, repository))
     }
 
+    /// Whether the server answered last.
+    pub(super) fn is_alive(&self, at: &Origin) -> bool {
+        self.lock().doors.get(at).is_some_and(Door::is_alive)
+    }
+
     fn wait<'a>(
         &'a self,
         mut hall: MutexGuard<'a, Hall>,

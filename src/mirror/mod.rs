@@ -4,6 +4,7 @@
 //! |---|---|
 //! | asking an upstream what it has | [`ask`], [`doors`], [`web`], [`socket`], [`names`], [`advertisement`] |
 //! | pushing to a server | [`push`] |
+//! | work that waits for an upstream and not for a client | [`approach`] |
 //! | the mirrors on disk | [`places`], [`draft`], [`litter`], [`turns`] |
 //! | bringing one up to date | [`bring`], [`changes`], [`head`] |
 //! | telling clients that push what there is | [`advertise`] |
@@ -16,6 +17,7 @@
 
 mod advertise;
 mod advertisement;
+mod approach;
 mod ask;
 mod bring;
 mod changes;
@@ -34,6 +36,7 @@ mod turns;
 mod web;
 
 pub use advertisement::{Advertisement, Side};
+pub use approach::{Answer, Approach, Question};
 pub use ask::Remote;
 pub use error::{LandError, UpstreamError};
 pub use push::{Delivery, PushError};

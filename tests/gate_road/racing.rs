@@ -19,7 +19,7 @@ use tidegate::gate::waiters::Waiters;
 use tidegate::git::layout::Root;
 use tidegate::git::pool::{Kind, Lane, Size};
 use tidegate::git::upkeep::Tools as Keepers;
-use tidegate::mirror::{MirrorSettings, Mirrors};
+use tidegate::mirror::{Approach, MirrorSettings, Mirrors};
 use tidegate::model::access::{Caller, Pushers, Rules};
 use tidegate::model::name::{RepoName, UserName};
 use tidegate::model::oid::Oid;
@@ -93,11 +93,19 @@ impl Race {
         let (lane, _) = Lane::start(Kind::Write, Size { workers: 4, queue: 256 }).unwrap();
         let waiters = Waiters::new(16);
         let rules = Rules::new(Vec::new(), Pushers::Users);
-        let (upstream_lane, _) = Lane::start(Kind::Upstream, Size { workers: 1, queue: 1 }).unwrap();
+        let alone = |kind| Lane::start(kind, Size { workers: 1, queue: 1 }).unwrap().0;
         let (upkeep_lane, _) = Lane::start(Kind::Upkeep, Size { workers: 1, queue: 256 }).unwrap();
         let keepers = Keepers { reaper: reaper().clone(), git: git.clone(), leases: site.leases.clone() };
         let stop = Stop::new().unwrap();
         let mirrors = Mirrors::open(&site.path("data"), MirrorSettings::default(), &stop).unwrap();
+        let approach = Approach {
+            mirrors: mirrors.clone(),
+            git: git.clone(),
+            reaper: reaper().clone(),
+            grace: Duration::from_secs(1),
+            probes: alone(Kind::Probe),
+            lane: alone(Kind::Upstream),
+        };
         let road = Road::new(Parts {
             store: site.store.clone(),
             reaper: reaper().clone(),
@@ -109,7 +117,7 @@ impl Race {
             held: site.held.clone(),
             waiters: waiters.clone(),
             lane,
-            upstream_lane,
+            approach,
             rules: Current::new(rules.clone()),
             checks: Current::new(ChecksSettings::default()),
             stop,

@@ -95,14 +95,14 @@ fn a_push_whose_attempts_are_spent_has_failed_and_can_be_retried() {
 }
 
 #[test]
-fn an_upstream_that_never_answers_costs_one_deadline() {
+fn an_upstream_that_never_answers_costs_one_question() {
     let plan = Plan::to(SERVER).required().gate("forward_deadline = \"3s\"");
     let mut stage = plan.start();
     let (clone, client, push) = pending(&stage, "work");
     let silence = stage.forge().hang();
     stage.approve(&push);
     let waits = put_off(&stage, &push);
-    let why = "did not answer in time: the time to ask for refs of 10s has passed";
+    let why = "did not answer in time: the limit of 10s for the first byte of its answer has passed";
     assert!(waits.message.contains(why), "{waits:?}");
     drop(silence);
     stage.forge().restart();
