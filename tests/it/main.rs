@@ -37,6 +37,7 @@ mod pages;
 mod parity;
 mod proxy;
 mod push;
+mod silence;
 mod slow;
 mod socket;
 mod stop;
