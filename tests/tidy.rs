@@ -36,6 +36,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "src/store/migrations/0002_pushes.sql",
         "e753c8a314f9ef440de2678f9afdc13961e245105d90f20fb01779c3d4ff5c88",
     ),
+    (
+        "src/store/migrations/0003_mirrors.sql",
+        "11d163bff29f38c4e8846055daed3282831ed834c58fa95c72b4c2f093f57357",
+    ),
 ];
 
 /// Words that mark unfinished work, spelt so that this file does not hold them.

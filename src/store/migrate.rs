@@ -6,8 +6,11 @@ use std::path::Path;
 
 /// Every step in its order; the number of the last one that was taken is SQLite's `user_version`. A step never
 /// changes once it has landed.
-const STEPS: &[&str] =
-    &[include_str!("migrations/0001_users_and_writes.sql"), include_str!("migrations/0002_pushes.sql")];
+const STEPS: &[&str] = &[
+    include_str!("migrations/0001_users_and_writes.sql"),
+    include_str!("migrations/0002_pushes.sql"),
+    include_str!("migrations/0003_mirrors.sql"),
+];
 
 /// Takes the steps that the database has not taken, each in a transaction of its own.
 pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {

@@ -1,4 +1,4 @@
-//! SQLite: users, tokens, push records, and the durable notes of writes under way. One file of queries per noun.
+//! SQLite: users, tokens, push records, how mirrors are, and the durable notes of writes under way. One file of queries per noun.
 //!
 //! Owns `DATA/tidegate.db`, `DATA/secret.key`, `DATA/admin-token` and `DATA/lock`. A store has one connection
 //! that writes and one that reads, each behind a mutex: in WAL mode neither waits for the other, a read is one
@@ -10,6 +10,7 @@ mod fingerprint;
 mod key;
 pub mod lock;
 mod migrate;
+pub mod mirrors;
 mod private;
 pub mod pushes;
 pub mod users;
