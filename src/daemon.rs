@@ -25,6 +25,7 @@ use crate::cli::Exit;
 use crate::cli::demo::DemoError;
 use crate::config::{ConfigError, Environment, ListenAddr, Settings};
 use crate::gate::differ::GitDiffer;
+use crate::gate::keeper::{Keeper, KeeperParts};
 use crate::gate::maintenance::Maintenance;
 use crate::gate::road::{Parts, Road};
 use crate::gate::staging::Held;
@@ -201,6 +202,15 @@ impl Runtime {
         let maintenance = Maintenance::new(lanes.upkeep.clone(), tools, store.clone());
         let repository_settings = Arc::<SettingsCache>::default();
         let upstreams = open_upstreams(&settings, &stop)?;
+        let keeper = Keeper::new(KeeperParts {
+            store: store.clone(),
+            reaper: reaper.clone(),
+            git: git.clone(),
+            upstreams: upstreams.clone(),
+            lane: lanes.upstream.clone(),
+            stop: stop.clone(),
+            git_settings: settings.git.clone(),
+        })?;
         let road = Road::new(Parts {
             store: store.clone(),
             reaper: reaper.clone(),
@@ -237,6 +247,7 @@ impl Runtime {
             metrics: Metrics::default(),
             throttle: Throttle::default(),
             grants: Grants::default(),
+            keeper,
             fetch_bodies: Budget::new(FETCHES_MAX.max(settings.limits.request_bytes_max)),
             sweeps: Record::default(),
             front: OnceLock::new(),

@@ -20,7 +20,7 @@ pub use checks::ChecksSettings;
 pub use environment::{Environment, Systemd};
 pub use gate::{Approval, GateSettings, OnDisconnect};
 pub use listen::{ListenAddr, ListenError};
-pub use upstream::{CredentialSettings, ReadAccess, UpstreamSettings};
+pub use upstream::{CredentialSettings, MirrorSettings, ReadAccess, UpstreamSettings};
 
 use crate::model::access::{Pushers, Rule, Rules};
 use crate::model::net::Proxy;

@@ -1,10 +1,13 @@
 //! `[[upstream]]`: the servers that repositories are mirrored from and pushes are passed on to.
 //!
-//! `draft` reads and prints them, and refuses one that contradicts itself. `conflicts` is about what they may not have in
+//! `draft` reads and prints them, and refuses one that contradicts itself; `mirror` is one of its sections. `conflicts` is about what they may not have in
 //! common with the rest of the settings: places on the disk, and rules for users that their pushers are not.
 
 mod conflicts;
 mod draft;
+mod mirror;
+
+pub use mirror::MirrorSettings;
 
 pub(super) use draft::{UpstreamDraft, parse_flag, to_toml};
 
@@ -14,6 +17,10 @@ use crate::model::access::Pattern;
 use crate::model::name::RepoName;
 use crate::model::upstream::{UpstreamName, UpstreamUrl};
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long a yes of an upstream holds where nobody says: as long as the requests of one clone or push take.
+const ACCESS_CACHE: Duration = Duration::from_secs(10);
 
 /// A server, or a directory, whose repositories are served below its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +37,10 @@ pub struct UpstreamSettings {
     pub credential: CredentialSettings,
     /// Who may read the mirrors, if the rules agree.
     pub access: ReadAccess,
+    /// How long its yes to a credential holds.
+    pub access_cache: Duration,
+    /// How its mirrors are kept.
+    pub mirror: MirrorSettings,
     /// How pushes to it are held and passed on.
     pub gate: GateSettings,
 }
@@ -76,6 +87,8 @@ impl UpstreamSettings {
             deny: Vec::new(),
             credential: CredentialSettings::None,
             access: ReadAccess::Public,
+            access_cache: ACCESS_CACHE,
+            mirror: MirrorSettings::default(),
             gate: GateSettings::default(),
         }
     }

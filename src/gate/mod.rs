@@ -9,6 +9,7 @@
 //! | how whoever waits learns of a decision | [`waiters`] |
 //! | the way on | [`forward`], [`destination`], [`upstreams`], `goal` |
 //! | what a changed repository needs afterwards | [`maintenance`] |
+//! | how mirrors are kept fresh | [`keeper`] |
 //! | what the settings name and is not there | [`needed_files`] |
 //! | the steps of a record, in their order | [`road`], `checking`, `onward` |
 //! | what time and a start bring about | `rounds` |
@@ -24,6 +25,7 @@ pub mod diff;
 pub mod differ;
 pub mod forward;
 mod goal;
+pub mod keeper;
 pub mod maintenance;
 pub mod needed_files;
 mod new_commits;

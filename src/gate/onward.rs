@@ -194,6 +194,8 @@ impl Road {
         let forward =
             Forward { staging: &staging, refs: &push.refs, options: &push.options, pusher: &pusher };
         let forwarded = if is_first { forward.push(&way) } else { forward.resume(&way) };
+        // Before anybody is told: who fetches then finds what he pushed, or what was in its way.
+        self.parts().upstreams.mirrors().doubt(&push.repo);
         self.settle(push, attempts, &forwarded);
         if forwarded.verdict == Verdict::Accepted {
             // Whoever waits is told now; what follows is no part of the push.

@@ -317,27 +317,6 @@ impl<T> Ticket<T> {
         }
     }
 
-    /// As [`Ticket::wait`], for a job that is done for others, too: a client that hangs up when a worker has it is not
-    /// waited for, and the job goes on.
-    ///
-    /// # Errors
-    /// As [`Ticket::wait`]; after [`NotRun::ClientGone`] the job may run.
-    pub fn wait_beside(self, client: BorrowedFd<'_>, limit: Duration, stop: &Stop) -> Result<T, NotRun> {
-        let given_up = match self.watch(Some(client), limit, stop) {
-            Ok(()) => return self.result(),
-            Err(given_up) => given_up,
-        };
-        if self.cancel() {
-            return Err(given_up);
-        }
-        let done = Some((self.slot.done.as_fd(), Interest::Read));
-        match poll::wait([done, Some((client, Interest::HangUp))], None) {
-            Ok([true, _]) => self.result(),
-            Ok([false, _]) => Err(NotRun::ClientGone),
-            Err(_) => Err(NotRun::Stopping),
-        }
-    }
-
     /// Waits until the job is done, or there is a reason to give it up while it is queued.
     fn watch(&self, client: Option<BorrowedFd<'_>>, limit: Duration, stop: &Stop) -> Result<(), NotRun> {
         let until = Instant::now() + limit;

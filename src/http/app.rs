@@ -8,6 +8,7 @@ use super::metrics::Metrics;
 use super::smart::Grants;
 use crate::config::{ChecksSettings, Settings};
 use crate::gate::diff::Differ;
+use crate::gate::keeper::Keeper;
 use crate::gate::maintenance::Maintenance;
 use crate::gate::road::Road;
 use crate::gate::waiters::Waiters;
@@ -124,6 +125,8 @@ pub struct App {
     pub lanes: Lanes,
     /// How held pushes travel.
     pub road: Road,
+    /// Keeps mirrors fresh.
+    pub keeper: Keeper,
     /// What upstreams have said yes to.
     pub grants: Grants,
     /// Who waits for a decision on his push.

@@ -19,6 +19,7 @@ pub struct Metrics {
     seconds: Histogram,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
+    served_stale: AtomicU64,
 }
 
 /// One finished request.
@@ -50,6 +51,11 @@ impl Metrics {
         *lock(&self.refused).entry(why).or_default() += 1;
     }
 
+    /// Counts one answer out of a mirror that could not be brought up to date.
+    pub fn served_stale(&self) {
+        self.served_stale.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Writes the doors' own counters.
     pub fn write(&self, page: &mut Page) {
         page.family("requests_total", "counter", "Finished requests.");
@@ -64,6 +70,12 @@ impl Metrics {
         page.family("bytes_total", "counter", "Bytes of bodies, as git sent and received them.");
         page.sample("bytes_total", &[("direction", "in")], self.bytes_in.load(Ordering::Relaxed));
         page.sample("bytes_total", &[("direction", "out")], self.bytes_out.load(Ordering::Relaxed));
+        page.single(
+            "stale_served_total",
+            "counter",
+            "Answers out of mirrors that could not be brought up to date.",
+            self.served_stale.load(Ordering::Relaxed),
+        );
         page.family("refused_total", "counter", "Requests that were refused, by reason.");
         for (why, count) in lock(&self.refused).iter() {
             page.sample("refused_total", &[("why", why)], count);

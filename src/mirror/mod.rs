@@ -42,7 +42,7 @@ pub use error::{LandError, UpstreamError};
 pub use push::{Delivery, PushError};
 pub use web::{reach, show};
 
-use crate::git::ask::{Asker, FoundRefs};
+use crate::git::ask::FoundRefs;
 use crate::git::layout::Repository;
 use crate::git::tools::Tools;
 use crate::model::credential::UpstreamCredential;
@@ -57,6 +57,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 use turns::Turns;
 use web::{Spellings, Web};
 
@@ -125,6 +126,23 @@ impl Mirrors {
         is_mirrored.then(|| FoundRefs { values, symbolic: BTreeMap::new(), below })
     }
 
+    /// Whether the mirror of `repo` has all that its upstream said at `at` or later, in this life of the gate.
+    #[must_use]
+    pub fn is_fresh(&self, repo: &RepoName, at: Instant) -> bool {
+        self.0.turns.is_fresh(&self.0.places.of(repo), at)
+    }
+
+    /// A push may have changed the upstream by now: until it is asked again, its mirror is not fresh.
+    pub fn doubt(&self, repo: &RepoName) {
+        self.0.turns.doubt(&self.0.places.of(repo), Instant::now());
+    }
+
+    /// What the mirror of `repo` takes on the disk, as far as that can be seen, in bytes.
+    #[must_use]
+    pub fn bytes(&self, repo: &RepoName) -> u64 {
+        places::bytes(&self.0.places.of(repo))
+    }
+
     /// The mirror of `repo`, at least as fresh as `seen`: made, or brought up to date where its branches and tags differ
     /// from those. One at a time works on a repository; whoever waits for another looks again whether anything is left to
     /// do, until the deadline of `tools`.
@@ -139,16 +157,6 @@ impl Mirrors {
         tools: &Tools<'_>,
     ) -> Result<Repository, UpstreamError> {
         bring::bring(&self.0, repo, seen, credential, tools)
-    }
-
-    /// Waits until nobody works on the mirror of `repo`, so that a worker which brings it up to date then need not. Ends
-    /// early as [`Mirrors::bring`] does, by `asker` and `stop`.
-    ///
-    /// # Errors
-    /// [`UpstreamError::Turn`].
-    pub fn wait(&self, repo: &RepoName, asker: &Asker<'_>, stop: &Stop) -> Result<(), UpstreamError> {
-        let place = self.0.places.of(repo);
-        Ok(self.0.turns.wait(&place, asker.deadline.at, || bring::pointless(asker, stop))?)
     }
 
     /// Takes into a mirror what a push has brought to its upstream: the packs in the directory `objects` of its staging

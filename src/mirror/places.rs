@@ -95,6 +95,23 @@ pub(super) fn repository(git_dir: PathBuf) -> Repository {
     Repository { common_dir: git_dir.clone(), git_dir }
 }
 
+/// The sizes of all files below `top`. One that goes meanwhile counts nothing.
+pub(super) fn bytes(top: &Path) -> u64 {
+    let mut ahead = vec![top.to_path_buf()];
+    let mut bytes = 0;
+    while let Some(dir) = ahead.pop() {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        for (entry, meta) in entries.filter_map(|entry| Some((entry.path(), entry.metadata().ok()?))) {
+            if meta.is_dir() {
+                ahead.push(entry);
+            } else {
+                bytes += meta.len();
+            }
+        }
+    }
+    bytes
+}
+
 fn make_private(path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).recursive(true).create(path)
 }

@@ -46,6 +46,8 @@ struct State {
     is_clean: bool,
     /// It has all that upstream said at this time.
     fresh: Option<Instant>,
+    /// It is known to lack something, or may, that upstream got before this time.
+    doubted: Option<Instant>,
     /// When something was taken in that upstream may not have had before.
     landed: Option<Instant>,
     /// Its branches and tags, where they are remembered.
@@ -81,7 +83,14 @@ struct Taken {
 impl Turns {
     /// Whether the mirror at `place` has all that its upstream said at `at`.
     pub(super) fn is_fresh(&self, place: &Path, at: Instant) -> bool {
-        self.lock().get(place).and_then(|state| state.fresh).is_some_and(|fresh| fresh >= at)
+        let states = self.lock();
+        let known = states.get(place).and_then(|state| Some((state.fresh?, state.doubted)));
+        known.is_some_and(|(fresh, doubted)| fresh >= at && doubted.is_none_or(|doubted| fresh >= doubted))
+    }
+
+    /// Upstream may have something since `at` that the mirror at `place` has not.
+    pub(super) fn doubt(&self, place: &Path, at: Instant) {
+        self.change(place, |state| state.doubted = state.doubted.max(Some(at)));
     }
 
     /// The branches and tags of the mirror at `place`, if they are remembered.
@@ -99,17 +108,6 @@ impl Turns {
         let left = || POLL.min(until.saturating_duration_since(Instant::now()));
         persist(until, give_up, || self.try_take(place, left()))?;
         Ok(Turn(Arc::new(Taken { turns: self.clone(), place: place.to_path_buf() })))
-    }
-
-    /// Waits as [`Turns::take`] until nobody has the turn, and does not take it.
-    pub(super) fn wait(
-        &self,
-        place: &Path,
-        until: Instant,
-        give_up: impl Fn() -> Option<TurnError>,
-    ) -> Result<(), TurnError> {
-        let left = || POLL.min(until.saturating_duration_since(Instant::now()));
-        persist(until, give_up, || Ok(self.wait_within(place, left()).is_some()))
     }
 
     /// All states as soon as nobody has the turn, if that is within `time`.
@@ -314,6 +312,19 @@ mod tests {
         assert!(turn("/m/a.git").refs().is_none() && turn("/m/b.git").refs().is_some());
         turn("/m/a.git").set_refs(refs(REFS_MAX + 1));
         assert!(turn("/m/a.git").refs().is_none());
+    }
+
+    #[test]
+    fn what_was_doubted_is_fresh_again_by_what_upstream_says_later() {
+        let (turns, place) = (Turns::default(), Path::new("/m/a.git"));
+        let turn = turns.take(place, Instant::now(), never).unwrap();
+        let [early, doubted, late] = [0, 1, 2].map(|second| Instant::now() + Duration::from_secs(second));
+        turn.set_fresh(early);
+        assert!(turns.is_fresh(place, early));
+        turns.doubt(place, doubted);
+        assert!(!turns.is_fresh(place, early));
+        turn.set_fresh(late);
+        assert!(turns.is_fresh(place, early) && turns.is_fresh(place, late));
     }
 
     #[test]

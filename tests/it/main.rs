@@ -31,6 +31,7 @@ mod hold;
 mod hostile;
 mod lanes;
 mod memory;
+mod mirror;
 mod misbehave;
 mod operate;
 mod pages;

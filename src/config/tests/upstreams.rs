@@ -17,6 +17,13 @@ credential = "service"
 username = "x-access-token"
 token_file = "/etc/tidegate/forge \"token\""
 access = "public"
+access_cache = "11s"
+
+[upstream.mirror]
+fresh_for = "11s"
+fetch_deadline = "121s"
+first_clone_deadline = "2h"
+serve_stale_for = "8d"
 
 [upstream.gate]
 approval = "required"
@@ -106,6 +113,16 @@ fn an_upstream_has_the_keys_of_the_gate_each_of_its_own() {
     let same: Vec<_> = keys.filter(|key| key.get(&theirs) == key.get(&ours)).map(|key| key.path).collect();
     assert_eq!(same, ["gate.keep_records"], "all others are set, and this one is of the whole gate");
     assert_eq!(read_upstreams(UPSTREAMS).gate, ours.gate);
+}
+
+#[test]
+fn an_upstream_has_its_own_times_for_its_mirrors() {
+    let [forge, github, _] = &read_upstreams(UPSTREAMS).upstreams[..] else { panic!() };
+    let seconds = [11, 121, 2 * 60 * 60, 8 * 24 * 60 * 60].map(Duration::from_secs);
+    let MirrorSettings { fresh_for, fetch_deadline, first_clone_deadline, serve_stale_for } = forge.mirror;
+    assert_eq!([fresh_for, fetch_deadline, first_clone_deadline, serve_stale_for], seconds);
+    assert_eq!(forge.access_cache, Duration::from_secs(11));
+    assert_eq!(github.mirror, MirrorSettings::default());
 }
 
 #[test]
@@ -226,9 +243,20 @@ fn each_mistake_in_an_upstream_names_its_key_and_line() {
             "upstream.url: http://192.0.2.1:3000 is asked in",
         ),
         (
-            "N\nU\n[upstream.mirror]\nfresh_for = \"10s\"",
-            "upstream.mirror: this version of tidegate does not keep mirrors fresh",
+            "N\nU\n[upstream.mirror]\nfresh_for = \"0s\"",
+            "t.toml:5: upstream.mirror.fresh_for: \"0s\" is zero",
         ),
+        ("N\nU\naccess_cache = 10", "upstream.access_cache: must be a duration such as"),
+        (
+            "N\nU\nmirror.fresh = \"1s\"",
+            "upstream.mirror.fresh: is no key: those of [upstream.mirror] are fresh_for,",
+        ),
+        (
+            "N\nU\nmirror.sync_every = \"5m\"",
+            "upstream.mirror.sync_every: this version of tidegate does not keep mirrors fresh on a schedule",
+        ),
+        ("N\nU\nmirror.repos = [\"a\"]", "upstream.mirror.repos: this version of tidegate does not clone"),
+        ("N\nU\nmirror.refs = [\"a\"]", "upstream.mirror.refs: this version of tidegate does not choose"),
         ("N\nU\nca_file = \"/x\"", "upstream.ca_file: this version of tidegate does not trust"),
         ("N\nU\nproxy = \"http://x\"", "upstream.proxy: this version of tidegate does not reach"),
         ("N\nU\nfsck = \"strict\"", "upstream.fsck: this version of tidegate does not choose"),

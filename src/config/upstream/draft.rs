@@ -1,17 +1,21 @@
 //! A table of the file, or a flag, becomes an upstream, and back.
 
-use super::{CredentialSettings, ReadAccess, UpstreamSettings};
+use super::{ACCESS_CACHE, CredentialSettings, MirrorSettings, ReadAccess, UpstreamSettings};
 use crate::config::Settings;
 use crate::config::entry::{Entry, Fault};
 use crate::config::gate::{GateSettings, OnDisconnect, Word};
 use crate::config::keys::{self, Key, Written, parse_path, parsed, quoted, quoted_list, texts, word};
 use crate::model::access::Pattern;
+use crate::model::units;
 use crate::model::upstream::{UpstreamName, UpstreamUrl};
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The section of an upstream that has the keys of `[gate]`.
 const GATE: &str = "gate";
+/// The section about its mirrors.
+const MIRROR: &str = "mirror";
 /// The keys of `[gate]` that no upstream has: there is one table of records, whatever they are about.
 const OF_THE_WHOLE_GATE: [&str; 1] = ["keep_records"];
 /// The longest user name of a service, in bytes: as much as one of ours.
@@ -53,6 +57,8 @@ pub(in crate::config) struct UpstreamDraft {
     username: Option<String>,
     token_file: Option<PathBuf>,
     access: Option<ReadAccess>,
+    access_cache: Option<Duration>,
+    mirror: MirrorSettings,
     gate: GateSettings,
 }
 
@@ -77,14 +83,17 @@ impl UpstreamDraft {
 impl Entry for UpstreamDraft {
     const PATH: &'static str = "upstream";
     const NOUN: &'static str = "an upstream";
-    const NAMES: &'static str =
-        "name, url, repos, deny, credential, username, token_file, access, and the section gate";
-    const SECTIONS: &'static [&'static str] = &[GATE];
+    const NAMES: &'static str = "name, url, repos, deny, credential, username, token_file, access, access_cache, the section mirror, \
+         and the section gate";
+    const SECTIONS: &'static [&'static str] = &[MIRROR, GATE];
     type Done = UpstreamSettings;
 
     fn set(&mut self, name: &str, written: &Written) -> Option<Result<(), String>> {
         if let Some(name) = name.strip_prefix(GATE).and_then(|rest| rest.strip_prefix('.')) {
             return self.set_in_gate(name, written);
+        }
+        if let Some(name) = name.strip_prefix(MIRROR).and_then(|rest| rest.strip_prefix('.')) {
+            return self.mirror.set(name, written);
         }
         Some(match name {
             "name" => parsed(written, "a name", UpstreamName::parse).map(|name| self.name = Some(name)),
@@ -95,6 +104,8 @@ impl Entry for UpstreamDraft {
             "username" => parsed(written, "a user name", username).map(|name| self.username = Some(name)),
             "token_file" => parsed(written, "a path", parse_path).map(|path| self.token_file = Some(path)),
             "access" => word(written).map(|access| self.access = Some(access)),
+            "access_cache" => parsed(written, units::DURATION_FORM, units::parse_duration)
+                .map(|time| self.access_cache = Some(time)),
             _ => return None,
         })
     }
@@ -153,12 +164,17 @@ impl Entry for UpstreamDraft {
                 CredentialSettings::Service { username, token_file }
             }
         };
-        let Self { repos, deny, gate, .. } = self;
-        Ok(UpstreamSettings { name, url, repos, deny, credential, access, gate })
+        let Self { repos, deny, mirror, gate, .. } = self;
+        let access_cache = self.access_cache.unwrap_or(ACCESS_CACHE);
+        Ok(UpstreamSettings { name, url, repos, deny, credential, access, access_cache, mirror, gate })
     }
 
     fn names_in(section: &str) -> Option<String> {
-        (section == GATE).then(|| gate_keys().map(|(name, _)| name).collect::<Vec<_>>().join(", "))
+        match section {
+            GATE => Some(gate_keys().map(|(name, _)| name).collect::<Vec<_>>().join(", ")),
+            MIRROR => Some(MirrorSettings::names()),
+            _ => None,
+        }
     }
 }
 
@@ -193,11 +209,14 @@ pub(in crate::config) fn to_toml(upstreams: &[UpstreamSettings]) -> String {
         let (name, url) = (quoted(&upstream.name), quoted(&upstream.url));
         let (repos, deny) = (patterns(&upstream.repos), patterns(&upstream.deny));
         let (credential, access) = (quoted(kind.word()), quoted(upstream.access.word()));
+        let cache = quoted(units::format_duration(upstream.access_cache));
+        let mirror = upstream.mirror.to_toml();
         // Writing to a String cannot fail.
         let _ = write!(
             toml,
             "\n[[{list}]]\nname = {name}\nurl = {url}\nrepos = {repos}\ndeny = {deny}\n\
-             credential = {credential}\n{own}access = {access}\n\n[{list}.{GATE}]\n",
+             credential = {credential}\n{own}access = {access}\naccess_cache = {cache}\n\n\
+             [{list}.{MIRROR}]\n{mirror}\n[{list}.{GATE}]\n",
             list = UpstreamDraft::PATH
         );
         let whole = around(upstream.gate.clone());

@@ -30,6 +30,9 @@ use crate::sys::space;
 use std::sync::Arc;
 use upstream::Beyond;
 
+/// The field that tells how old a mirror is, in seconds.
+const STALE: &str = "Tidegate-Stale";
+
 /// A request that is well addressed and allowed, with everything that is known before its body is read.
 #[derive(Debug)]
 struct Call<'a> {
@@ -113,6 +116,15 @@ fn headers(content_type: &'static str) -> Headers {
 }
 
 impl Call<'_> {
+    /// The same, with the age in seconds of a mirror that could not be brought up to date.
+    fn headers(&self, content_type: &'static str) -> Headers {
+        let mut headers = headers(content_type);
+        if let Some(age) = self.beyond.as_ref().and_then(|beyond| beyond.stale) {
+            headers.push(STALE, age.as_secs().to_string());
+        }
+        headers
+    }
+
     /// Refuses a body that is not of the service's type.
     fn check_type(&self, exchange: &Exchange) -> Result<(), Refusal> {
         let expected = self.target.service.request_type();

@@ -1,44 +1,40 @@
 //! Requests for the repositories of upstreams: the upstream is asked, its mirror is brought up to date where it differs, and
 //! the mirror is what is served and what pushes are taken in for.
 //!
-//! Who is judged by the upstream is asked about at each request; a yes holds for [`GRANT`], so that the requests of one
-//! clone or push ask once.
+//! A read asks nobody while the mirror is fresh. Who is judged by the upstream is asked about by his own credential; a yes
+//! holds for `access_cache`, so that the requests of one clone or push ask once, and a no ends it. An upstream that is down
+//! says neither: who may read without it reads what the mirror has, and is told how old that is.
 
 use super::Client;
+use crate::config::UpstreamSettings;
+use crate::gate::keeper::{ASK_LIMIT, BringError, Ending, Need, Shares, SyncError, Waiter};
 use crate::gate::upstreams::Place;
-use crate::git::ask::Asker;
 use crate::git::command::Service;
 use crate::git::layout::Repository;
-use crate::git::pool::{Claim, Class};
-use crate::git::tools::Tools;
 use crate::git::upstream::PushOffers;
 use crate::http::app::App;
 use crate::http::exchange::Exchange;
 use crate::http::refusal::Refusal;
 use crate::http::route::{GitTarget, Phase};
-use crate::mirror::{Advertisement, Remote, Side, UpstreamError};
+use crate::mirror::{Advertisement, Side, UpstreamError};
 use crate::model::credential::UpstreamCredential;
 use crate::model::name::RepoName;
 use crate::model::upstream::UpstreamUrl;
 use crate::store::Fingerprint;
-use crate::supervise::Deadline;
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a yes of an upstream holds.
-const GRANT: Duration = Duration::from_secs(10);
-
 /// The most grants that are remembered: they go within seconds.
 const GRANTS_MAX: usize = 10_000;
 
-/// How long an upstream may take to say what it has.
-const ASK_LIMIT: Duration = Duration::from_secs(30);
+/// How long after a sync its mirror is served to the second request of a clone without another: longer than clients take
+/// between the two, and an upstream that has said no meanwhile is asked again at the next first one.
+const SECOND_REQUEST: Duration = Duration::from_secs(5 * 60);
 
-/// How long a fetch may take, and the first one, which brings everything.
-const FETCH_LIMIT: Duration = Duration::from_secs(120);
-const FIRST_FETCH_LIMIT: Duration = Duration::from_secs(3600);
+/// How much longer than the sync itself somebody waits for a first one, which he has nothing older than.
+const SLACK: Duration = Duration::from_secs(10);
 
 /// The upstream's side of a request.
 #[derive(Clone, Debug)]
@@ -49,6 +45,8 @@ pub(super) struct Beyond {
     pub(super) offers: PushOffers,
     /// What the client has shown, where that is for the upstream to judge.
     pub(super) credential: Option<UpstreamCredential>,
+    /// How old the mirror is, where it could not be brought up to date.
+    pub(super) stale: Option<Duration>,
 }
 
 /// A yes of an upstream.
@@ -68,7 +66,7 @@ impl Grants {
         self.lock().get(key).filter(|grant| grant.until > Instant::now()).cloned()
     }
 
-    fn add(&self, key: (RepoName, Side, Fingerprint), seen: &Advertisement) {
+    fn add(&self, key: (RepoName, Side, Fingerprint), seen: &Advertisement, time: Duration) {
         let mut grants = self.lock();
         let now = Instant::now();
         if grants.len() >= GRANTS_MAX {
@@ -76,7 +74,7 @@ impl Grants {
         }
         if grants.len() < GRANTS_MAX {
             let (url, offers) = (seen.url.clone(), seen.push_offers());
-            grants.insert(key, Grant { until: now + GRANT, url, offers });
+            grants.insert(key, Grant { until: now + time, url, offers });
         }
     }
 
@@ -116,15 +114,19 @@ pub(super) fn open(
     let socket = exchange.socket();
     let shown = app.store.fingerprint(credential.as_ref().map(|it| it.authorization()).as_ref());
     let visit = Visit { app, repo: &target.repo, place, side, credential, shown, client: socket.fd() };
-    let is_granted = match (target.phase, target.service) {
-        (Phase::Advertise, _) => None,
+    let found = match (target.service, target.phase) {
+        (Service::UploadPack, phase) if place.judges_readers() => visit.read_as_guest(phase),
         // What a clone was shown at its first request it is served at the next.
-        (Phase::Exchange, Service::UploadPack) if !place.judges_readers() => visit.unasked(),
-        (Phase::Exchange, _) => visit.granted(),
+        (Service::UploadPack, Phase::Exchange) => visit.unasked().map_or_else(|| visit.read(), Ok),
+        (Service::UploadPack, Phase::Advertise) => visit.read(),
+        (Service::ReceivePack, Phase::Exchange) => visit.granted().map_or_else(|| visit.push(), Ok),
+        (Service::ReceivePack, Phase::Advertise) => visit.push(),
     };
-    is_granted.map_or_else(|| visit.bring(), Ok).map(|(repository, url, offers)| {
-        (repository, Beyond { url, offers, credential: client.credential.clone() })
-    })
+    let Found { mirror, url, offers, stale } = found?;
+    if stale.is_some() {
+        app.metrics.served_stale();
+    }
+    Ok((mirror, Beyond { url, offers, credential: client.credential.clone(), stale }))
 }
 
 /// What is wrong on our side is the log's to explain.
@@ -161,95 +163,161 @@ struct Visit<'a> {
     client: BorrowedFd<'a>,
 }
 
-type Found = (Repository, UpstreamUrl, PushOffers);
+/// The mirror that serves a request, and what is known of its upstream.
+struct Found {
+    mirror: Repository,
+    url: UpstreamUrl,
+    offers: PushOffers,
+    stale: Option<Duration>,
+}
 
 impl Visit<'_> {
-    fn mirror(&self) -> Option<Repository> {
-        self.app.road.upstreams().mirrors().find(self.repo)
+    fn settings(&self) -> &UpstreamSettings {
+        self.place.upstream
     }
 
-    /// The mirror as it is.
-    fn unasked(&self) -> Option<Found> {
+    /// The mirror as it is, for a reader.
+    fn as_it_is(&self, stale: Option<Duration>) -> Option<Found> {
         let url = self.place.upstream.url.repository(self.place.path, true);
-        Some((self.mirror()?, url, PushOffers { has_atomic: false, has_push_options: false }))
+        let offers = PushOffers { has_atomic: false, has_push_options: false };
+        Some(Found { mirror: self.app.keeper.find(self.repo)?, url, offers, stale })
+    }
+
+    /// The mirror as a first request was shown it a while ago.
+    fn unasked(&self) -> Option<Found> {
+        let state = self.app.keeper.state(self.repo)?;
+        match state.last? {
+            Ending::Refused => None,
+            Ending::Synced if state.fresh?.elapsed() < SECOND_REQUEST => self.as_it_is(None),
+            Ending::Synced => None,
+            Ending::Failed => self.as_it_is(Some(self.bearable_age()?)),
+        }
     }
 
     /// The mirror as it is, if the upstream has said yes a moment ago.
     fn granted(&self) -> Option<Found> {
         let grant = self.app.grants.find(&(self.repo.clone(), self.side, self.shown))?;
-        Some((self.mirror()?, grant.url, grant.offers))
+        let mirror = self.app.keeper.find(self.repo)?;
+        Some(Found { mirror, url: grant.url, offers: grant.offers, stale: None })
     }
 
-    /// Asks the upstream, and brings the mirror up to date.
-    fn bring(&self) -> Result<Found, Refusal> {
-        let seen = match self.ask() {
-            Ok(seen) => seen,
-            Err(error) => return self.without(&error),
-        };
-        self.app.grants.add((self.repo.clone(), self.side, self.shown), &seen);
-        let (url, offers) = (seen.url.clone(), seen.push_offers());
-        match self.fetch(seen)? {
-            Ok(repository) => Ok((repository, url, offers)),
-            Err(error) => self.without(&error),
+    /// The age of the mirror, if it may be served while its upstream is down.
+    fn bearable_age(&self) -> Option<Duration> {
+        self.app.keeper.age(self.repo).filter(|age| *age <= self.settings().mirror.serve_stale_for)
+    }
+
+    /// For whom the upstream does not judge: fresh, or as it was where that cannot be had.
+    fn read(&self) -> Result<Found, Refusal> {
+        match self.bring(None, Shares::All) {
+            Ok(()) => self.as_it_is(None).ok_or(Refusal::Internal),
+            Err(error) => self.without(error),
         }
+    }
+
+    /// For whom the upstream judges, by what he has shown himself and nobody else.
+    fn read_as_guest(&self, phase: Phase) -> Result<Found, Refusal> {
+        if let Some(found) = self.granted()
+            && (phase == Phase::Exchange || self.is_fresh())
+        {
+            return Ok(found);
+        }
+        // Who cannot be judged is not let in.
+        let seen = self.ask().map_err(|error| self.refusal(&error))?;
+        self.grant(&seen);
+        match self.bring(Some(seen), Shares::AllButNo) {
+            Ok(()) => self.granted().or_else(|| self.as_it_is(None)).ok_or(Refusal::Internal),
+            Err(error) => self.without(error),
+        }
+    }
+
+    /// For a push: what the upstream has at this moment.
+    fn push(&self) -> Result<Found, Refusal> {
+        let seen = self.ask().map_err(|error| self.refusal(&error))?;
+        self.grant(&seen);
+        let (url, offers) = (seen.url.clone(), seen.push_offers());
+        match self.bring(Some(seen), Shares::Nothing) {
+            Ok(()) => {
+                let mirror = self.app.keeper.find(self.repo).ok_or(Refusal::Internal)?;
+                Ok(Found { mirror, url, offers, stale: None })
+            }
+            Err(error) => Err(self.refusal_of(&error)),
+        }
+    }
+
+    fn grant(&self, seen: &Advertisement) {
+        let key = (self.repo.clone(), self.side, self.shown);
+        self.app.grants.add(key, seen, self.settings().access_cache);
     }
 
     fn ask(&self) -> Result<Advertisement, UpstreamError> {
-        let git = &self.app.git;
-        let asker = self.asker(Deadline::starting(Instant::now(), ASK_LIMIT, "time to ask an upstream"));
-        let remote = Remote { url: &self.place.upstream.url, credential: self.credential.as_ref() };
-        self.app.road.upstreams().mirrors().ask(&remote, self.place.path, self.side, git, &asker)
+        self.app.keeper.ask(self.place, self.side, self.credential.as_ref(), Some(self.client))
     }
 
-    /// As long as the client waits for the answer.
-    fn asker(&self, deadline: Deadline) -> Asker<'_> {
-        let App { reaper, settings, .. } = &**self.app;
-        Asker { reaper, deadline, grace: settings.git.kill_grace, client: Some(self.client) }
+    fn is_fresh(&self) -> bool {
+        self.app.keeper.is_fresh(self.repo, self.since(Instant::now()))
     }
 
-    /// Lets a worker bring the mirror up to date, when no other one does. The worker goes on when the client leaves: others
-    /// may wait for the same.
-    fn fetch(&self, seen: Advertisement) -> Result<Result<Repository, UpstreamError>, Refusal> {
-        let lane = &self.app.lanes.upstream;
-        let limit = if self.mirror().is_some() { FETCH_LIMIT } else { FIRST_FETCH_LIMIT };
-        let deadline = Deadline::starting(Instant::now(), limit, "time to fetch");
-        let mirrors = self.app.road.upstreams().mirrors();
-        if let Err(error) = mirrors.wait(self.repo, &self.asker(deadline), &self.app.stop) {
-            return Ok(Err(error));
-        }
-        let (app, repo, credential) = (Arc::clone(self.app), self.repo.clone(), self.credential.clone());
-        let name = lane.kind().name();
-        let job = move || {
-            let App { reaper, git, settings, stop, .. } = &*app;
-            let asker = Asker { reaper, deadline, grace: settings.git.kill_grace, client: None };
-            let tools = Tools { git, asker, lane: name, memory: settings.git.memory, stop };
-            app.road.upstreams().mirrors().bring(&repo, &seen, credential.as_ref(), &tools)
+    /// When a mirror has to have been synced that a reader needs not wait for.
+    fn since(&self, now: Instant) -> Instant {
+        now.checked_sub(self.settings().mirror.fresh_for).unwrap_or(now)
+    }
+
+    /// Brings the mirror to where it is needed. Whoever has an older one to go with waits no longer than for a worker.
+    fn bring(&self, seen: Option<Advertisement>, shares: Shares) -> Result<(), BringError> {
+        let now = Instant::now();
+        let since = match (&seen, shares) {
+            (Some(seen), Shares::Nothing) => seen.at,
+            (Some(_) | None, Shares::All | Shares::AllButNo) | (None, Shares::Nothing) => self.since(now),
         };
-        let queue_wait = self.app.settings.git.queue_wait;
-        let refused = |reason| Refusal::from_lane(reason, true, queue_wait);
-        let claim = Claim::on(self.place.upstream.url.origin(), Class::Demand);
-        let ticket = lane.submit_for(claim, job).map_err(refused)?;
-        ticket.wait_beside(self.client, queue_wait, &self.app.stop).map_err(refused)
+        let patience = match self.app.keeper.find(self.repo) {
+            Some(_) => self.app.settings.git.queue_wait,
+            None => ASK_LIMIT + self.settings().mirror.first_clone_deadline + SLACK,
+        };
+        let waiter = Waiter { client: Some(self.client), until: now + patience };
+        let (repo, place, credential) = (self.repo, self.place, self.credential.as_ref());
+        self.app.keeper.bring(Need { repo, place, credential, seen, since, shares }, &waiter)
     }
 
     /// What follows when an upstream, or the way to it, does not help: a clone gets what is known, unless it was a no.
-    fn without(&self, error: &UpstreamError) -> Result<Found, Refusal> {
+    fn without(&self, error: BringError) -> Result<Found, Refusal> {
+        let is_down = match &error {
+            BringError::Failed(error) => !error.is_no(),
+            BringError::Late => true,
+            BringError::ClientGone | BringError::Stopping => false,
+        };
+        if is_down
+            && let Some(age) = self.bearable_age()
+            && let Some(found) = self.as_it_is(Some(age))
+        {
+            log::debug!("{} is served as it was {age:?} ago: {error}", self.repo);
+            return Ok(found);
+        }
+        Err(self.refusal_of(&error))
+    }
+
+    fn refusal_of(&self, error: &BringError) -> Refusal {
+        match error {
+            BringError::Failed(SyncError::Upstream(error)) => self.refusal(error),
+            BringError::Failed(SyncError::Token(_) | SyncError::NoWorker | SyncError::Descriptor(_)) => {
+                log::warn!("{}: {error}", self.repo);
+                Refusal::Busy { at_door: true }
+            }
+            BringError::Late => Refusal::Upstream(error.to_string().into()),
+            BringError::ClientGone => Refusal::ClientGone,
+            BringError::Stopping => Refusal::Stopping,
+        }
+    }
+
+    fn refusal(&self, error: &UpstreamError) -> Refusal {
         if error.is_client_gone() {
-            return Err(Refusal::ClientGone);
+            return Refusal::ClientGone;
         }
         if error.is_no() {
             self.app.grants.drop_all_of(self.repo, &self.shown);
-            return Err(self.refusal_of_no(error));
-        }
-        if self.side == Side::Fetch
-            && !self.place.judges_readers()
-            && let Some(known) = self.unasked()
-        {
-            log::warn!("{} is served as it was: {error}", self.repo);
-            return Ok(known);
+            return self.refusal_of_no(error);
         }
         log::warn!("{}: {error}", self.repo);
-        Err(Refusal::Upstream(for_clients(error).into()))
+        Refusal::Upstream(for_clients(error).into())
     }
 
     /// A no to the client's own credential is the client's to hear; one to the gate's is the operator's.

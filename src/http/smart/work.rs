@@ -1,7 +1,7 @@
 //! What a lane's worker does with a complete request: one git, relayed to its client, and a last word when it fails.
 
+use super::Call;
 use super::stay::Stay;
-use super::{Call, headers};
 use crate::git::ask::Asker;
 use crate::git::command::{Identity, Protocol, Service, Serving};
 use crate::git::layout::Repository;
@@ -74,7 +74,7 @@ pub(super) fn run(
         Service::UploadPack => exchange.request().peer.subscriber(),
         Service::ReceivePack => None,
     });
-    let writer = exchange.start(200, &headers(content_type), None);
+    let writer = exchange.start(200, &call.headers(content_type), None);
     let socket = exchange.socket();
     let work = Work {
         app: Arc::clone(call.app),

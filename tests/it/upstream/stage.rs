@@ -127,8 +127,10 @@ impl Plan {
         fs::write(place.work("token"), format!("{}\n", token_of("bot"))).unwrap();
         let Plan { keys, gate, tables, .. } = &self;
         let keys = keys.replace("TOKEN_FILE", place.work("token").to_str().unwrap());
+        // Most tests look at what the upstream has now.
+        let fresh = if keys.contains("fresh_for") { "" } else { "mirror.fresh_for = \"1ms\"" };
         let text = format!(
-            "[[upstream]]\nname = \"forge\"\nurl = {url:?}\n{keys}[upstream.gate]\n{gate}\n{tables}\n"
+            "[[upstream]]\nname = \"forge\"\nurl = {url:?}\n{fresh}\n{keys}[upstream.gate]\n{gate}\n{tables}\n"
         );
         let mut setup = place.gate().rootless().set("limits.drain", "\"3s\"").tables(&text);
         for (key, value) in &self.top {

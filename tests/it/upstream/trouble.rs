@@ -141,7 +141,7 @@ fn a_server_s_fault_is_tried_again_and_its_no_is_final() {
 #[test]
 fn an_upstream_that_moved_makes_the_push_stale() {
     for kind in KINDS {
-        let stage = Plan::to(kind).required().start();
+        let stage = Plan::to(kind).required().key("mirror.fresh_for = \"1h\"").start();
         let (clone, client, push) = pending(&stage, "work");
         let theirs = stage.behind().oid("main~1");
         stage.behind().git(&["update-ref", "refs/heads/main", &theirs]).ok();

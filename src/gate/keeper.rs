@@ -1,0 +1,338 @@
+//! Keeps mirrors fresh: for whoever reads one, and for whoever pushes through one.
+//!
+//! A sync asks the upstream what it has, in the thread of whoever began it, and lets a worker of the upstream lane fetch what
+//! differs. One is under way in a repository at a time, and it belongs to the repository: it goes on when its beginner
+//! leaves, and all who come meanwhile share how it ends. How long each of them waits is his own affair.
+//!
+//! A mirror is fresh from the start of a sync that succeeded, since what upstream got later need not be in it.
+
+mod flight;
+mod states;
+
+pub use states::{Ending, State};
+
+use super::upstreams::{Place, TokenError, Upstreams};
+use crate::config::GitSettings;
+use crate::git::ask::Asker;
+use crate::git::command::Git;
+use crate::git::layout::Repository;
+use crate::git::pool::{Claim, Class, Lane};
+use crate::git::tools::Tools;
+use crate::mirror::{Advertisement, Remote, Side, UpstreamError};
+use crate::model::credential::UpstreamCredential;
+use crate::model::name::RepoName;
+use crate::store::{Store, StoreError};
+use crate::supervise::{Deadline, Reaper};
+use crate::sys::poll::{self, Interest};
+use crate::sys::stop::{Level, Stop};
+use flight::{Flight, Flights, Lead, Outcome};
+use jiff::Timestamp;
+use states::{Moment, Noted, States};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long an upstream may take to say what it has.
+pub const ASK_LIMIT: Duration = Duration::from_secs(30);
+
+/// What a keeper works with.
+#[derive(Debug)]
+pub struct KeeperParts {
+    /// What is known of mirrors.
+    pub store: Store,
+    /// The one spawner and waiter.
+    pub reaper: Reaper,
+    /// The git program.
+    pub git: Git,
+    /// The upstreams, and their mirrors.
+    pub upstreams: Upstreams,
+    /// Whose workers fetch.
+    pub lane: Lane,
+    /// The end of it all.
+    pub stop: Stop,
+    /// The limits of gits.
+    pub git_settings: GitSettings,
+}
+
+/// Keeps all mirrors; clones share it.
+#[derive(Clone, Debug)]
+pub struct Keeper(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    parts: KeeperParts,
+    flights: Flights,
+    states: States,
+}
+
+/// What somebody needs of a mirror.
+#[derive(Debug)]
+pub struct Need<'a> {
+    /// Its name.
+    pub repo: &'a RepoName,
+    /// Where its repository is.
+    pub place: Place<'a>,
+    /// What the upstream is shown.
+    pub credential: Option<&'a UpstreamCredential>,
+    /// What the upstream has said, if it was asked before.
+    pub seen: Option<Advertisement>,
+    /// The mirror will do if it has all that upstream had then.
+    pub since: Instant,
+    /// What he takes from a sync that another one began.
+    pub shares: Shares,
+}
+
+/// What is taken from a sync that another one began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shares {
+    /// Whatever comes of it: the upstream is shown the same by both.
+    All,
+    /// Whatever comes of it except a no, which was said to another credential.
+    AllButNo,
+    /// Nothing but that it is over: it may have begun too early.
+    Nothing,
+}
+
+/// Who waits for a sync.
+#[derive(Clone, Copy, Debug)]
+pub struct Waiter<'a> {
+    /// His connection, whose end ends the wait.
+    pub client: Option<BorrowedFd<'a>>,
+    /// How long he waits at most. Asking an upstream itself is not cut short.
+    pub until: Instant,
+}
+
+/// Why a sync failed; clones are one failure.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SyncError {
+    /// The upstream, or the way to it.
+    #[error(transparent)]
+    Upstream(Arc<UpstreamError>),
+    /// The gate's own credential.
+    #[error(transparent)]
+    Token(Arc<TokenError>),
+    /// No worker was to be had, or it failed; the log says more.
+    #[error("the gate had no worker for the sync: try again in a moment")]
+    NoWorker,
+    /// No descriptor was left to wait on.
+    #[error("the gate has no descriptor left: {0}")]
+    Descriptor(Arc<io::Error>),
+}
+
+/// Why a mirror was not brought to where it is needed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum BringError {
+    /// The sync failed.
+    #[error(transparent)]
+    Failed(#[from] SyncError),
+    /// It goes on, and whoever waited did so long enough.
+    #[error("the mirror is still being brought up to date: try again in a moment")]
+    Late,
+    /// Whoever waited left.
+    #[error("the client left while it waited for the mirror")]
+    ClientGone,
+    /// The gate stops.
+    #[error("the gate is stopping")]
+    Stopping,
+}
+
+impl From<UpstreamError> for SyncError {
+    fn from(error: UpstreamError) -> Self {
+        Self::Upstream(Arc::new(error))
+    }
+}
+
+impl SyncError {
+    /// The upstream says no: what is known of the repository must not be shown any more.
+    #[must_use]
+    pub fn is_no(&self) -> bool {
+        match self {
+            Self::Upstream(error) => error.is_no(),
+            Self::Token(_) | Self::NoWorker | Self::Descriptor(_) => false,
+        }
+    }
+}
+
+impl Keeper {
+    /// Of these parts, with what earlier lives have noted.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn new(parts: KeeperParts) -> Result<Self, StoreError> {
+        let states = States::load(parts.store.clone())?;
+        Ok(Self(Arc::new(Shared { parts, flights: Flights::default(), states })))
+    }
+
+    /// The mirror of `repo` as it is, if there is one.
+    #[must_use]
+    pub fn find(&self, repo: &RepoName) -> Option<Repository> {
+        self.0.parts.upstreams.mirrors().find(repo)
+    }
+
+    /// What is known of it.
+    #[must_use]
+    pub fn state(&self, repo: &RepoName) -> Option<State> {
+        self.0.states.find(repo)
+    }
+
+    /// The time since the start of its last sync that succeeded; `None` where none is known to have.
+    #[must_use]
+    pub fn age(&self, repo: &RepoName) -> Option<Duration> {
+        self.state(repo)?.age(Instant::now(), Timestamp::now())
+    }
+
+    /// Whether it is there and has all that upstream had at `since`.
+    #[must_use]
+    pub fn is_fresh(&self, repo: &RepoName, since: Instant) -> bool {
+        self.0.parts.upstreams.mirrors().is_fresh(repo, since) && self.find(repo).is_some()
+    }
+
+    /// Asks an upstream for a repository, in the caller's thread.
+    ///
+    /// # Errors
+    /// See [`UpstreamError`].
+    pub fn ask(
+        &self,
+        place: Place<'_>,
+        side: Side,
+        credential: Option<&UpstreamCredential>,
+        client: Option<BorrowedFd<'_>>,
+    ) -> Result<Advertisement, UpstreamError> {
+        let KeeperParts { reaper, git, upstreams, git_settings, .. } = &self.0.parts;
+        let deadline = Deadline::starting(Instant::now(), ASK_LIMIT, "time to ask an upstream");
+        let asker = Asker { reaper, deadline, grace: git_settings.kill_grace, client };
+        let remote = Remote { url: &place.upstream.url, credential };
+        upstreams.mirrors().ask(&remote, place.path, side, git, &asker)
+    }
+
+    /// Brings a mirror to where it is needed, or waits until another one has.
+    ///
+    /// # Errors
+    /// See [`BringError`]; the mirror, if there is one, is what it was.
+    pub fn bring(&self, need: Need<'_>, waiter: &Waiter<'_>) -> Result<(), BringError> {
+        let Need { repo, place, credential, mut seen, since, shares } = need;
+        while !self.is_fresh(repo, since) {
+            let joined = self.0.flights.join(repo).map_err(|error| SyncError::Descriptor(Arc::new(error)))?;
+            let flight = match joined {
+                flight::Place::Lead(lead) => {
+                    let flight = lead.flight();
+                    self.run(lead, place, credential, seen.take());
+                    return Ok(self.wait(&flight, waiter)??);
+                }
+                flight::Place::Guest(flight) => flight,
+            };
+            match (self.wait(&flight, waiter)?, shares) {
+                (Ok(()), Shares::All | Shares::AllButNo) => return Ok(()),
+                (Err(error), Shares::All) => return Err(error.into()),
+                (Err(error), Shares::AllButNo) if !error.is_no() => return Err(error.into()),
+                (Err(_), Shares::AllButNo) | (_, Shares::Nothing) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs a sync up to the fetch, which a worker runs.
+    fn run(
+        &self,
+        lead: Lead,
+        place: Place<'_>,
+        credential: Option<&UpstreamCredential>,
+        seen: Option<Advertisement>,
+    ) {
+        let repo = lead.repo().clone();
+        let began = Moment::now();
+        let asked = seen.map_or_else(|| self.ask(place, Side::Fetch, credential, None), Ok);
+        let seen = match asked {
+            Ok(seen) => seen,
+            Err(error) => return self.end(lead, began, Err(error.into())),
+        };
+        // What was asked before this sync was is as old as that.
+        let began = began.not_after(seen.at);
+        let mirror = &place.upstream.mirror;
+        let deadline = if self.find(&repo).is_some() {
+            Deadline::starting(Instant::now(), mirror.fetch_deadline, "fetch_deadline")
+        } else {
+            Deadline::starting(Instant::now(), mirror.first_clone_deadline, "first_clone_deadline")
+        };
+        let (keeper, credential) = (self.clone(), credential.cloned());
+        let job = move || {
+            let outcome = keeper.fetch(&repo, &seen, credential.as_ref(), deadline);
+            keeper.end(lead, began, outcome);
+        };
+        let claim = Claim::on(place.upstream.url.origin(), Class::Demand);
+        match self.0.parts.lane.submit_for(claim, job) {
+            Ok(ticket) => ticket.detach(),
+            Err(reason) => log::warn!("a sync had no worker: {reason}"),
+        }
+    }
+
+    fn fetch(
+        &self,
+        repo: &RepoName,
+        seen: &Advertisement,
+        credential: Option<&UpstreamCredential>,
+        deadline: Deadline,
+    ) -> Outcome {
+        let KeeperParts { reaper, git, upstreams, lane, stop, git_settings, .. } = &self.0.parts;
+        let asker = Asker { reaper, deadline, grace: git_settings.kill_grace, client: None };
+        let tools = Tools { git, asker, lane: lane.kind().name(), memory: git_settings.memory, stop };
+        upstreams.mirrors().bring(repo, seen, credential, &tools)?;
+        Ok(())
+    }
+
+    /// Notes how a sync ended, tells those who wait, and only then writes it down.
+    fn end(&self, lead: Lead, began: Moment, outcome: Outcome) {
+        let Shared { parts, states, .. } = &*self.0;
+        let repo = lead.repo().clone();
+        let has_mirror = self.find(&repo).is_some();
+        let noted = states.note(&repo, began, &outcome, has_mirror);
+        lead.end(outcome.clone());
+        if has_mirror {
+            states.set_bytes(&repo, parts.upstreams.mirrors().bytes(&repo));
+        }
+        tell(&repo, began, &outcome, &noted);
+        match noted {
+            Noted::After(_) => states.save(&repo),
+            Noted::Unknown => {}
+        }
+    }
+
+    fn wait(&self, flight: &Flight, waiter: &Waiter<'_>) -> Result<Outcome, BringError> {
+        loop {
+            if let Some(outcome) = flight.outcome() {
+                return Ok(outcome);
+            }
+            let left = waiter.until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(BringError::Late);
+            }
+            let watches = [
+                Some((flight.fd(), Interest::Read)),
+                waiter.client.map(|fd| (fd, Interest::HangUp)),
+                Some((self.0.parts.stop.fd(Level::Killing), Interest::Read)),
+            ];
+            match poll::wait(watches, Some(left)) {
+                Ok([false, true, _]) => return Err(BringError::ClientGone),
+                Ok([false, false, true]) | Err(_) => return Err(BringError::Stopping),
+                Ok([true, _, _] | [false, false, false]) => {}
+            }
+        }
+    }
+}
+
+/// The one line of the log for a sync. An upstream that stays down, or keeps saying no, is told of once.
+fn tell(repo: &RepoName, began: Moment, outcome: &Outcome, noted: &Noted) {
+    let ms = began.instant.elapsed().as_millis();
+    let level = match (outcome, noted) {
+        (Ok(()), _) => log::Level::Info,
+        (Err(error), Noted::After(before)) if before.as_deref() != Some(&error.to_string()) => {
+            log::Level::Warn
+        }
+        (Err(_), Noted::After(_) | Noted::Unknown) => log::Level::Debug,
+    };
+    match outcome {
+        Ok(()) => log::log!(level, "mirror {repo} synced ms={ms}"),
+        Err(error) => log::log!(level, "mirror {repo} not synced ms={ms}: {error}"),
+    }
+}

@@ -1,0 +1,150 @@
+//! Syncs under way, one a repository. A flight belongs to its repository and to nobody who waits for it: whoever leaves
+//! takes nothing with him, and all who stay see one end.
+
+use super::SyncError;
+use crate::model::name::RepoName;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// How a sync ended.
+pub(super) type Outcome = Result<(), SyncError>;
+
+/// All that are under way; clones share them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Flights(Arc<Mutex<HashMap<RepoName, Arc<Flight>>>>);
+
+/// One sync under way, for those who wait for it.
+#[derive(Debug)]
+pub(super) struct Flight {
+    outcome: OnceLock<Outcome>,
+    /// Readable for ever once there is an outcome; nobody reads from it.
+    done: EventFd,
+}
+
+/// Which place somebody has in a sync.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// It is his to run.
+    Lead(Lead),
+    /// Another one runs it.
+    Guest(Arc<Flight>),
+}
+
+/// The duty to end a sync. Dropped without an end, as by a panic or a lane that takes no more jobs, it ends as one that no
+/// worker took.
+#[derive(Debug)]
+pub(super) struct Lead {
+    flights: Flights,
+    repo: RepoName,
+    flight: Arc<Flight>,
+}
+
+impl Flights {
+    /// Joins the sync of `repo` that is under way, or begins one.
+    ///
+    /// # Errors
+    /// When no descriptor is left to wait on.
+    pub(super) fn join(&self, repo: &RepoName) -> io::Result<Place> {
+        match self.lock().entry(repo.clone()) {
+            Entry::Occupied(taken) => Ok(Place::Guest(Arc::clone(taken.get()))),
+            Entry::Vacant(free) => {
+                let done = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+                let flight = Arc::new(Flight { outcome: OnceLock::new(), done });
+                free.insert(Arc::clone(&flight));
+                Ok(Place::Lead(Lead { flights: self.clone(), repo: repo.clone(), flight }))
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<RepoName, Arc<Flight>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Flight {
+    /// How it ended, if it has.
+    pub(super) fn outcome(&self) -> Option<Outcome> {
+        self.outcome.get().cloned()
+    }
+
+    /// A descriptor that is readable once it has ended.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.done.as_fd()
+    }
+}
+
+impl Lead {
+    /// Whose it is.
+    pub(super) fn repo(&self) -> &RepoName {
+        &self.repo
+    }
+
+    /// What others see of it.
+    pub(super) fn flight(&self) -> Arc<Flight> {
+        Arc::clone(&self.flight)
+    }
+
+    /// Ends it. Who comes from now on begins another.
+    pub(super) fn end(self, outcome: Outcome) {
+        self.set(outcome);
+    }
+
+    fn set(&self, outcome: Outcome) {
+        if self.flight.outcome.get().is_some() {
+            return;
+        }
+        self.flights.lock().remove(&self.repo);
+        let _ = self.flight.outcome.set(outcome);
+        // A full counter is already readable, which is all that the waiters need.
+        let _ = self.flight.done.write(1);
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        self.set(Err(SyncError::NoWorker));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn repo(name: &str) -> RepoName {
+        RepoName::parse(name).unwrap()
+    }
+
+    fn lead(flights: &Flights, name: &str) -> Lead {
+        match flights.join(&repo(name)).unwrap() {
+            Place::Lead(lead) => lead,
+            Place::Guest(_) => panic!("{name} is under way"),
+        }
+    }
+
+    #[test]
+    fn who_comes_while_it_is_under_way_sees_the_same_end_and_who_comes_later_begins_another() {
+        let flights = Flights::default();
+        let first = lead(&flights, "forge/a");
+        let other = lead(&flights, "forge/A");
+        let Place::Guest(guest) = flights.join(&repo("forge/a")).unwrap() else { panic!() };
+        assert!(guest.outcome().is_none());
+        first.end(Ok(()));
+        assert!(matches!(guest.outcome(), Some(Ok(()))));
+        drop(lead(&flights, "forge/a"));
+        drop(other);
+    }
+
+    #[test]
+    fn one_that_nobody_ends_ends_by_itself() {
+        let flights = Flights::default();
+        let lost = lead(&flights, "forge/a");
+        let seen = lost.flight();
+        drop(lost);
+        assert!(matches!(seen.outcome(), Some(Err(SyncError::NoWorker))));
+        drop(lead(&flights, "forge/a"));
+    }
+}

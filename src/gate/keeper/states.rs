@@ -1,0 +1,162 @@
+//! How each mirror is: in memory for those who read it, in the store for the next life of the gate.
+
+use super::SyncError;
+use crate::model::name::RepoName;
+use crate::store::mirrors::{Failed, MirrorRow};
+use crate::store::{Store, StoreError};
+use jiff::Timestamp;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The states of all mirrors.
+#[derive(Debug)]
+pub(super) struct States {
+    known: Mutex<HashMap<RepoName, State>>,
+    store: Store,
+    /// One at a time writes to the store, what is true then.
+    writing: Mutex<()>,
+}
+
+/// What is known of a mirror.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// What outlives the gate.
+    pub row: MirrorRow,
+    /// When the last sync of this life began that succeeded.
+    pub fresh: Option<Instant>,
+    /// How the last sync of this life ended.
+    pub last: Option<Ending>,
+}
+
+/// How a sync ended, as a reader sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The mirror has what upstream had.
+    Synced,
+    /// The upstream does not show the repository.
+    Refused,
+    /// The upstream, the way to it, or the gate itself did not do its part.
+    Failed,
+}
+
+/// The moment at which a sync began, by both clocks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    pub(super) instant: Instant,
+    pub(super) time: Timestamp,
+}
+
+impl Moment {
+    pub(super) fn now() -> Self {
+        Self { instant: Instant::now(), time: Timestamp::now() }
+    }
+
+    /// This moment, or `instant` where that was before.
+    pub(super) fn not_after(self, instant: Instant) -> Self {
+        let back = self.instant.saturating_duration_since(instant);
+        Self { instant: self.instant - back, time: self.time.checked_sub(back).unwrap_or(self.time) }
+    }
+}
+
+impl State {
+    /// The time since the start of the last sync that succeeded, in this life of the gate or an earlier one.
+    #[must_use]
+    pub fn age(&self, now: Instant, time: Timestamp) -> Option<Duration> {
+        match self.fresh {
+            Some(fresh) => Some(now.saturating_duration_since(fresh)),
+            // A clock that was set back makes nothing younger than new.
+            None => {
+                self.row.succeeded.map(|at| Duration::try_from(time.duration_since(at)).unwrap_or_default())
+            }
+        }
+    }
+
+    fn note(&mut self, began: Moment, outcome: &Result<(), SyncError>) {
+        self.row.attempted = began.time;
+        match outcome {
+            Ok(()) => {
+                self.row.succeeded = Some(began.time);
+                self.row.failed = None;
+                self.fresh = Some(began.instant);
+                self.last = Some(Ending::Synced);
+            }
+            Err(error) => {
+                let times = self.row.failed.as_ref().map_or(0, |failed| failed.times).saturating_add(1);
+                self.row.failed = Some(Failed { times, why: error.to_string() });
+                self.last = Some(if error.is_no() { Ending::Refused } else { Ending::Failed });
+            }
+        }
+    }
+}
+
+impl States {
+    /// As the store has them.
+    pub(super) fn load(store: Store) -> Result<Self, StoreError> {
+        let rows = store.mirrors().all()?.into_iter();
+        let known = rows.map(|row| (row.repo.clone(), State { row, fresh: None, last: None })).collect();
+        Ok(Self { known: Mutex::new(known), store, writing: Mutex::default() })
+    }
+
+    pub(super) fn find(&self, repo: &RepoName) -> Option<State> {
+        self.lock().get(repo).cloned()
+    }
+
+    /// Notes how a sync ended that began at `began`, and answers how the one before had failed. The failure of one that is
+    /// not known and has no mirror is not kept: anybody can ask for any name.
+    pub(super) fn note(
+        &self,
+        repo: &RepoName,
+        began: Moment,
+        outcome: &Result<(), SyncError>,
+        has_mirror: bool,
+    ) -> Noted {
+        let mut known = self.lock();
+        if outcome.is_err() && !has_mirror && !known.contains_key(repo) {
+            return Noted::Unknown;
+        }
+        let state = known.entry(repo.clone()).or_insert_with(|| State {
+            row: MirrorRow {
+                repo: repo.clone(),
+                attempted: began.time,
+                succeeded: None,
+                failed: None,
+                due: None,
+                bytes: 0,
+            },
+            fresh: None,
+            last: None,
+        });
+        let before = state.row.failed.as_ref().map(|failed| failed.why.clone());
+        state.note(began, outcome);
+        Noted::After(before)
+    }
+
+    pub(super) fn set_bytes(&self, repo: &RepoName, bytes: u64) {
+        if let Some(state) = self.lock().get_mut(repo) {
+            state.row.bytes = bytes;
+        }
+    }
+
+    /// Writes what is known of a mirror now into the store.
+    pub(super) fn save(&self, repo: &RepoName) {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(state) = self.find(repo) else { return };
+        if let Err(error) = self.store.mirrors().put(&state.row) {
+            log::error!("mirror {repo}: {error}");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<RepoName, State>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What became of a note.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Noted {
+    /// It was not kept.
+    Unknown,
+    /// It was, and the sync before had failed for this reason, if it had.
+    After(Option<String>),
+}

@@ -1,0 +1,50 @@
+//! Mirrors: clones of an upstream's repositories that ask it seldom, share what is asked, and go on without it.
+
+mod origin;
+mod private;
+mod reading;
+
+use crate::support::gate::{Gate, Setup};
+use crate::support::place::Place;
+use origin::Origin;
+use std::path::PathBuf;
+
+/// What is asked at first of a repository that is cloned.
+const DOOR: &str = "/forge/app/info/refs?service=git-upload-pack";
+
+/// An upstream called `forge`, and a gate before it.
+struct Scene {
+    place: Place,
+    origin: Origin,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let place = Place::new();
+        let origin = Origin::start(&place);
+        Scene { place, origin }
+    }
+
+    /// A gate that is not started yet, before the part `path` of the upstream.
+    fn gate(&self, path: &str, keys: &str) -> Setup {
+        // Repositories of its own are elsewhere: those in the root of the place are the upstream's.
+        let root = self.place.work("own");
+        let _ = std::fs::create_dir(&root);
+        let setup = self.place.gate().text("root", root.to_str().unwrap());
+        setup.tables(&self.origin.table(path, keys))
+    }
+
+    fn mirror(&self, name: &str) -> PathBuf {
+        self.place.data().join("mirrors/forge").join(name)
+    }
+
+    /// How often the upstream was asked what it has, by anybody.
+    fn questions(&self) -> usize {
+        self.origin.count("/info/refs?service=git-upload-pack")
+    }
+}
+
+/// What the clone of `forge/app` has as `main`.
+fn cloned_main(scene: &Scene, gate: &Gate, work: &str) -> String {
+    scene.place.client().cloned(&["-q"], &gate.url("forge/app"), &scene.place.work(work)).oid("HEAD")
+}

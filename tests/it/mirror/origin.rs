@@ -1,0 +1,180 @@
+//! An upstream server of the repositories in the root of a place: nginx and fcgiwrap before `git http-backend`, which a test
+//! can stop, start again, and hold in the middle of a fetch.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::sys::signal::Signal;
+use nix::unistd::geteuid;
+use tempfile::TempDir;
+
+use crate::support::git::gits;
+use crate::support::http::Wire;
+use crate::support::place::{Place, path_variable, token_of};
+use crate::support::run::{Running, run};
+use crate::support::{HANG, eventually};
+
+/// A running upstream.
+pub(super) struct Origin {
+    place: PathBuf,
+    address: SocketAddr,
+    nginx: Option<Running>,
+    _cgi: Running,
+    /// Apart from the place of the test, where whatever works is taken for the gate's when that goes.
+    _directory: TempDir,
+}
+
+impl Origin {
+    /// With no credential below `open/`, and with one of [`Origin::let_in`] below `closed/`.
+    #[track_caller]
+    pub(super) fn start(place: &Place) -> Origin {
+        let apart = tempfile::Builder::new().prefix("tidegate-origin-").tempdir().unwrap();
+        let directory = apart.path().to_path_buf();
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let backend = run(command(&gits()[0], &["--exec-path"]), b"", HANG).ok().text();
+        write_program(&directory, &backend);
+        fs::write(directory.join("nginx.conf"), configuration(&directory, &place.root(), address)).unwrap();
+        let socket = directory.join("cgi");
+        let at = format!("unix:{}", socket.display());
+        let cgi = command(Path::new("/usr/sbin/fcgiwrap"), &["-c", "64", "-s", &at]);
+        let cgi = Running::start(cgi, Vec::new());
+        eventually(HANG, "fcgiwrap listens", || UnixStream::connect(&socket).is_ok());
+        let mut origin = Origin { place: directory, address, nginx: None, _cgi: cgi, _directory: apart };
+        origin.let_in(&["bot"]);
+        origin.resume();
+        origin
+    }
+
+    /// Starts to answer again.
+    #[track_caller]
+    pub(super) fn resume(&mut self) {
+        let (prefix, file) = (self.place.to_str().unwrap(), self.place.join("nginx.conf"));
+        let words = ["-p", prefix, "-c", file.to_str().unwrap(), "-e", "errors"];
+        self.nginx = Some(Running::start(command(Path::new("/usr/sbin/nginx"), &words), Vec::new()));
+        eventually(HANG, "nginx answers", || std::net::TcpStream::connect(self.address).is_ok());
+    }
+
+    /// Nobody listens any more.
+    pub(super) fn stop(&mut self) {
+        if let Some(nginx) = self.nginx.take() {
+            nginx.signal(Signal::SIGKILL);
+            let _ = nginx.finish(HANG);
+        }
+        eventually(HANG, "nobody listens", || std::net::TcpStream::connect(self.address).is_err());
+    }
+
+    /// Lets these users in below `closed/`, with their tokens of [`token_of`], from the next request on.
+    pub(super) fn let_in(&self, users: &[&str]) {
+        let line = |user: &&str| format!("{user}:{{PLAIN}}{}\n", token_of(user));
+        fs::write(self.place.join("passwords"), users.iter().map(line).collect::<String>()).unwrap();
+    }
+
+    /// Fetches that come from now on wait before their answer, until [`Origin::release`].
+    pub(super) fn hold(&self) {
+        fs::write(self.place.join("hold"), "").unwrap();
+    }
+
+    /// Ends that.
+    pub(super) fn release(&self) {
+        fs::remove_file(self.place.join("hold")).unwrap();
+    }
+
+    /// Waits until a fetch waits.
+    #[track_caller]
+    pub(super) fn await_held(&self) {
+        eventually(HANG, "a fetch has come to the upstream", || self.place.join("held").exists());
+    }
+
+    /// Answers every request with `status` from now on, and as before again with `None`.
+    pub(super) fn answer(&self, status: Option<u16>) {
+        for known in [401, 403, 404, 429, 503] {
+            let _ = fs::remove_file(self.place.join(known.to_string()));
+        }
+        if let Some(status) = status {
+            fs::write(self.place.join(status.to_string()), "").unwrap();
+        }
+    }
+
+    /// The table of an upstream called `forge` below `path`, with more keys.
+    pub(super) fn table(&self, path: &str, keys: &str) -> String {
+        format!("[[upstream]]\nname = \"forge\"\nurl = \"http://{}/{path}\"\n{keys}\n", self.address)
+    }
+
+    /// How many requests had `what` in their line. A request is logged after its answer, so another one goes behind them.
+    #[track_caller]
+    pub(super) fn count(&self, what: &str) -> usize {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let last = format!("/last/{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        Wire::tcp(self.address).get(&last, &[]);
+        let log = || fs::read_to_string(self.place.join("requests")).unwrap_or_default();
+        eventually(HANG, "the server logs its requests", || log().contains(&format!("{last} ")));
+        log().lines().filter(|line| line.contains(what)).count()
+    }
+}
+
+fn command(program: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().env("PATH", path_variable());
+    command.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null");
+    command
+}
+
+/// Git's server, which waits before it sends objects while there is a file `hold`.
+fn write_program(place: &Path, backend: &str) {
+    let at = place.display();
+    let text = format!(
+        "#!/bin/sh
+case $PATH_INFO in */git-upload-pack)
+    while [ -e {at}/hold ]; do : > {at}/held; sleep 0.02; done;;
+esac
+exec {backend}/git-http-backend\n"
+    );
+    let program = place.join("program");
+    fs::write(&program, text).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn configuration(place: &Path, repositories: &Path, address: SocketAddr) -> String {
+    let (at, repositories) = (place.display(), repositories.display());
+    // As root nginx would give up its rights and then not reach the socket.
+    let user = if geteuid().is_root() { "user root;" } else { "" };
+    let git = format!(
+        "fastcgi_pass unix:{at}/cgi; fastcgi_pass_request_headers off; fastcgi_buffering off;
+         fastcgi_read_timeout 600s;
+         fastcgi_param SCRIPT_FILENAME {at}/program; fastcgi_param GIT_PROJECT_ROOT {repositories};
+         fastcgi_param GIT_HTTP_EXPORT_ALL 1; fastcgi_param GIT_PROTOCOL $http_git_protocol;
+         fastcgi_param PATH_INFO $repository; fastcgi_param QUERY_STRING $query_string;
+         fastcgi_param REQUEST_METHOD $request_method; fastcgi_param CONTENT_TYPE $content_type;
+         fastcgi_param CONTENT_LENGTH $content_length; fastcgi_param REMOTE_USER $remote_user;
+         fastcgi_param HTTP_CONTENT_ENCODING $http_content_encoding; fastcgi_param REMOTE_ADDR $remote_addr;
+         fastcgi_param SERVER_PROTOCOL $server_protocol;"
+    );
+    let answers: String = [401, 403, 404, 429, 503]
+        .iter()
+        .map(|status| format!("if (-f {at}/{status}) {{ return {status}; }}\n"))
+        .collect();
+    format!(
+        "daemon off; {user} worker_processes 1; pid {at}/pid; error_log {at}/errors warn;
+         events {{ worker_connections 512; }}
+         http {{
+             log_format plain '$request $status'; access_log {at}/requests plain;
+             client_body_temp_path {at}/body; fastcgi_temp_path {at}/fastcgi; proxy_temp_path {at}/proxy;
+             scgi_temp_path {at}/scgi; uwsgi_temp_path {at}/uwsgi;
+             server {{
+                 listen {address}; client_max_body_size 0;
+                 {answers}
+                 location ~ ^/open(?<repository>/.*)$ {{ {git} }}
+                 location ~ ^/closed(?<repository>/.*)$ {{
+                     auth_basic upstream; auth_basic_user_file {at}/passwords;
+                     {git}
+                 }}
+                 location /last/ {{ return 204; }}
+             }}
+         }}\n"
+    )
+}

@@ -1,0 +1,101 @@
+//! Private repositories of an upstream that judges its readers itself: what one may see says nothing about another.
+
+use std::time::Duration;
+
+use super::{DOOR, Scene};
+use crate::support::gate::Gate;
+use crate::support::http::{Answer, basic, basic_with};
+use crate::support::{HANG, eventually, pass, pkt, repo};
+
+const KEYS: &str = "credential = \"passthrough\"\naccess_cache = \"500ms\"\nmirror.fresh_for = \"1h\"";
+
+/// What the gate may not know any more once a yes of the upstream has run out.
+const ACCESS_CACHE: Duration = Duration::from_millis(500);
+
+fn scene() -> (Scene, String) {
+    let scene = Scene::new();
+    let main = repo::history(&scene.place, "app.git").oid("main");
+    (scene, main)
+}
+
+fn door(gate: &Gate, authorization: Option<&str>) -> Answer {
+    let fields: Vec<_> = authorization.map(|value| ("Authorization", value)).into_iter().collect();
+    gate.wire().get(DOOR, &fields)
+}
+
+/// A fetch of `main`, without the request that comes before one.
+fn fetch(gate: &Gate, main: &str, authorization: Option<&str>) -> Answer {
+    let fields: Vec<_> = authorization.map(|value| ("Authorization", value)).into_iter().collect();
+    let body = [pkt::line(format!("want {main} side-band-64k\n")), b"0000".to_vec(), pkt::line("done\n")];
+    gate.wire().post("forge/app", "git-upload-pack", &fields, &body.concat())
+}
+
+#[test]
+fn only_the_credential_that_the_upstream_takes_opens_a_mirror_by_either_request() {
+    let (scene, main) = scene();
+    let gate = scene.gate("closed", KEYS).start();
+    let wrong = basic_with("bot", "wrong");
+    let no = [None, Some(wrong.as_str()), Some(&basic("carol"))];
+    let turned_away = || {
+        for shown in no {
+            for answer in [door(&gate, shown), fetch(&gate, &main, shown)] {
+                assert_eq!(answer.status, 401, "{shown:?}: {}", answer.text());
+                assert!(!answer.text().contains(&main));
+            }
+        }
+    };
+    turned_away();
+    door(&gate, Some(&basic("bot"))).expect(200).says(&main);
+    assert!(fetch(&gate, &main, Some(&basic("bot"))).expect(200).text().contains("PACK"));
+    turned_away();
+    scene.place.client().cloned(&[], &gate.url_as("bot", "forge/app"), &scene.place.work("clone"));
+}
+
+#[test]
+fn a_fetch_under_way_for_one_lets_no_other_in() {
+    let (scene, main) = scene();
+    let gate = scene.gate("closed", KEYS).start();
+    scene.origin.hold();
+    let client = scene.place.client();
+    let url = gate.url_as("bot", "forge/app");
+    let first = client.begin(&["ls-remote", &url]);
+    scene.origin.await_held();
+    for shown in [None, Some(basic("carol"))] {
+        let answer = door(&gate, shown.as_deref());
+        assert_eq!(answer.status, 401, "{}", answer.text());
+        assert_eq!(fetch(&gate, &main, shown.as_deref()).status, 401);
+    }
+    scene.origin.let_in(&["bot", "carol"]);
+    let second = client.begin(&["ls-remote", &gate.url_as("carol", "forge/app")]);
+    eventually(HANG, "both wait", || gate.metric("tidegate_connections", &[]) >= 2.0);
+    assert_eq!(gate.leaders("fetch").len(), 1);
+    scene.origin.release();
+    for reader in [first, second] {
+        assert!(reader.finish(HANG).ok().text().contains(&main));
+    }
+    assert_eq!(gate.log().lines("mirror forge/app synced").len(), 1);
+}
+
+#[test]
+fn a_yes_ends_with_its_time_and_with_the_first_no() {
+    let (mut scene, main) = scene();
+    let gate = scene.gate("closed", KEYS).start();
+    let bot = basic("bot");
+    door(&gate, Some(&bot)).expect(200);
+    let asked = scene.questions();
+    door(&gate, Some(&bot)).expect(200);
+    assert_eq!(scene.questions(), asked, "a fresh yes and a fresh mirror ask nobody");
+    scene.origin.let_in(&["carol"]);
+    pass(ACCESS_CACHE);
+    assert_eq!(fetch(&gate, &main, Some(&bot)).status, 401, "for what is cached as well");
+    assert_eq!(door(&gate, Some(&bot)).status, 401);
+    door(&gate, Some(&basic("carol"))).expect(200).says(&main);
+    for status in [403, 404] {
+        scene.origin.answer(Some(status));
+        pass(ACCESS_CACHE);
+        assert_eq!(door(&gate, Some(&basic("carol"))).status, status);
+    }
+    scene.origin.stop();
+    let down = door(&gate, Some(&basic("carol")));
+    assert_eq!(down.status, 502, "who cannot be judged is not let in: {}", down.text());
+}

@@ -1,0 +1,199 @@
+//! Who waits for a sync, who shares it, and what is served without one.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::{DOOR, Scene, cloned_main};
+use crate::support::run::Running;
+use crate::support::{HANG, eventually, pass, pkt, repo};
+
+#[test]
+fn fifty_clients_of_a_repository_without_a_mirror_cost_one_fetch_and_who_leaves_ends_it_for_nobody() {
+    let scene = Scene::new();
+    repo::history(&scene.place, "app.git");
+    let gate = scene.gate("open", "").start();
+    scene.origin.hold();
+    let client = scene.place.client();
+    let clone = |number: usize| -> Running {
+        let work = scene.place.work(&format!("clone-{number}"));
+        client.begin(&["clone", "-q", &gate.url("forge/app"), work.to_str().unwrap()])
+    };
+    let first = clone(0);
+    scene.origin.await_held();
+    let others: Vec<Running> = (1..50).map(clone).collect();
+    let connections = || gate.metric("tidegate_connections", &[]);
+    eventually(HANG, "every client waits", || connections() >= 50.0);
+    first.signal(Signal::SIGKILL);
+    let _ = first.finish(HANG);
+    eventually(HANG, "the first one is gone", || connections() < 50.0);
+    assert_eq!(gate.leaders("fetch").len(), 1, "one worker is taken");
+    scene.origin.release();
+    for other in others {
+        other.finish(HANG).ok();
+    }
+    assert_eq!(scene.questions(), 2, "the gate's own, and that of its one fetch");
+    assert_eq!(gate.log().lines("mirror forge/app synced").len(), 1, "{}", gate.log().text());
+    gate.await_childless(HANG);
+}
+
+#[test]
+fn a_read_of_a_fresh_mirror_asks_nobody_and_one_of_an_older_one_asks_once() {
+    let scene = Scene::new();
+    let served = repo::history(&scene.place, "app.git");
+    let gate = scene.gate("open", "mirror.fresh_for = \"1h\"").start();
+    cloned_main(&scene, &gate, "first");
+    let asked = scene.questions();
+    let tree = served.oid("main^{tree}");
+    let new = served.git(&["commit-tree", &tree, "-p", "main", "-m", "new"]).ok().text();
+    served.git(&["update-ref", "refs/heads/main", &new]).ok();
+    assert_ne!(cloned_main(&scene, &gate, "second"), new);
+    assert_eq!(scene.questions(), asked);
+    gate.stop();
+    let gate = scene.gate("open", "mirror.fresh_for = \"1ms\"").start();
+    assert_eq!(cloned_main(&scene, &gate, "third"), new);
+    assert_eq!(scene.questions(), asked + 2, "a question, and the fetch of what is new");
+    cloned_main(&scene, &gate, "fourth");
+    assert_eq!(scene.questions(), asked + 3, "nothing is new");
+}
+
+#[test]
+fn without_its_upstream_a_mirror_is_served_and_marked_and_with_it_is_fresh_again() {
+    let mut scene = Scene::new();
+    let served = repo::history(&scene.place, "app.git");
+    let fresh_for = Duration::from_millis(200);
+    let gate = scene.gate("open", "mirror.fresh_for = \"200ms\"").start();
+    let old = cloned_main(&scene, &gate, "before");
+    assert_eq!(gate.get(DOOR).expect(200).header("tidegate-stale"), None);
+    scene.origin.stop();
+    pass(fresh_for);
+    let begun = Instant::now();
+    let mut clones = 0;
+    while begun.elapsed() < 20 * fresh_for {
+        assert_eq!(cloned_main(&scene, &gate, &format!("without-{clones}")), old);
+        clones += 1;
+        let mark = gate.get(DOOR).expect(200);
+        let age: u64 = mark.header("tidegate-stale").expect("the answer is marked").parse().unwrap();
+        assert!(age <= begun.elapsed().as_secs() + 1, "{age} s");
+    }
+    assert!(gate.metric("tidegate_stale_served_total", &[]) >= f64::from(2 * clones));
+    let told = gate.log().lines("mirror forge/app not synced");
+    assert_eq!(told.len(), 1, "it is told once: {told:?}");
+    for status in [503, 429] {
+        scene.origin.resume();
+        scene.origin.answer(Some(status));
+        assert!(gate.get(DOOR).expect(200).header("tidegate-stale").is_some(), "{status}");
+        scene.origin.answer(None);
+        scene.origin.stop();
+    }
+    let tree = served.oid("main^{tree}");
+    let new = served.git(&["commit-tree", &tree, "-p", "main", "-m", "new"]).ok().text();
+    served.git(&["update-ref", "refs/heads/main", &new]).ok();
+    scene.origin.resume();
+    assert_eq!(cloned_main(&scene, &gate, "after"), new);
+    assert_eq!(gate.get(DOOR).expect(200).header("tidegate-stale"), None);
+}
+
+#[test]
+fn what_the_upstream_does_not_show_any_more_is_served_by_neither_request() {
+    let scene = Scene::new();
+    repo::history(&scene.place, "app.git");
+    let gate = scene.gate("open", "mirror.fresh_for = \"1ms\"").start();
+    cloned_main(&scene, &gate, "before");
+    let post = || gate.wire().post("forge/app", "git-upload-pack", &[], &pkt::line("command=ls-refs")).status;
+    for (status, expected) in [(401, 502), (403, 502), (404, 404)] {
+        scene.origin.answer(Some(status));
+        assert_eq!(gate.get(DOOR).status, expected, "{status}");
+        assert_eq!(post(), expected, "{status}");
+    }
+    scene.origin.answer(None);
+    cloned_main(&scene, &gate, "after");
+}
+
+#[test]
+fn how_old_a_mirror_is_outlives_the_gate_and_one_too_old_is_not_served() {
+    let mut scene = Scene::new();
+    repo::history(&scene.place, "app.git");
+    let gate = scene.gate("open", "").start();
+    let main = cloned_main(&scene, &gate, "before");
+    gate.stop();
+    scene.origin.stop();
+    let gate = scene.gate("open", "").start();
+    assert_eq!(cloned_main(&scene, &gate, "stale"), main);
+    assert!(gate.get(DOOR).expect(200).header("tidegate-stale").is_some());
+    gate.stop();
+    let gate = scene.gate("open", "mirror.serve_stale_for = \"1ms\"").start();
+    gate.get(DOOR).expect(502).says("cannot be reached");
+    let post = gate.wire().post("forge/app", "git-upload-pack", &[], b"0000");
+    assert_eq!(post.status, 502, "nor without the first request: {}", post.text());
+}
+
+#[test]
+fn who_waits_too_long_for_a_fetch_takes_the_older_copy_and_the_fetch_goes_on() {
+    let scene = Scene::new();
+    let served = repo::history(&scene.place, "app.git");
+    let setup = scene.gate("open", "mirror.fresh_for = \"1ms\"").text("git.queue_wait", "500ms");
+    let gate = setup.start();
+    let old = cloned_main(&scene, &gate, "before");
+    let tree = served.oid("main^{tree}");
+    let new = served.git(&["commit-tree", &tree, "-p", "main", "-m", "new"]).ok().text();
+    served.git(&["update-ref", "refs/heads/main", &new]).ok();
+    scene.origin.hold();
+    assert_eq!(cloned_main(&scene, &gate, "meanwhile"), old);
+    assert_eq!(gate.leaders("fetch").len(), 1, "the fetch goes on");
+    scene.origin.release();
+    eventually(HANG, "the fetch ends", || gate.log().lines("mirror forge/app synced").len() == 2);
+    assert_eq!(cloned_main(&scene, &gate, "after"), new);
+}
+
+#[test]
+fn a_fetch_that_hangs_is_ended_at_its_deadline() {
+    let scene = Scene::new();
+    repo::history(&scene.place, "app.git");
+    scene.origin.hold();
+    let gate = scene.gate("open", "mirror.first_clone_deadline = \"1s\"").start();
+    gate.get(DOOR).expect(502).says("first_clone_deadline");
+    gate.await_childless(HANG);
+    assert!(!scene.mirror("app.git").exists(), "nothing is half there");
+    scene.origin.release();
+    cloned_main(&scene, &gate, "after");
+}
+
+#[test]
+fn a_gate_killed_in_a_first_clone_serves_at_once_again_and_remakes_the_mirror() {
+    let scene = Scene::new();
+    let main = repo::history(&scene.place, "app.git").oid("main");
+    repo::history(&scene.place, "other.git");
+    let mut gate = scene.gate("open", "").start();
+    let client = scene.place.client();
+    client.git(&["ls-remote", &gate.url("forge/other")]).ok();
+    scene.origin.hold();
+    let waiting = client.begin(&["ls-remote", &gate.url("forge/app")]);
+    scene.origin.await_held();
+    let drafts = || std::fs::read_dir(scene.place.data().join("tmp")).unwrap().count();
+    assert!(drafts() > 0, "a mirror is being made");
+    gate.crash();
+    waiting.finish(HANG).fails();
+    drop(gate);
+    let gate = scene.gate("open", "mirror.fresh_for = \"1h\"").start();
+    // What it has of other repositories needs no fetch, which would be held.
+    client.git(&["ls-remote", &gate.url("forge/other")]).ok();
+    assert_eq!(drafts(), 0, "what was left is gone");
+    scene.origin.release();
+    assert_eq!(cloned_main(&scene, &gate, "after"), main);
+}
+
+#[test]
+fn what_is_pushed_through_the_gate_is_read_at_once_however_fresh_the_mirror_was() {
+    let scene = Scene::new();
+    let served = repo::history(&scene.place, "app.git");
+    served.git(&["config", "http.receivepack", "true"]).ok();
+    let gate = scene.gate("open", "mirror.fresh_for = \"1h\"").set("anonymous_push", true).start();
+    let clone = scene.place.client().cloned(&[], &gate.url("forge/app"), &scene.place.work("work"));
+    for round in 0..3 {
+        let new = clone.commit("file", format!("{round}").as_bytes(), "new");
+        clone.git(&["push", "-q", "origin", "HEAD"]).ok();
+        assert_eq!(served.oid("main"), new);
+        assert_eq!(cloned_main(&scene, &gate, &format!("after-{round}")), new);
+    }
+}
