@@ -488,6 +488,7 @@ fn start_sweeper(app: &App) -> io::Result<JoinHandle<()>> {
         leases: app.leases.clone(),
         store: app.store.clone(),
         road: app.road.clone(),
+        keeper: app.keeper.clone(),
     };
     sweeper.start(&app.settings.sweeper, app.stop.clone(), &app.sweeps)
 }

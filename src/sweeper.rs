@@ -3,6 +3,7 @@
 //! A job is short, looks at facts only, and may be run at any time and twice.
 
 use crate::config::SweeperSettings;
+use crate::gate::keeper::Keeper;
 use crate::gate::road::Road;
 use crate::git::lease::Leases;
 use crate::store::Store;
@@ -27,6 +28,8 @@ pub struct Sweeper {
     pub store: Store,
     /// Held pushes.
     pub road: Road,
+    /// Mirrors.
+    pub keeper: Keeper,
 }
 
 /// A row: the name that people are shown, which is the key in `[sweeper]` with `-` for `_`, the interval's setting, one
@@ -34,7 +37,7 @@ pub struct Sweeper {
 type Row = (&'static str, fn(&SweeperSettings) -> Duration, fn(&Sweeper) -> Result<(), String>);
 
 /// Every job.
-const JOBS: [Row; 9] = [
+const JOBS: [Row; 10] = [
     ("orphans", |every| every.orphans, Sweeper::end_orphans),
     ("leftovers", |every| every.leftovers, Sweeper::clean_leftovers),
     ("tokens", |every| every.tokens, Sweeper::forget_expired_tokens),
@@ -43,6 +46,7 @@ const JOBS: [Row; 9] = [
     ("expire-pushes", |every| every.expire_pushes, |sweeper| sweeper.road.expire_due()),
     ("close-orphans", |every| every.close_orphans, |sweeper| sweeper.road.close_orphans()),
     ("sweep-held", |every| every.sweep_held, |sweeper| sweeper.road.sweep_held()),
+    ("sync-mirrors", |every| every.sync_mirrors, Sweeper::sync_mirrors),
     ("prune-records", |every| every.prune_records, |sweeper| sweeper.road.prune_records()),
 ];
 
@@ -70,6 +74,11 @@ impl Sweeper {
     /// What a killed git left and a foreign writer kept from being cleaned.
     fn clean_leftovers(&self) -> Result<(), String> {
         self.leases.tend();
+        Ok(())
+    }
+
+    fn sync_mirrors(&self) -> Result<(), String> {
+        self.keeper.sync_due();
         Ok(())
     }
 

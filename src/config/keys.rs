@@ -108,6 +108,7 @@ pub(super) const KEYS: &[Key] = &[
     Key { path: "sweeper.close_orphans",    field: Field::Duration(|s| &mut s.sweeper.close_orphans) },
     Key { path: "sweeper.sweep_held",       field: Field::Duration(|s| &mut s.sweeper.sweep_held) },
     Key { path: "sweeper.prune_records",    field: Field::Duration(|s| &mut s.sweeper.prune_records) },
+    Key { path: "sweeper.sync_mirrors",     field: Field::Duration(|s| &mut s.sweeper.sync_mirrors) },
 ];
 
 /// The keys of `[checks]`, a table of its own because they hold from the next push on, as rules do.
@@ -130,8 +131,6 @@ pub(super) const CHECK_KEYS: &[Key] = &[
 /// Keys that the design has and this version does not, with what is missing. They are refused rather than
 /// ignored: whoever writes them relies on them.
 pub(super) const LATER: &[(&str, &str)] = &[
-    ("upstream.mirror.repos", "clone mirrors at the start"),
-    ("upstream.mirror.sync_every", "keep mirrors fresh on a schedule"),
     ("upstream.mirror.refs", "choose which refs are mirrored"),
     ("upstream.ca_file", "trust other authorities than the system's"),
     ("upstream.proxy", "reach upstreams through a proxy"),

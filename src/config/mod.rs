@@ -146,6 +146,8 @@ pub struct SweeperSettings {
     pub sweep_held: Duration,
     /// Removes the records of pushes that ended long ago.
     pub prune_records: Duration,
+    /// Begins the syncs of mirrors whose time has come.
+    pub sync_mirrors: Duration,
 }
 
 /// What the command line may set.
@@ -537,6 +539,7 @@ impl Default for SweeperSettings {
             close_orphans: Duration::from_secs(5),
             sweep_held: Duration::from_secs(5),
             prune_records: Duration::from_secs(60),
+            sync_mirrors: Duration::from_secs(1),
         }
     }
 }

@@ -62,6 +62,7 @@ expire_pushes = "3s"
 close_orphans = "6s"
 sweep_held = "7s"
 prune_records = "61s"
+sync_mirrors = "2s"
 
 [[rule]]
 repos = "secret/**"

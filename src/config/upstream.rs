@@ -93,6 +93,12 @@ impl UpstreamSettings {
         }
     }
 
+    /// The name here of its repository at `path`; `None` where that is too long.
+    #[must_use]
+    pub fn repo(&self, path: &RepoName) -> Option<RepoName> {
+        RepoName::parse(&format!("{}/{path}", self.name)).ok()
+    }
+
     /// Whether its repository at `path` is served: [`Settings::upstream_of`] says the path.
     #[must_use]
     pub fn serves(&self, path: &str) -> bool {

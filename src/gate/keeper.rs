@@ -7,6 +7,7 @@
 //! A mirror is fresh from the start of a sync that succeeded, since what upstream got later need not be in it.
 
 mod flight;
+mod schedule;
 mod states;
 
 pub use states::{Ending, State};
@@ -27,6 +28,7 @@ use crate::sys::poll::{self, Interest};
 use crate::sys::stop::{Level, Stop};
 use flight::{Flight, Flights, Lead, Outcome};
 use jiff::Timestamp;
+use schedule::Errands;
 use states::{Moment, Noted, States};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -64,6 +66,7 @@ struct Shared {
     parts: KeeperParts,
     flights: Flights,
     states: States,
+    errands: Errands,
 }
 
 /// What somebody needs of a mirror.
@@ -161,7 +164,10 @@ impl Keeper {
     /// When that cannot be read.
     pub fn new(parts: KeeperParts) -> Result<Self, StoreError> {
         let states = States::load(parts.store.clone())?;
-        Ok(Self(Arc::new(Shared { parts, flights: Flights::default(), states })))
+        let (flights, errands) = (Flights::default(), Errands::default());
+        let keeper = Self(Arc::new(Shared { parts, flights, states, errands }));
+        keeper.plan(Timestamp::now());
+        Ok(keeper)
     }
 
     /// The mirror of `repo` as it is, if there is one.
@@ -249,12 +255,7 @@ impl Keeper {
         };
         // What was asked before this sync was is as old as that.
         let began = began.not_after(seen.at);
-        let mirror = &place.upstream.mirror;
-        let deadline = if self.find(&repo).is_some() {
-            Deadline::starting(Instant::now(), mirror.fetch_deadline, "fetch_deadline")
-        } else {
-            Deadline::starting(Instant::now(), mirror.first_clone_deadline, "first_clone_deadline")
-        };
+        let deadline = self.deadline(&repo, place);
         let (keeper, credential) = (self.clone(), credential.cloned());
         let job = move || {
             let outcome = keeper.fetch(&repo, &seen, credential.as_ref(), deadline);
@@ -264,6 +265,15 @@ impl Keeper {
         match self.0.parts.lane.submit_for(claim, job) {
             Ok(ticket) => ticket.detach(),
             Err(reason) => log::warn!("a sync had no worker: {reason}"),
+        }
+    }
+
+    /// By when a fetch has to be over.
+    fn deadline(&self, repo: &RepoName, place: Place<'_>) -> Deadline {
+        let mirror = &place.upstream.mirror;
+        match self.find(repo) {
+            Some(_) => Deadline::starting(Instant::now(), mirror.fetch_deadline, "fetch_deadline"),
+            None => Deadline::starting(Instant::now(), mirror.first_clone_deadline, "first_clone_deadline"),
         }
     }
 
@@ -287,6 +297,7 @@ impl Keeper {
         let repo = lead.repo().clone();
         let has_mirror = self.find(&repo).is_some();
         let noted = states.note(&repo, began, &outcome, has_mirror);
+        states.set_due(&repo, self.next(&repo, began.time));
         lead.end(outcome.clone());
         if has_mirror {
             states.set_bytes(&repo, parts.upstreams.mirrors().bytes(&repo));

@@ -91,6 +91,12 @@ impl Upstreams {
         &self.0.mirrors
     }
 
+    /// All of them.
+    #[must_use]
+    pub fn list(&self) -> &[UpstreamSettings] {
+        &self.0.list
+    }
+
     /// Where `repo` is, if it belongs to an upstream.
     #[must_use]
     pub fn find<'a>(&'a self, repo: &'a RepoName) -> Option<Place<'a>> {

@@ -20,6 +20,8 @@ access = "public"
 access_cache = "11s"
 
 [upstream.mirror]
+repos = ["org/app"]
+sync_every = "5m"
 fresh_for = "11s"
 fetch_deadline = "121s"
 first_clone_deadline = "2h"
@@ -119,7 +121,15 @@ fn an_upstream_has_the_keys_of_the_gate_each_of_its_own() {
 fn an_upstream_has_its_own_times_for_its_mirrors() {
     let [forge, github, _] = &read_upstreams(UPSTREAMS).upstreams[..] else { panic!() };
     let seconds = [11, 121, 2 * 60 * 60, 8 * 24 * 60 * 60].map(Duration::from_secs);
-    let MirrorSettings { fresh_for, fetch_deadline, first_clone_deadline, serve_stale_for } = forge.mirror;
+    let MirrorSettings {
+        repos,
+        sync_every,
+        fresh_for,
+        fetch_deadline,
+        first_clone_deadline,
+        serve_stale_for,
+    } = forge.mirror.clone();
+    assert_eq!((repos, sync_every), (vec![repo("org/app")], Some(Duration::from_secs(5 * 60))));
     assert_eq!([fresh_for, fetch_deadline, first_clone_deadline, serve_stale_for], seconds);
     assert_eq!(forge.access_cache, Duration::from_secs(11));
     assert_eq!(github.mirror, MirrorSettings::default());
@@ -249,13 +259,17 @@ fn each_mistake_in_an_upstream_names_its_key_and_line() {
         ("N\nU\naccess_cache = 10", "upstream.access_cache: must be a duration such as"),
         (
             "N\nU\nmirror.fresh = \"1s\"",
-            "upstream.mirror.fresh: is no key: those of [upstream.mirror] are fresh_for,",
+            "upstream.mirror.fresh: is no key: those of [upstream.mirror] are repos, sync_every, fresh_for,",
+        ),
+        ("N\nU\nmirror.repos = [\"/a\"]", "upstream.mirror.repos: "),
+        (
+            "N\nU\ndeny = [\"a/*\"]\nmirror.repos = [\"b/a\", \"a/b\"]",
+            "upstream.mirror.repos: a/b is not served: ",
         ),
         (
-            "N\nU\nmirror.sync_every = \"5m\"",
-            "upstream.mirror.sync_every: this version of tidegate does not keep mirrors fresh on a schedule",
+            "N\nU\ncredential = \"passthrough\"\nmirror.sync_every = \"5m\"",
+            "upstream.mirror: has repos or sync_every, and with credential = \"passthrough\"",
         ),
-        ("N\nU\nmirror.repos = [\"a\"]", "upstream.mirror.repos: this version of tidegate does not clone"),
         ("N\nU\nmirror.refs = [\"a\"]", "upstream.mirror.refs: this version of tidegate does not choose"),
         ("N\nU\nca_file = \"/x\"", "upstream.ca_file: this version of tidegate does not trust"),
         ("N\nU\nproxy = \"http://x\"", "upstream.proxy: this version of tidegate does not reach"),

@@ -4,6 +4,7 @@ use super::{CredentialSettings, UpstreamDraft, UpstreamSettings};
 use crate::config::entry::Entry;
 use crate::config::{Problem, Settings, places};
 use crate::model::access::{Pushers, Readers, Rule};
+use crate::model::name::RepoName;
 use crate::model::upstream::{Scheme, UpstreamName, UpstreamUrl};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,8 @@ impl Settings {
                 }
                 CredentialSettings::Passthrough => self.rules_for_users(&upstream.name),
             };
-            place.into_iter().chain(self.told_in_the_clear(upstream)).chain(credential)
+            let unserved = upstream.mirror.repos.iter().find_map(|repo| unserved(upstream, repo));
+            place.into_iter().chain(self.told_in_the_clear(upstream)).chain(credential).chain(unserved)
         });
         conflicts.map(problem).collect()
     }
@@ -85,6 +87,15 @@ impl Settings {
 
 fn problem((key, why): Conflict) -> Problem {
     Problem { place: String::new(), key: format!("{}.{key}", UpstreamDraft::PATH), why }
+}
+
+/// Whether a repository is to be mirrored that nobody could read.
+fn unserved(upstream: &UpstreamSettings, repo: &RepoName) -> Option<Conflict> {
+    let is_served = upstream.serves(repo.as_str()) && upstream.repo(repo).is_some();
+    let why = format!(
+        "{repo} is not served: repos and deny of the upstream say so, or the name is too long with its own"
+    );
+    (!is_served).then_some(("mirror.repos", why))
 }
 
 fn unwritable(token_file: &Path) -> Option<Conflict> {

@@ -138,6 +138,11 @@ impl Entry for UpstreamDraft {
                 "would show others what was fetched with the credential of one: with credential = \"passthrough\" write \
                  access = \"passthrough\", or remove the key",
             ),
+            CredentialKind::Passthrough if self.mirror.has_schedule() => fault(
+                "mirror",
+                "has repos or sync_every, and with credential = \"passthrough\" the gate has nothing to show when nobody \
+                 asks: remove them, or write credential = \"service\"",
+            ),
             CredentialKind::Passthrough if self.gate.on_disconnect == OnDisconnect::Keep => fault(
                 "gate.on_disconnect",
                 "keeps pushes without their clients, and with credential = \"passthrough\" they are forwarded with what \

@@ -1,6 +1,7 @@
 //! `[upstream.mirror]`: how the mirrors of an upstream are kept.
 
-use crate::config::keys::{Written, parsed, quoted};
+use crate::config::keys::{Written, parsed, quoted, quoted_list, texts};
+use crate::model::name::RepoName;
 use crate::model::units;
 use std::fmt::Write;
 use std::time::Duration;
@@ -8,6 +9,10 @@ use std::time::Duration;
 /// How mirrors are kept, and for how long without their upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MirrorSettings {
+    /// Those that are made without anybody asking for them, by their paths at the upstream.
+    pub repos: Vec<RepoName>,
+    /// How often each is synced without anybody asking for it; never where this is not set.
+    pub sync_every: Option<Duration>,
     /// How long after the start of the last sync a read asks nobody.
     pub fresh_for: Duration,
     /// How long a fetch into a mirror may take.
@@ -21,6 +26,8 @@ pub struct MirrorSettings {
 impl Default for MirrorSettings {
     fn default() -> Self {
         Self {
+            repos: Vec::new(),
+            sync_every: None,
             fresh_for: Duration::from_secs(10),
             fetch_deadline: Duration::from_secs(120),
             first_clone_deadline: Duration::from_secs(60 * 60),
@@ -28,6 +35,11 @@ impl Default for MirrorSettings {
         }
     }
 }
+
+/// The key of [`MirrorSettings::repos`].
+const REPOS: &str = "repos";
+/// The key of [`MirrorSettings::sync_every`].
+const SYNC_EVERY: &str = "sync_every";
 
 /// The field of a key.
 type Field = fn(&mut MirrorSettings) -> &mut Duration;
@@ -41,23 +53,40 @@ const TIMES: [(&str, Field); 4] = [
 ];
 
 impl MirrorSettings {
+    /// Whether anything is synced that nobody reads.
+    #[must_use]
+    pub fn has_schedule(&self) -> bool {
+        !self.repos.is_empty() || self.sync_every.is_some()
+    }
+
     /// Sets the key `name`, or says what is allowed. `None`: there is no such key.
     pub(super) fn set(&mut self, name: &str, written: &Written) -> Option<Result<(), String>> {
+        let time = || parsed(written, units::DURATION_FORM, units::parse_duration);
+        match name {
+            REPOS => return Some(texts(written, RepoName::parse).map(|repos| self.repos = repos)),
+            SYNC_EVERY => return Some(time().map(|time| self.sync_every = Some(time))),
+            _ => {}
+        }
         let (_, field) = TIMES.iter().find(|(known, _)| *known == name)?;
-        let time = parsed(written, units::DURATION_FORM, units::parse_duration);
-        Some(time.map(|time| *field(self) = time))
+        Some(time().map(|time| *field(self) = time))
     }
 
     /// The keys, for people.
     pub(super) fn names() -> String {
-        TIMES.map(|(name, _)| name).join(", ")
+        let times = TIMES.map(|(name, _)| name);
+        [REPOS, SYNC_EVERY].into_iter().chain(times).collect::<Vec<_>>().join(", ")
     }
 
     /// The keys and their values as TOML.
     pub(super) fn to_toml(&self) -> String {
         // The rows reach their fields mutably; a copy makes one accessor serve both directions.
         let mut copy = self.clone();
-        let mut toml = String::new();
+        let repos: Vec<&str> = self.repos.iter().map(RepoName::as_str).collect();
+        let mut toml = format!("{REPOS} = {}\n", quoted_list(&repos));
+        if let Some(every) = self.sync_every {
+            // Writing to a String cannot fail.
+            let _ = writeln!(toml, "{SYNC_EVERY} = {}", quoted(units::format_duration(every)));
+        }
         for (name, field) in TIMES {
             let value = quoted(units::format_duration(*field(&mut copy)));
             // Writing to a String cannot fail.

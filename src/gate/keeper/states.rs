@@ -60,6 +60,18 @@ impl Moment {
 }
 
 impl State {
+    fn unsynced(repo: &RepoName, now: Timestamp) -> Self {
+        let row = MirrorRow {
+            repo: repo.clone(),
+            attempted: now,
+            succeeded: None,
+            failed: None,
+            due: None,
+            bytes: 0,
+        };
+        Self { row, fresh: None, last: None }
+    }
+
     /// The time since the start of the last sync that succeeded, in this life of the gate or an earlier one.
     #[must_use]
     pub fn age(&self, now: Instant, time: Timestamp) -> Option<Duration> {
@@ -115,21 +127,35 @@ impl States {
         if outcome.is_err() && !has_mirror && !known.contains_key(repo) {
             return Noted::Unknown;
         }
-        let state = known.entry(repo.clone()).or_insert_with(|| State {
-            row: MirrorRow {
-                repo: repo.clone(),
-                attempted: began.time,
-                succeeded: None,
-                failed: None,
-                due: None,
-                bytes: 0,
-            },
-            fresh: None,
-            last: None,
-        });
+        let state = known.entry(repo.clone()).or_insert_with(|| State::unsynced(repo, began.time));
         let before = state.row.failed.as_ref().map(|failed| failed.why.clone());
         state.note(began, outcome);
         Noted::After(before)
+    }
+
+    /// Makes a place for a mirror that is to be made.
+    pub(super) fn expect(&self, repo: &RepoName, now: Timestamp) {
+        self.lock().entry(repo.clone()).or_insert_with(|| State::unsynced(repo, now));
+    }
+
+    /// The names of all.
+    pub(super) fn names(&self) -> Vec<RepoName> {
+        self.lock().keys().cloned().collect()
+    }
+
+    /// Those whose time has come, the longest due first.
+    pub(super) fn due(&self, now: Timestamp) -> Vec<RepoName> {
+        let known = self.lock();
+        let due = known.values().filter_map(|state| Some((state.row.due?, &state.row.repo)));
+        let mut due: Vec<_> = due.filter(|(due, _)| *due <= now).collect();
+        due.sort();
+        due.into_iter().map(|(_, repo)| repo.clone()).collect()
+    }
+
+    pub(super) fn set_due(&self, repo: &RepoName, due: Option<Timestamp>) {
+        if let Some(state) = self.lock().get_mut(repo) {
+            state.row.due = due;
+        }
     }
 
     pub(super) fn set_bytes(&self, repo: &RepoName, bytes: u64) {

@@ -3,6 +3,7 @@
 mod origin;
 mod private;
 mod reading;
+mod schedule;
 
 use crate::support::gate::{Gate, Setup};
 use crate::support::place::Place;

@@ -1,0 +1,190 @@
+//! Syncs that nobody waits for: mirrors that are to be there from the start, and all of an upstream whose `sync_every` is set.
+//!
+//! They take what the others leave: a quarter of the lane's workers at most, none while anything waits for one, and one for
+//! each server, so that a dead one keeps nothing but itself from being asked.
+
+use super::flight::{Lead, Outcome, Place as Seat};
+use super::states::Moment;
+use super::{Keeper, KeeperParts, SyncError};
+use crate::gate::upstreams::{Place, Upstreams};
+use crate::mirror::Side;
+use crate::model::name::RepoName;
+use crate::model::upstream::Origin;
+use crate::sys::random;
+use jiff::Timestamp;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// The pause after the first failure; each further one doubles it.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// The longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// The servers that scheduled syncs are under way to; clones share them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Errands(Arc<Mutex<HashSet<Origin>>>);
+
+/// One of them, until it is dropped.
+struct Errand {
+    errands: Errands,
+    to: Origin,
+}
+
+impl Errands {
+    /// An errand, unless there is one to the same server, or there are `most`.
+    fn begin(&self, to: Origin, most: usize) -> Option<Errand> {
+        let mut under_way = self.lock();
+        let may = under_way.len() < most && under_way.insert(to.clone());
+        may.then(|| Errand { errands: self.clone(), to })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<Origin>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Errand {
+    fn drop(&mut self) {
+        self.errands.lock().remove(&self.to);
+    }
+}
+
+impl Keeper {
+    /// Begins the syncs whose time has come, as many as there is room for. What fails is noted with its mirror.
+    pub fn sync_due(&self) {
+        let KeeperParts { lane, upstreams, .. } = &self.0.parts;
+        for repo in self.0.states.due(Timestamp::now()) {
+            let load = lane.load();
+            if load.waiting > 0 || load.busy >= load.workers {
+                break;
+            }
+            let Some(place) = served(upstreams, &repo) else {
+                self.0.states.set_due(&repo, None);
+                continue;
+            };
+            let Some(errand) = self.0.errands.begin(place.upstream.url.origin(), (load.workers / 4).max(1))
+            else {
+                continue;
+            };
+            // One that is under way for somebody else says itself when the next is due.
+            if let Ok(Seat::Lead(lead)) = self.0.flights.join(&repo) {
+                self.send(lead, errand);
+            }
+        }
+    }
+
+    /// Lets a worker do all of a sync.
+    fn send(&self, lead: Lead, errand: Errand) {
+        let keeper = self.clone();
+        let job = move || {
+            let began = Moment::now();
+            let outcome = keeper.sync_unasked(lead.repo());
+            // First, so that the next look finds room.
+            drop(errand);
+            keeper.end(lead, began, outcome);
+        };
+        match self.0.parts.lane.submit(job) {
+            Ok(ticket) => ticket.detach(),
+            Err(reason) => log::debug!("a scheduled sync had no worker: {reason}"),
+        }
+    }
+
+    fn sync_unasked(&self, repo: &RepoName) -> Outcome {
+        let upstreams = &self.0.parts.upstreams;
+        let Some(place) = served(upstreams, repo) else { return Err(SyncError::NoWorker) };
+        let credential = upstreams.shown(place.upstream, None);
+        let credential = credential.map_err(|error| SyncError::Token(Arc::new(error)))?;
+        let seen = self.ask(place, Side::Fetch, credential.as_ref(), None)?;
+        self.fetch(repo, &seen, credential.as_ref(), self.deadline(repo, place))
+    }
+
+    /// What is due at the start, and what is not any more. Mirrors that are kept on a schedule are spread over its first
+    /// round.
+    pub(super) fn plan(&self, now: Timestamp) {
+        let Self(shared) = self;
+        let upstreams = &shared.parts.upstreams;
+        for upstream in upstreams.list() {
+            let listed = upstream.mirror.repos.iter().filter_map(|path| upstream.repo(path));
+            listed.for_each(|repo| shared.states.expect(&repo, now));
+        }
+        for repo in shared.states.names() {
+            let place = served(upstreams, &repo);
+            let every = place.and_then(|place| place.upstream.mirror.sync_every);
+            let due = match (self.find(&repo), every) {
+                (None, _) if place.is_some_and(|place| is_listed(place)) => Some(now),
+                (Some(_), Some(every)) => {
+                    let planned = shared.states.find(&repo).and_then(|state| state.row.due);
+                    Some(planned.unwrap_or_else(|| later(now, every.mul_f64(roll()))))
+                }
+                (None, _) | (Some(_), None) => None,
+            };
+            shared.states.set_due(&repo, due);
+        }
+    }
+
+    /// When the schedule comes to a mirror whose last sync began at `began`.
+    pub(super) fn next(&self, repo: &RepoName, began: Timestamp) -> Option<Timestamp> {
+        let place = served(&self.0.parts.upstreams, repo)?;
+        let every = place.upstream.mirror.sync_every;
+        let failed = self.0.states.find(repo)?.row.failed;
+        match failed {
+            None => every.map(|every| later(began, every.mul_f64(0.9 + 0.2 * roll()))),
+            Some(failed) => {
+                let is_awaited = is_listed(place) && self.find(repo).is_none();
+                (every.is_some() || is_awaited).then(|| later(Timestamp::now(), pause(failed.times)))
+            }
+        }
+    }
+}
+
+/// Where a repository is that is served.
+fn served<'a>(upstreams: &'a Upstreams, repo: &'a RepoName) -> Option<Place<'a>> {
+    upstreams.find(repo).filter(Place::is_served)
+}
+
+fn is_listed(place: Place<'_>) -> bool {
+    place.upstream.mirror.repos.iter().any(|path| path.as_str() == place.path)
+}
+
+/// How long after the `times`th failure in a row the schedule tries again.
+fn pause(times: u32) -> Duration {
+    let doublings = times.saturating_sub(1).min(20);
+    PAUSE.saturating_mul(1 << doublings).min(PAUSE_MAX)
+}
+
+fn later(time: Timestamp, by: Duration) -> Timestamp {
+    time.checked_add(by).unwrap_or(Timestamp::MAX)
+}
+
+/// A number from 0 to 1. Without random bytes, mirrors are synced side by side and no worse.
+fn roll() -> f64 {
+    let bytes = random::bytes::<2>().unwrap_or_default();
+    f64::from(u16::from_le_bytes(bytes)) / f64::from(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::upstream::UpstreamUrl;
+
+    #[test]
+    fn pauses_double_up_to_an_hour() {
+        let seconds = [1, 2, 3, 9, 10, u32::MAX].map(|times| pause(times).as_secs());
+        assert_eq!(seconds, [10, 20, 40, 2560, 3600, 3600]);
+    }
+
+    #[test]
+    fn a_server_has_one_errand_at_a_time_and_all_have_their_number() {
+        let to = |text: &str| UpstreamUrl::parse(text).unwrap().origin();
+        let errands = Errands::default();
+        let first = errands.begin(to("https://a/x"), 2).unwrap();
+        assert!(errands.begin(to("https://a/y"), 2).is_none());
+        let second = errands.begin(to("https://a:444"), 2).unwrap();
+        assert!(errands.begin(to("https://b"), 2).is_none());
+        drop(first);
+        assert!(errands.begin(to("https://b"), 2).is_some());
+        drop(second);
+    }
+}

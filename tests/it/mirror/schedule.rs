@@ -1,0 +1,45 @@
+//! Syncs that nobody asks for.
+
+use super::{Scene, cloned_main};
+use crate::support::{HANG, eventually, repo};
+
+#[test]
+fn what_is_listed_is_mirrored_and_kept_without_anybody_asking() {
+    let scene = Scene::new();
+    let served = repo::history(&scene.place, "app.git");
+    repo::history(&scene.place, "other.git");
+    let keys = "mirror = { repos = [\"app\"], sync_every = \"200ms\" }";
+    let gate = scene.gate("open", keys).text("sweeper.sync_mirrors", "20ms").start();
+    let mirror = scene.mirror("app.git");
+    eventually(HANG, "the mirror is made", || mirror.exists());
+    let tree = served.oid("main^{tree}");
+    let new = served.git(&["commit-tree", &tree, "-p", "main", "-m", "new"]).ok().text();
+    served.git(&["update-ref", "refs/heads/main", &new]).ok();
+    let client = scene.place.client().at(&mirror);
+    eventually(HANG, "the mirror follows", || client.oid("refs/heads/main") == new);
+    assert!(!scene.mirror("other.git").exists());
+    drop(gate);
+    let tree = served.oid("main^{tree}");
+    let newer = served.git(&["commit-tree", &tree, "-p", "main", "-m", "newer"]).ok().text();
+    served.git(&["update-ref", "refs/heads/main", &newer]).ok();
+    let keys = "mirror.sync_every = \"200ms\"";
+    let _gate = scene.gate("open", keys).text("sweeper.sync_mirrors", "20ms").start();
+    eventually(HANG, "a mirror that is known is kept by the next gate", || {
+        client.oid("refs/heads/main") == newer
+    });
+}
+
+#[test]
+fn the_schedule_pauses_after_a_failure_and_a_read_does_not_wait_for_it() {
+    let mut scene = Scene::new();
+    let main = repo::history(&scene.place, "app.git").oid("main");
+    scene.origin.stop();
+    let gate = scene.gate("open", "mirror.repos = [\"app\"]").text("sweeper.sync_mirrors", "20ms").start();
+    let runs = || gate.metric("tidegate_sweeper_runs_total", &["sync-mirrors"]);
+    eventually(HANG, "it has failed", || gate.log().has("mirror forge/app not synced"));
+    let before = runs();
+    eventually(HANG, "the job looks again", || runs() > before + 10.0);
+    assert_eq!(gate.log().lines("mirror forge/app not synced").len(), 1);
+    scene.origin.resume();
+    assert_eq!(cloned_main(&scene, &gate, "clone"), main, "long before the 10 s of the schedule");
+}
