@@ -11,6 +11,7 @@ mod client;
 pub mod demo;
 mod doctor;
 mod input;
+mod mirror;
 pub mod output;
 mod push;
 mod status;
@@ -66,6 +67,9 @@ pub enum CliError {
     /// A time of expiry that has passed.
     #[error("--expires lies in the past")]
     Expired,
+    /// A sync that was asked for failed.
+    #[error("the mirror was not synced: {0}")]
+    NotSynced(String),
     /// The doctor found something.
     #[error("{0} of these would keep a gate from its work")]
     Unwell(usize),
@@ -83,6 +87,7 @@ impl CliError {
             | Self::Client(_)
             | Self::Strange(_)
             | Self::Input(_)
+            | Self::NotSynced(_)
             | Self::Unwell(_)
             | Self::Output(_) => Exit::Failed,
         }
@@ -113,6 +118,8 @@ enum Command {
     },
     /// Look at git, processes, limits, disk, clock and upstreams, and say what a gate would miss.
     Doctor(doctor::Args),
+    /// List the mirrors of a running gate, and have one synced.
+    Mirror(mirror::Args),
     /// List, show and decide on the pushes that a running gate holds or held.
     Push(push::Args),
     /// Show what a running gate is doing: processes, queues, jobs.
@@ -166,6 +173,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, environment: &Environment) 
         Command::Serve(args) => return Next::Serve(args.into()),
         Command::CheckConfig { file, upstream } => check_config::run(file, upstream, environment),
         Command::Doctor(args) => doctor::run(args, environment),
+        Command::Mirror(args) => mirror::run(&args, environment),
         Command::Push(args) => push::run(&args, environment),
         Command::Status(args) => status::run(&args, environment),
         Command::User(args) => user::run(args, environment),

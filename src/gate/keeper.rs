@@ -182,6 +182,18 @@ impl Keeper {
         self.0.states.find(repo)
     }
 
+    /// What is known of all mirrors, by name.
+    #[must_use]
+    pub fn states(&self) -> Vec<State> {
+        self.0.states.all()
+    }
+
+    /// How many syncs ended so, in this life of the gate.
+    #[must_use]
+    pub fn ended(&self, ending: Ending) -> u64 {
+        self.0.states.ended(ending)
+    }
+
     /// The time since the start of its last sync that succeeded; `None` where none is known to have.
     #[must_use]
     pub fn age(&self, repo: &RepoName) -> Option<Duration> {

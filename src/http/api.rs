@@ -127,7 +127,7 @@ fn limit(text: &str) -> Result<u32, String> {
     number.ok_or_else(|| format!("write a number from 1 to {PAGE_MAX}"))
 }
 
-fn require_json(headers: &Headers) -> Result<(), Refusal> {
+pub(super) fn require_json(headers: &Headers) -> Result<(), Refusal> {
     let field = headers.get("content-type").map_err(bad_field)?.unwrap_or_default();
     let kind = field.split(';').next().unwrap_or_default().trim();
     if kind.eq_ignore_ascii_case("application/json") {
@@ -138,7 +138,7 @@ fn require_json(headers: &Headers) -> Result<(), Refusal> {
 }
 
 /// Browsers say which site a request comes from; other clients say nothing (Fetch Metadata, W3C).
-fn require_own_site(headers: &Headers) -> Result<(), Refusal> {
+pub(super) fn require_own_site(headers: &Headers) -> Result<(), Refusal> {
     match headers.get("sec-fetch-site").map_err(bad_field)? {
         None | Some("same-origin" | "none") => Ok(()),
         Some(_) => Err(Refusal::Forbidden("this request comes from another site".into())),

@@ -75,7 +75,14 @@ fn answer_page(
     };
     let request = exchange.request();
     let query = request.query.as_deref().unwrap_or_default();
-    let asked = Asked { caller: &caller, push: found.push, query, headers: &request.headers, body };
+    let asked = Asked {
+        caller: &caller,
+        push: found.push,
+        mirror: found.mirror.clone(),
+        query,
+        headers: &request.headers,
+        body,
+    };
     let response = found.answer(app, &asked)?;
     send(exchange, &response);
     Ok(Served::response(if response.status < 400 { "ok" } else { "unavailable" }, &response))

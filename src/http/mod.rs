@@ -32,6 +32,7 @@ pub mod house;
 pub mod limits;
 pub mod message;
 pub mod metrics;
+pub mod mirrors;
 mod pace;
 pub mod pages;
 pub mod refusal;

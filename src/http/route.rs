@@ -7,7 +7,7 @@
 use super::app::App;
 use super::message::{Headers, Response};
 use super::refusal::Refusal;
-use super::{api, pages, status};
+use super::{api, mirrors, pages, status};
 use crate::gate::decide::Verb;
 use crate::git::command::Service;
 use crate::model::access::Caller;
@@ -59,13 +59,15 @@ pub struct Page {
     pub answer: Answer,
 }
 
-/// A page that an address names, with the push in it.
-#[derive(Clone, Copy, Debug)]
+/// A page that an address names, with what is named in it.
+#[derive(Clone, Debug)]
 pub struct Found {
     /// The page.
     pub page: &'static Page,
     /// The push whose number stands in the path.
     pub push: Option<PushId>,
+    /// The mirror whose name stands in the path.
+    pub mirror: Option<RepoName>,
 }
 
 /// What is known of a request for a page: the same through both doors.
@@ -75,6 +77,8 @@ pub struct Asked<'a> {
     pub caller: &'a Caller,
     /// The push whose number stands in the path.
     pub push: Option<PushId>,
+    /// The mirror whose name stands in the path.
+    pub mirror: Option<RepoName>,
     /// What followed the first `?`, not decoded.
     pub query: &'a str,
     /// The header fields.
@@ -88,6 +92,9 @@ pub const BODY_MAX: usize = 1 << 20;
 
 /// What stands in a path for the number of a push.
 const PUSH: &str = "{push}";
+
+/// What stands in a path for the name of a mirror, slashes and all.
+const MIRROR: &str = "{mirror}";
 
 impl Way {
     const fn methods(self) -> (&'static [&'static str], &'static str) {
@@ -145,6 +152,9 @@ static PAGES: &[Page] = &[
     write("/-/api/v1/pushes/{push}/reject", Needs::User, Answer::Ask(|app, asked| api::decide(app, asked, Verb::Reject))),
     write("/-/api/v1/pushes/{push}/cancel", Needs::User, Answer::Ask(|app, asked| api::decide(app, asked, Verb::Cancel))),
     write("/-/api/v1/pushes/{push}/retry", Needs::User, Answer::Ask(|app, asked| api::decide(app, asked, Verb::Retry))),
+    read("/-/api/v1/mirrors", Needs::User, Answer::Ask(mirrors::list)),
+    write("/-/api/v1/mirrors/{mirror}/sync", Needs::User, Answer::Ask(mirrors::sync)),
+    read("/-/api/v1/mirrors/{mirror}", Needs::User, Answer::Ask(mirrors::show)),
     read("/", Needs::Nothing, Answer::Look(pages::front_door)),
     read("/-/", Needs::User, Answer::Ask(pages::list)),
     read("/-/style.css", Needs::Nothing, Answer::Look(pages::style)),
@@ -199,23 +209,28 @@ pub fn find(method: &str, path: &str, query: &str) -> Result<Target, Refusal> {
 }
 
 fn page(method: &str, path: &str) -> Result<Found, Refusal> {
-    let found = PAGES.iter().find_map(|page| {
-        let push = matched(page.path, path)?;
-        Some(Found { page, push })
-    });
-    let found = found.ok_or(Refusal::NotFound)?;
-    let (methods, allow) = found.page.way.methods();
-    require(method, methods, allow)?;
-    Ok(found)
+    let mut found: Vec<Found> = PAGES.iter().filter_map(|page| matched(page, path)).collect();
+    // A mirror may be called as what is done to another one.
+    let fits = |found: &Found| found.page.way.methods().0.contains(&method);
+    let at = found.iter().position(fits).unwrap_or(0);
+    let (_, allow) = found.get(at).ok_or(Refusal::NotFound)?.page.way.methods();
+    let found = found.swap_remove(at);
+    if fits(&found) { Ok(found) } else { Err(Refusal::Method(allow)) }
 }
 
-/// Whether `path` is of the form of `pattern`, and the push that it names if it is.
-fn matched(pattern: &str, path: &str) -> Option<Option<PushId>> {
-    let Some((before, after)) = pattern.split_once(PUSH) else {
-        return (pattern == path).then_some(None);
+/// The page with what `path` names in it, if it is of its form.
+fn matched(page: &'static Page, path: &str) -> Option<Found> {
+    let between = |mark| {
+        let (before, after) = page.path.split_once(mark)?;
+        Some(path.strip_prefix(before).and_then(|rest| rest.strip_suffix(after)))
     };
-    let number = path.strip_prefix(before)?.strip_suffix(after)?;
-    PushId::parse(number).ok().map(Some)
+    if let Some(number) = between(PUSH) {
+        return Some(Found { page, push: Some(PushId::parse(number?).ok()?), mirror: None });
+    }
+    if let Some(name) = between(MIRROR) {
+        return Some(Found { page, push: None, mirror: Some(RepoName::parse(name?).ok()?) });
+    }
+    (page.path == path).then_some(Found { page, push: None, mirror: None })
 }
 
 fn git(method: &str, path: &str, query: &str) -> Result<GitTarget, Refusal> {
@@ -323,6 +338,22 @@ mod tests {
         assert!(matches!(find("GET", "/", ""), Ok(Target::Page(_))));
         assert!(matches!(find("GET", "/-/nothing", ""), Err(Refusal::NotFound)));
         assert!(matches!(find("GET", "/-", ""), Err(Refusal::NotFound)));
+    }
+
+    #[test]
+    fn the_name_of_a_mirror_is_read_from_its_address_also_where_it_ends_as_a_deed() {
+        let mirror = |method, path: &str| match find(method, path, "") {
+            Ok(Target::Page(found)) => Ok((found.page.path, found.mirror.map(|name| name.to_string()))),
+            Ok(Target::Git(target)) => panic!("{target:?}"),
+            Err(refusal) => Err(refusal.status()),
+        };
+        let name = |text: &str| Some(text.to_owned());
+        let (one, sync) = ("/-/api/v1/mirrors/{mirror}", "/-/api/v1/mirrors/{mirror}/sync");
+        assert_eq!(mirror("GET", "/-/api/v1/mirrors/forge/a/b"), Ok((one, name("forge/a/b"))));
+        assert_eq!(mirror("POST", "/-/api/v1/mirrors/forge/a/sync"), Ok((sync, name("forge/a"))));
+        assert_eq!(mirror("GET", "/-/api/v1/mirrors/forge/a/sync"), Ok((one, name("forge/a/sync"))));
+        assert_eq!(mirror("POST", "/-/api/v1/mirrors/forge/a"), Err(405));
+        assert_eq!(mirror("GET", "/-/api/v1/mirrors/../a"), Err(404));
     }
 
     #[test]

@@ -5,10 +5,12 @@ use super::front::View;
 use super::house::TurnedAway;
 use super::message::Response;
 use super::metrics::Page;
+use crate::gate::keeper::Ending;
 use crate::git::pool::{Class, Lane, Load};
 use crate::model::push::PushState;
 use crate::model::status::{ChildRow, JobRow, LaneRow, Status};
 use crate::supervise::Running;
+use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -58,6 +60,7 @@ pub fn metrics(app: &App) -> Response {
     lanes(app, &mut page);
     pushes(app, &mut page);
     sweeper(app, &mut page);
+    mirrors(app, &mut page);
     if let Some(front) = app.front.get() {
         page.family(
             "front_refused_total",
@@ -143,6 +146,24 @@ fn sweeper(app: &App, page: &mut Page) {
     for (name, runs) in app.sweeps.jobs() {
         page.sample("sweeper_runs_total", &[("job", name), ("outcome", "ok")], runs.succeeded);
         page.sample("sweeper_runs_total", &[("job", name), ("outcome", "failed")], runs.failed);
+    }
+}
+
+/// The oldest mirror of each upstream tells whether any lags behind.
+fn mirrors(app: &App, page: &mut Page) {
+    page.family("mirror_age_seconds", "gauge", "Time since the last sync of the oldest mirror, by upstream.");
+    let (states, now) = (app.keeper.states(), (Instant::now(), Timestamp::now()));
+    for upstream in app.road.upstreams().list() {
+        let name = upstream.name.as_str();
+        let own =
+            states.iter().filter(|state| state.row.repo.upstream_split().is_some_and(|(of, _)| of == name));
+        if let Some(age) = own.filter_map(|state| state.age(now.0, now.1)).max() {
+            page.sample("mirror_age_seconds", &[("upstream", name)], age.as_secs_f64());
+        }
+    }
+    page.family("mirror_sync_total", "counter", "Syncs of mirrors, by how they ended.");
+    for ending in Ending::ALL {
+        page.sample("mirror_sync_total", &[("outcome", ending.name())], app.keeper.ended(ending));
     }
 }
 

@@ -6,6 +6,7 @@ pub mod check;
 pub mod credential;
 pub mod filetype;
 pub mod histogram;
+pub mod mirror;
 pub mod name;
 pub mod net;
 pub mod oid;

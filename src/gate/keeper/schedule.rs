@@ -70,13 +70,20 @@ impl Keeper {
             };
             // One that is under way for somebody else says itself when the next is due.
             if let Ok(Seat::Lead(lead)) = self.0.flights.join(&repo) {
-                self.send(lead, errand);
+                self.send(lead, Some(errand));
             }
         }
     }
 
+    /// Begins a sync that somebody demands and does not wait for, unless one is under way. Pauses are not for him.
+    pub fn begin(&self, repo: &RepoName) {
+        if let Ok(Seat::Lead(lead)) = self.0.flights.join(repo) {
+            self.send(lead, None);
+        }
+    }
+
     /// Lets a worker do all of a sync.
-    fn send(&self, lead: Lead, errand: Errand) {
+    fn send(&self, lead: Lead, errand: Option<Errand>) {
         let keeper = self.clone();
         let job = move || {
             let began = Moment::now();
@@ -87,7 +94,7 @@ impl Keeper {
         };
         match self.0.parts.lane.submit(job) {
             Ok(ticket) => ticket.detach(),
-            Err(reason) => log::debug!("a scheduled sync had no worker: {reason}"),
+            Err(reason) => log::debug!("a sync had no worker: {reason}"),
         }
     }
 

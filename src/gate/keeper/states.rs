@@ -6,6 +6,7 @@ use crate::store::mirrors::{Failed, MirrorRow};
 use crate::store::{Store, StoreError};
 use jiff::Timestamp;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,8 @@ use std::time::{Duration, Instant};
 pub(super) struct States {
     known: Mutex<HashMap<RepoName, State>>,
     store: Store,
+    /// Syncs by [`Ending`], in the order of [`Ending::ALL`].
+    ended: [AtomicU64; Ending::ALL.len()],
     /// One at a time writes to the store, what is true then.
     writing: Mutex<()>,
 }
@@ -38,6 +41,29 @@ pub enum Ending {
     Refused,
     /// The upstream, the way to it, or the gate itself did not do its part.
     Failed,
+}
+
+impl Ending {
+    /// Every ending, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Synced, Self::Refused, Self::Failed];
+
+    /// Its name in the metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Synced => "ok",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
+    }
+
+    fn of(outcome: &Result<(), SyncError>) -> Self {
+        match outcome {
+            Ok(()) => Self::Synced,
+            Err(error) if error.is_no() => Self::Refused,
+            Err(_) => Self::Failed,
+        }
+    }
 }
 
 /// The moment at which a sync began, by both clocks.
@@ -86,17 +112,16 @@ impl State {
 
     fn note(&mut self, began: Moment, outcome: &Result<(), SyncError>) {
         self.row.attempted = began.time;
+        self.last = Some(Ending::of(outcome));
         match outcome {
             Ok(()) => {
                 self.row.succeeded = Some(began.time);
                 self.row.failed = None;
                 self.fresh = Some(began.instant);
-                self.last = Some(Ending::Synced);
             }
             Err(error) => {
                 let times = self.row.failed.as_ref().map_or(0, |failed| failed.times).saturating_add(1);
                 self.row.failed = Some(Failed { times, why: error.to_string() });
-                self.last = Some(if error.is_no() { Ending::Refused } else { Ending::Failed });
             }
         }
     }
@@ -107,7 +132,19 @@ impl States {
     pub(super) fn load(store: Store) -> Result<Self, StoreError> {
         let rows = store.mirrors().all()?.into_iter();
         let known = rows.map(|row| (row.repo.clone(), State { row, fresh: None, last: None })).collect();
-        Ok(Self { known: Mutex::new(known), store, writing: Mutex::default() })
+        Ok(Self { known: Mutex::new(known), store, ended: Default::default(), writing: Mutex::default() })
+    }
+
+    /// How many syncs ended so.
+    pub(super) fn ended(&self, ending: Ending) -> u64 {
+        self.ended[ending as usize].load(Ordering::Relaxed)
+    }
+
+    /// All of them, by name.
+    pub(super) fn all(&self) -> Vec<State> {
+        let mut all: Vec<State> = self.lock().values().cloned().collect();
+        all.sort_by(|one, other| one.row.repo.as_str().cmp(other.row.repo.as_str()));
+        all
     }
 
     pub(super) fn find(&self, repo: &RepoName) -> Option<State> {
@@ -123,6 +160,7 @@ impl States {
         outcome: &Result<(), SyncError>,
         has_mirror: bool,
     ) -> Noted {
+        self.ended[Ending::of(outcome) as usize].fetch_add(1, Ordering::Relaxed);
         let mut known = self.lock();
         if outcome.is_err() && !has_mirror && !known.contains_key(repo) {
             return Noted::Unknown;

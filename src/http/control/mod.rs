@@ -160,12 +160,16 @@ impl Shared {
     fn answer_page(&self, request: &mut Request, found: Found, query: &str) -> Result<Response, Refusal> {
         let headers = headers(request);
         let caller = self.caller(&headers)?;
-        authorise(&caller, found)?;
+        authorise(&caller, found.page.needs)?;
         let body = match found.page.way {
             Way::Read => Vec::new(),
             Way::Write => read_body(request)?,
         };
-        found.answer(&self.app, &Asked { caller: &caller, push: found.push, query, headers: &headers, body })
+        let mirror = found.mirror.clone();
+        found.answer(
+            &self.app,
+            &Asked { caller: &caller, push: found.push, mirror, query, headers: &headers, body },
+        )
     }
 
     /// The operator, unless he shows a user's token to act as that user.
@@ -209,8 +213,8 @@ fn open(socket: &Path) -> io::Result<UnixListener> {
 }
 
 /// Who acts as a user has that user's rights and no more.
-fn authorise(caller: &Caller, found: Found) -> Result<(), Refusal> {
-    match (found.page.needs, caller) {
+fn authorise(caller: &Caller, needs: Needs) -> Result<(), Refusal> {
+    match (needs, caller) {
         (Needs::Nothing | Needs::LoopbackOrUser, _) | (_, Caller::Local) => Ok(()),
         (Needs::User, Caller::User { .. }) | (Needs::Admin, Caller::User { role: Role::Admin, .. }) => Ok(()),
         (Needs::Admin, Caller::User { .. }) => Err(Refusal::Forbidden("only an admin may see this".into())),

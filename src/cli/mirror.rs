@@ -1,0 +1,97 @@
+//! `tidegate mirror`: the mirrors of a running gate, as text for people or as the API's JSON.
+
+use super::client::Where;
+use super::{CliError, output};
+use crate::config::Environment;
+use crate::model::mirror::{self, Demanded, MirrorView, Mirrors};
+use crate::model::name::RepoName;
+use crate::model::text::plain;
+use crate::model::units::format_duration;
+use jiff::Timestamp;
+use serde_json::json;
+use std::time::Duration;
+
+/// How often the gate is asked whether a sync is over.
+const ROUND: Duration = Duration::from_millis(200);
+
+/// What `mirror` takes.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// List mirrors: how old they are, and why the last sync failed.
+    List(Common),
+    /// Have a mirror synced now, and wait for it.
+    Sync {
+        /// The repository.
+        #[arg(value_parser = RepoName::parse)]
+        repo: RepoName,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// Print the API's JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    at: Where,
+}
+
+/// Does what the arguments say and prints what came of it.
+pub(super) fn run(args: &Args, environment: &Environment) -> Result<(), CliError> {
+    match &args.action {
+        Action::List(common) => list(common, environment),
+        Action::Sync { repo, common } => sync(repo, common, environment),
+    }
+}
+
+fn list(common: &Common, environment: &Environment) -> Result<(), CliError> {
+    let answer = common.at.client(environment)?.get(mirror::PATH)?;
+    if common.json {
+        return Ok(output::print(&output::json(&answer))?);
+    }
+    let Mirrors { mirrors } = serde_json::from_value(answer)?;
+    let head = ["REPOSITORY", "AGE", "BYTES", "FAILURES", "ERROR"].map(str::to_owned).to_vec();
+    let rows: Vec<_> = [head].into_iter().chain(mirrors.iter().map(row)).collect();
+    Ok(output::print(&plain(&output::table(&rows)))?)
+}
+
+fn row(mirror: &MirrorView) -> Vec<String> {
+    let age = mirror.age_seconds.map(|seconds| format_duration(Duration::from_secs(seconds)));
+    let age = age.unwrap_or_else(|| "never synced".to_owned());
+    let error = mirror.error.clone().unwrap_or_default();
+    vec![mirror.repo.clone(), age, mirror.bytes.to_string(), mirror.failures.to_string(), error]
+}
+
+/// Asks again, each time for the same moment by the gate's clock, until a sync is over that began then or later. The gate
+/// bounds each of them.
+fn sync(repo: &RepoName, common: &Common, environment: &Environment) -> Result<(), CliError> {
+    let client = common.at.client(environment)?;
+    let path = format!("{}/sync", mirror::path(repo));
+    let mut requested = None;
+    loop {
+        let answer = client.post(&path, &json!({ "requested_at": requested }))?;
+        let Demanded { requested_at, mirror } = serde_json::from_value(answer.clone())?;
+        let is_after = |time: &str| moment(time).is_some_and(|time| Some(time) >= moment(&requested_at));
+        if mirror.synced.as_deref().is_some_and(is_after) {
+            let text = format!("{repo} is synced\n");
+            return Ok(output::print(&if common.json { output::json(&answer) } else { text })?);
+        }
+        if let Some(error) = mirror.error.filter(|_| is_after(&mirror.attempted)) {
+            return Err(CliError::NotSynced(plain(&error)));
+        }
+        requested = Some(requested_at);
+        std::thread::park_timeout(ROUND);
+    }
+}
+
+fn moment(text: &str) -> Option<Timestamp> {
+    text.parse().ok()
+}

@@ -1,0 +1,111 @@
+//! The API of mirrors.
+//!
+//! Whoever may read a repository may see how its mirror is. Where the upstream judges its readers, the gate does not know
+//! who that is, and shows it to reviewers alone.
+
+use super::api::{require_json, require_own_site};
+use super::app::App;
+use super::message::Response;
+use super::refusal::Refusal;
+use super::route::Asked;
+use super::status::json;
+use crate::gate::keeper::State;
+use crate::model::access::{Caller, Right, Rules, Verdict};
+use crate::model::mirror::{Demanded, MirrorView, Mirrors};
+use crate::model::name::RepoName;
+use crate::model::role::Role;
+use jiff::Timestamp;
+use serde::Deserialize;
+use std::time::Instant;
+
+/// The body of a demand.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Demand {
+    /// A sync that began at this time or later will do; now, where it is left out.
+    requested_at: Option<String>,
+}
+
+/// `GET mirrors`: all that the caller may see.
+pub fn list(app: &App, asked: &Asked<'_>) -> Result<Response, Refusal> {
+    let rules = app.rules.get();
+    let states =
+        app.keeper.states().into_iter().filter(|state| may_see(app, &rules, asked.caller, &state.row.repo));
+    Ok(json(&Mirrors { mirrors: states.map(|state| view(app, state)).collect() }).uncached())
+}
+
+/// `GET mirrors/NAME`.
+pub fn show(app: &App, asked: &Asked<'_>) -> Result<Response, Refusal> {
+    Ok(json(&view(app, find(app, asked)?)).uncached())
+}
+
+/// `POST mirrors/NAME/sync {"requested_at"}`: begins a sync unless one has ended that began then or later. Answers how the
+/// mirror was before: whoever waits asks again with the same time, and whoever tries again with a new one.
+pub fn sync(app: &App, asked: &Asked<'_>) -> Result<Response, Refusal> {
+    require_json(asked.headers)?;
+    require_own_site(asked.headers)?;
+    if !is_reviewer(asked.caller) {
+        return Err(Refusal::Forbidden("only a reviewer may have a mirror synced".into()));
+    }
+    let demand: Demand = serde_json::from_slice(&asked.body).map_err(|error| {
+        Refusal::BadRequest(format!("the body is not {{\"requested_at\": TIME}}: {error}").into())
+    })?;
+    let state = find(app, asked)?;
+    let place = app.road.upstreams().find(&state.row.repo).ok_or(Refusal::NotFound)?;
+    if place.judges_readers() {
+        let why =
+            "its upstream is asked with the credentials of its readers, and you are not asked for one here";
+        return Err(Refusal::Forbidden(why.into()));
+    }
+    let requested = match &demand.requested_at {
+        Some(text) => {
+            text.parse().map_err(|error| Refusal::BadRequest(format!("requested_at: {error}").into()))?
+        }
+        None => Timestamp::now(),
+    };
+    let is_met = state.row.succeeded.is_some_and(|synced| synced >= requested);
+    let has_failed = state.row.failed.is_some() && state.row.attempted >= requested;
+    if !is_met && !has_failed {
+        app.keeper.begin(&state.row.repo);
+    }
+    Ok(json(&Demanded { requested_at: requested.to_string(), mirror: view(app, state) }).uncached())
+}
+
+fn find(app: &App, asked: &Asked<'_>) -> Result<State, Refusal> {
+    let repo = asked.mirror.as_ref().ok_or(Refusal::NotFound)?;
+    let is_visible = may_see(app, &app.rules.get(), asked.caller, repo);
+    app.keeper.state(repo).filter(|_| is_visible).ok_or(Refusal::NotFound)
+}
+
+fn may_see(app: &App, rules: &Rules, caller: &Caller, repo: &RepoName) -> bool {
+    let Some(place) = app.road.upstreams().find(repo) else { return false };
+    let is_judged_here = place.is_served() && !place.judges_readers();
+    is_reviewer(caller) || (is_judged_here && rules.judge(repo, Right::Read, caller) == Verdict::Allowed)
+}
+
+fn is_reviewer(caller: &Caller) -> bool {
+    match caller {
+        Caller::Local | Caller::User { role: Role::Reviewer | Role::Admin, .. } => true,
+        Caller::User { role: Role::Reader | Role::Pusher, .. } | Caller::Guest { .. } | Caller::Anonymous => {
+            false
+        }
+    }
+}
+
+fn view(app: &App, state: State) -> MirrorView {
+    let age = state.age(Instant::now(), Timestamp::now());
+    let is_there = app.keeper.find(&state.row.repo).is_some();
+    let row = state.row;
+    let (failures, error) = row.failed.map_or((0, None), |failed| (failed.times, Some(failed.why)));
+    MirrorView {
+        repo: row.repo.to_string(),
+        is_there,
+        age_seconds: age.map(|age| age.as_secs()),
+        synced: row.succeeded.map(|time| time.to_string()),
+        attempted: row.attempted.to_string(),
+        failures,
+        error,
+        due: row.due.map(|time| time.to_string()),
+        bytes: row.bytes,
+    }
+}

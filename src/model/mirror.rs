@@ -1,0 +1,52 @@
+//! A mirror as the API shows it: written by the gate, read by the command line, as [`super::status`] is.
+
+use super::name::RepoName;
+use serde::{Deserialize, Serialize};
+
+/// The address of the API of mirrors.
+pub const PATH: &str = "/-/api/v1/mirrors";
+
+/// How a mirror is.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct MirrorView {
+    /// Its name.
+    pub repo: String,
+    /// Whether it can be served: it was made once.
+    pub is_there: bool,
+    /// Time since the start of the last sync that succeeded.
+    pub age_seconds: Option<u64>,
+    /// When that began, in the form of RFC 3339, as all times here.
+    pub synced: Option<String>,
+    /// When the last sync began, however it ended; of one that was not synced yet, since when it is to be.
+    pub attempted: String,
+    /// Syncs that failed since the last success.
+    pub failures: u32,
+    /// Why the last one failed, if it did.
+    pub error: Option<String>,
+    /// When the schedule comes to it, if it does.
+    pub due: Option<String>,
+    /// What it takes on the disk.
+    pub bytes: u64,
+}
+
+/// The answer to a list.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Mirrors {
+    /// By name.
+    pub mirrors: Vec<MirrorView>,
+}
+
+/// The answer to a demand for a sync.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Demanded {
+    /// Since when one has to begin to meet the demand, by the gate's clock.
+    pub requested_at: String,
+    /// How the mirror was at this demand.
+    pub mirror: MirrorView,
+}
+
+/// The address of a mirror.
+#[must_use]
+pub fn path(repo: &RepoName) -> String {
+    format!("{PATH}/{repo}")
+}
