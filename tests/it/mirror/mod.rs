@@ -5,6 +5,7 @@ mod origin;
 mod private;
 mod reading;
 mod schedule;
+mod shapes;
 
 use crate::support::gate::{Gate, Setup};
 use crate::support::place::Place;
