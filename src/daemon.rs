@@ -6,7 +6,7 @@
 //! | `reaper` | [`Reaper::start`] | the process's end: it outlives every child |
 //! | `read-N`, `write-N`, `upstream-N`, `upkeep-N` | [`Lanes::start`] | the lanes' close, after their last job |
 //! | `probe-N` | [`Lanes::start`] | the lane's close, or the process's end where they ask in vain |
-//! | `resolve` | [`Mirrors`], one a name looked up | its lookup: nobody waits for it, and it owns nothing |
+//! | `resolve` | [`Upstreams`], one a name looked up | its lookup: nobody waits for it, and it owns nothing |
 //! | `front` | [`Front::start`] | the stop at [`Level::Draining`] |
 //! | `request-N` | `front`, one a connection | its client, its limits, or the stop |
 //! | `control`, `control-door`, and `tiny_http`'s own | [`Control::start`] | [`Control::close`] |
@@ -25,11 +25,9 @@ use crate::cli::Exit;
 use crate::cli::demo::DemoError;
 use crate::config::{ConfigError, Environment, ListenAddr, Settings};
 use crate::gate::differ::GitDiffer;
-use crate::gate::keeper::{Keeper, KeeperParts};
 use crate::gate::maintenance::Maintenance;
 use crate::gate::road::{Parts, Road};
 use crate::gate::staging::Held;
-use crate::gate::upstreams::Upstreams;
 use crate::gate::waiters::Waiters;
 use crate::git::ask::{self, AskError, Asker};
 use crate::git::command::{Git, Surroundings};
@@ -47,7 +45,9 @@ use crate::http::handler::Public;
 use crate::http::limits::FrontLimits;
 use crate::http::metrics::Metrics;
 use crate::http::smart::{Grants, recovery};
-use crate::mirror::{Approach, MirrorSettings, Mirrors};
+use crate::mirror::Approach;
+use crate::mirror::keeper::{Keeper, KeeperParts};
+use crate::mirror::upstreams::Upstreams;
 use crate::store::lock::{DataLock, LockError};
 use crate::store::{Store, StoreError};
 use crate::supervise::{Deadline, Mark, Reaper, end_survivors};
@@ -201,7 +201,9 @@ impl Runtime {
         let tools = Tools { reaper: reaper.clone(), git: git.clone(), leases: leases.clone() };
         let maintenance = Maintenance::new(lanes.upkeep.clone(), tools, store.clone());
         let repository_settings = Arc::<SettingsCache>::default();
-        let upstreams = open_upstreams(&settings, &stop)?;
+        let at = settings.data_dir.join("mirrors");
+        let opened = Upstreams::open(&settings, &stop);
+        let upstreams = opened.map_err(|source| DaemonError::Directory { at, source })?;
         let keeper = Keeper::new(KeeperParts {
             store: store.clone(),
             reaper: reaper.clone(),
@@ -547,14 +549,6 @@ fn prepare_directories(data_dir: &Path) -> Result<(), DaemonError> {
 
 fn open_held(data_dir: &Path) -> Result<Held, DaemonError> {
     Held::open(data_dir).map_err(|source| DaemonError::Directory { at: data_dir.join("held"), source })
-}
-
-fn open_upstreams(settings: &Settings, stop: &Stop) -> Result<Upstreams, DaemonError> {
-    let fault = |source| DaemonError::Directory { at: settings.data_dir.join("mirrors"), source };
-    let follow_symlinks = settings.follow_symlinks;
-    let mirrors = MirrorSettings { authorities: None, follow_symlinks };
-    let mirrors = Mirrors::open(&settings.data_dir, mirrors, stop).map_err(fault)?;
-    Ok(Upstreams::new(settings.upstreams.clone(), mirrors, follow_symlinks))
 }
 
 /// Makes the directory `at` unless there is one.

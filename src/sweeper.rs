@@ -3,9 +3,9 @@
 //! A job is short, looks at facts only, and may be run at any time and twice.
 
 use crate::config::SweeperSettings;
-use crate::gate::keeper::Keeper;
 use crate::gate::road::Road;
 use crate::git::lease::Leases;
+use crate::mirror::keeper::Keeper;
 use crate::store::Store;
 use crate::supervise::Reaper;
 use crate::sys::stop::Stop;

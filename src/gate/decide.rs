@@ -5,8 +5,8 @@
 //! [`permit`] says who may do what, without I/O; a [`Desk`] reads the record, asks it, and moves the record by
 //! compare-and-set, so that of several decisions at once one holds and the others learn where the push stands.
 
-use super::upstreams::Upstreams;
 use super::waiters::Waiters;
+use crate::mirror::upstreams::Upstreams;
 use crate::model::access::{Caller, Right, Rules, Verdict};
 use crate::model::name::UserName;
 use crate::model::push::{

@@ -3,8 +3,8 @@
 
 use super::destination::{Destination, Directory, Server};
 use super::road::{Parts, Road};
-use super::upstreams::Place;
 use crate::git::layout::Repository;
+use crate::mirror::upstreams::Place;
 use crate::mirror::{Remote, Side};
 use crate::model::credential::UpstreamCredential;
 use crate::model::push::{Push, Target};
@@ -108,7 +108,7 @@ impl Road {
                 if ![true, false].iter().any(|suffix| here.repository(place.path, *suffix) == url) {
                     return Err(moved());
                 }
-                let kept = upstreams.kept_for(push.id);
+                let kept = self.kept().of(push.id);
                 let is_locked_out = place.judges_pushers() && kept.is_none();
                 let credential = upstreams.shown(place.upstream, kept).map_err(|error| {
                     log::error!("push {}: {error}", push.id);

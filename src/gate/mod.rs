@@ -7,9 +7,8 @@
 //! | what people may do to a push and see of it | [`decide`] |
 //! | what they read before they decide | [`diff`], [`differ`], `new_commits` |
 //! | how whoever waits learns of a decision | [`waiters`] |
-//! | the way on | [`forward`], [`destination`], [`upstreams`], `goal` |
+//! | the way on | [`forward`], [`destination`], `goal`, `kept` |
 //! | what a changed repository needs afterwards | [`maintenance`] |
-//! | how mirrors are kept fresh | [`keeper`] |
 //! | what the settings name and is not there | [`needed_files`] |
 //! | the steps of a record, in their order | [`road`], `checking`, `onward` |
 //! | what time and a start bring about | `rounds` |
@@ -25,7 +24,7 @@ pub mod diff;
 pub mod differ;
 pub mod forward;
 mod goal;
-pub mod keeper;
+mod kept;
 pub mod maintenance;
 pub mod needed_files;
 mod new_commits;
@@ -33,6 +32,5 @@ mod onward;
 pub mod road;
 mod rounds;
 pub mod staging;
-pub mod upstreams;
 pub mod view;
 pub mod waiters;

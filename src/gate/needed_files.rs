@@ -1,8 +1,8 @@
 //! Files that the settings name and a gate does without until it needs them: what is wrong with them now is worth a
 //! warning, since they may come later.
 
-use super::upstreams::read_token;
 use crate::config::{ChecksSettings, CredentialSettings, Settings, UpstreamSettings};
+use crate::mirror::upstreams::read_token;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;

@@ -4,9 +4,9 @@
 //! it, and its staging repository stays until the mark is gone. Everything else is decided by the record alone, which
 //! moves by compare-and-set: a request, the sweeper and people may try the same at once.
 
+use super::kept::Kept;
 use super::maintenance::Maintenance;
 use super::staging::{Held, StagingError, refuse_symbolic, unfit};
-use super::upstreams::Upstreams;
 use super::waiters::{WaitError, Waiter, Waiters};
 use crate::config::{Approval, ChecksSettings, GateSettings, GitSettings, OnDisconnect as Disconnect};
 use crate::git::ask::Asker;
@@ -21,6 +21,7 @@ use crate::git::settings::SettingsCache;
 use crate::git::tools::Tools;
 use crate::git::upstream::{MIRRORED, PushOffers};
 use crate::mirror::Approach;
+use crate::mirror::upstreams::Upstreams;
 use crate::model::access::Rules;
 use crate::model::credential::UpstreamCredential;
 use crate::model::name::RepoName;
@@ -93,6 +94,7 @@ pub struct Road(Arc<Shared>);
 struct Shared {
     parts: Parts,
     under_way: Mutex<HashSet<PushId>>,
+    kept: Kept,
     sessions: AtomicI64,
 }
 
@@ -196,7 +198,8 @@ impl Road {
     /// A road on which nothing is under way.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(Shared { parts, under_way: Mutex::default(), sessions: AtomicI64::new(1) }))
+        let (under_way, kept) = (Mutex::default(), Kept::default());
+        Self(Arc::new(Shared { parts, under_way, kept, sessions: AtomicI64::new(1) }))
     }
 
     /// Whether a push to a hosted repository has to take this road, because there is something to check or to decide;
@@ -228,6 +231,11 @@ impl Road {
         if goes_to_server(push) { &approach.lane } else { lane }
     }
 
+    /// What the pushers of open pushes have shown.
+    pub(super) fn kept(&self) -> &Kept {
+        &self.0.kept
+    }
+
     pub(super) fn parts(&self) -> &Parts {
         &self.0.parts
     }
@@ -237,7 +245,7 @@ impl Road {
     /// # Errors
     /// See [`TurnedAway`]; then nothing is open.
     pub fn admit(&self, arrival: &Arrival<'_>, now: Timestamp) -> Result<(PushId, Waiter), TurnedAway> {
-        let Parts { store, waiters, git_settings, open_max, upstreams, .. } = self.parts();
+        let Parts { store, waiters, git_settings, open_max, .. } = self.parts();
         let refs = ref_updates(arrival.request)?;
         let beyond = arrival.beyond;
         let unfit = unfit(arrival.request).or_else(|| beyond?.unfit(&refs, arrival.request));
@@ -264,7 +272,7 @@ impl Road {
         };
         let id = store.pushes().create(&push, *open_max, now)?.ok_or(TurnedAway::Full(*open_max))?;
         if let Some(credential) = beyond.and_then(|beyond| beyond.credential) {
-            upstreams.keep(id, credential.clone());
+            self.0.kept.keep(id, credential.clone());
         }
         match waiters.wait(id) {
             Ok(waiter) => Ok((id, waiter)),
@@ -398,7 +406,7 @@ impl Road {
                 log::log!(level, "push {id}: {} -> {}: {}", moved.from, moved.to, sanitize(step.why));
                 // A failed push may be retried with it.
                 if moved.to.is_end() && moved.to != PushState::Failed {
-                    self.parts().upstreams.forget(id);
+                    self.0.kept.forget(id);
                 }
                 Ok(true)
             }
@@ -426,7 +434,7 @@ impl Road {
         if is_kept {
             return;
         }
-        self.parts().upstreams.forget(id);
+        self.0.kept.forget(id);
         if let Err(error) = self.parts().held.remove(id) {
             log::warn!("the staging repository of push {id} stays for the sweeper: {error}");
         }

@@ -9,7 +9,7 @@ use super::message::Response;
 use super::refusal::Refusal;
 use super::route::Asked;
 use super::status::json;
-use crate::gate::keeper::State;
+use crate::mirror::keeper::State;
 use crate::model::access::{Caller, Right, Rules, Verdict};
 use crate::model::mirror::{Demanded, MirrorView, Mirrors};
 use crate::model::name::RepoName;

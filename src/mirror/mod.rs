@@ -9,11 +9,13 @@
 //! | bringing one up to date | [`bring`], [`changes`], [`head`] |
 //! | telling clients that push what there is | [`advertise`] |
 //! | taking in what a push brought upstream | [`land`] |
+//! | which upstream a repository belongs to, and how | [`upstreams`] |
+//! | when each mirror is brought up to date, and for whom | [`keeper`] |
 //!
 //! An upstream is asked over HTTP by the caller's own thread, without a git, so that one that is dead costs no worker; a
 //! push goes to a server so as well.
 //! Only what it says to have, and the mirror has not, is fetched. Nothing here knows of pushes' records or of who may read:
-//! the caller brings the deadline, the credential and the worker.
+//! the caller brings the credential.
 
 mod advertise;
 mod advertisement;
@@ -26,6 +28,7 @@ mod doors;
 mod draft;
 mod error;
 mod head;
+pub mod keeper;
 mod land;
 mod litter;
 mod names;
@@ -33,6 +36,7 @@ mod places;
 mod push;
 mod socket;
 mod turns;
+pub mod upstreams;
 mod web;
 
 pub use advertisement::{Advertisement, Side};

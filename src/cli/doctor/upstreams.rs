@@ -4,9 +4,9 @@
 use super::{Finding, Patient};
 use crate::config::{CredentialSettings, UpstreamSettings};
 use crate::gate::needed_files::open_to_others;
-use crate::gate::upstreams::read_token;
 use crate::git::layout::Root;
 use crate::mirror;
+use crate::mirror::upstreams::read_token;
 use crate::model::access::Pattern;
 use crate::model::credential::UpstreamCredential;
 use crate::model::upstream::{UpstreamName, UpstreamUrl};

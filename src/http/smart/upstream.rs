@@ -7,8 +7,6 @@
 
 use super::Client;
 use crate::config::UpstreamSettings;
-use crate::gate::keeper::{ASK_LIMIT, BringError, Ending, Need, Shares, SyncError, Waiter};
-use crate::gate::upstreams::Place;
 use crate::git::command::Service;
 use crate::git::layout::Repository;
 use crate::git::upstream::PushOffers;
@@ -16,6 +14,8 @@ use crate::http::app::App;
 use crate::http::exchange::Exchange;
 use crate::http::refusal::Refusal;
 use crate::http::route::{GitTarget, Phase};
+use crate::mirror::keeper::{ASK_LIMIT, BringError, Ending, Need, Shares, SyncError, Waiter};
+use crate::mirror::upstreams::Place;
 use crate::mirror::{Advertisement, Side, UpstreamError};
 use crate::model::credential::UpstreamCredential;
 use crate::model::name::RepoName;

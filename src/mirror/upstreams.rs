@@ -1,19 +1,17 @@
-//! The upstreams that pushes are passed on to: which one a repository belongs to, what it is shown, and the credentials of
-//! pushers who are known there and not here.
+//! The upstreams of the gate: which one a repository belongs to, and what it is shown.
 
-use crate::config::{CredentialSettings, ReadAccess, UpstreamSettings};
+use super::{MirrorSettings, Mirrors};
+use crate::config::{CredentialSettings, ReadAccess, Settings, UpstreamSettings};
 use crate::git::layout::{LayoutError, Repository, Root};
-use crate::mirror::Mirrors;
 use crate::model::credential::UpstreamCredential;
 use crate::model::name::RepoName;
-use crate::model::push::PushId;
 use crate::model::secret::Secret;
 use crate::model::upstream::UpstreamUrl;
-use std::collections::HashMap;
+use crate::sys::stop::Stop;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use thiserror::Error;
 
 /// All upstreams; clones share them.
@@ -26,8 +24,6 @@ struct Shared {
     mirrors: Mirrors,
     /// Whether symbolic links may lead out of an upstream that is a directory.
     follow_symlinks: bool,
-    /// What the pushers of open pushes have shown, in memory alone.
-    kept: Mutex<HashMap<PushId, UpstreamCredential>>,
 }
 
 /// A repository of an upstream.
@@ -79,10 +75,21 @@ impl Place<'_> {
 }
 
 impl Upstreams {
+    /// Those of the settings, with the mirrors below their data directory.
+    ///
+    /// # Errors
+    /// As [`Mirrors::open`].
+    pub fn open(settings: &Settings, stop: &Stop) -> io::Result<Self> {
+        let follow_symlinks = settings.follow_symlinks;
+        let mirrors = MirrorSettings { authorities: None, follow_symlinks };
+        let mirrors = Mirrors::open(&settings.data_dir, mirrors, stop)?;
+        Ok(Self::new(settings.upstreams.clone(), mirrors, follow_symlinks))
+    }
+
     /// Of these settings.
     #[must_use]
     pub fn new(list: Vec<UpstreamSettings>, mirrors: Mirrors, follow_symlinks: bool) -> Self {
-        Self(Arc::new(Shared { list, mirrors, follow_symlinks, kept: Mutex::default() }))
+        Self(Arc::new(Shared { list, mirrors, follow_symlinks }))
     }
 
     /// The copies of their repositories, and the way to them.
@@ -141,26 +148,6 @@ impl Upstreams {
                 Ok(Some(UpstreamCredential { username: username.clone(), secret }))
             }
         }
-    }
-
-    /// Remembers what the pusher of a push has shown, until it has ended.
-    pub fn keep(&self, id: PushId, credential: UpstreamCredential) {
-        self.kept().insert(id, credential);
-    }
-
-    /// What the pusher of a push has shown, if that was in this life of the gate.
-    #[must_use]
-    pub fn kept_for(&self, id: PushId) -> Option<UpstreamCredential> {
-        self.kept().get(&id).cloned()
-    }
-
-    /// Forgets it.
-    pub fn forget(&self, id: PushId) {
-        self.kept().remove(&id);
-    }
-
-    fn kept(&self) -> MutexGuard<'_, HashMap<PushId, UpstreamCredential>> {
-        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

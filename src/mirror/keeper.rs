@@ -13,13 +13,14 @@ mod states;
 pub use states::{Ending, State};
 
 use super::upstreams::{Place, TokenError, Upstreams};
+use super::{Advertisement, Remote, Side, UpstreamError};
 use crate::config::GitSettings;
 use crate::git::ask::Asker;
 use crate::git::command::Git;
 use crate::git::layout::Repository;
 use crate::git::pool::{Claim, Class, Lane};
 use crate::git::tools::Tools;
-use crate::mirror::{Advertisement, Remote, Side, UpstreamError};
+
 use crate::model::credential::UpstreamCredential;
 use crate::model::name::RepoName;
 use crate::store::{Store, StoreError};

@@ -6,8 +6,8 @@
 use super::flight::{Lead, Outcome, Place as Seat};
 use super::states::Moment;
 use super::{Keeper, KeeperParts, SyncError};
-use crate::gate::upstreams::{Place, Upstreams};
 use crate::mirror::Side;
+use crate::mirror::upstreams::{Place, Upstreams};
 use crate::model::name::RepoName;
 use crate::model::upstream::Origin;
 use crate::sys::random;
