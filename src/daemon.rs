@@ -204,14 +204,20 @@ impl Runtime {
         let at = settings.data_dir.join("mirrors");
         let opened = Upstreams::open(&settings, &stop);
         let upstreams = opened.map_err(|source| DaemonError::Directory { at, source })?;
+        let approach = Approach {
+            mirrors: upstreams.mirrors().clone(),
+            git: git.clone(),
+            reaper: reaper.clone(),
+            grace: settings.git.kill_grace,
+            probes: lanes.probe.clone(),
+            lane: lanes.upstream.clone(),
+        };
         let keeper = Keeper::new(KeeperParts {
             store: store.clone(),
-            reaper: reaper.clone(),
-            git: git.clone(),
             upstreams: upstreams.clone(),
-            lane: lanes.upstream.clone(),
+            approach: approach.clone(),
+            memory: settings.git.memory,
             stop: stop.clone(),
-            git_settings: settings.git.clone(),
         })?;
         let road = Road::new(Parts {
             store: store.clone(),
@@ -224,14 +230,7 @@ impl Runtime {
             held: open_held(&settings.data_dir)?,
             waiters: waiters.clone(),
             lane: lanes.write.clone(),
-            approach: Approach {
-                mirrors: upstreams.mirrors().clone(),
-                git: git.clone(),
-                reaper: reaper.clone(),
-                grace: settings.git.kill_grace,
-                probes: lanes.probe.clone(),
-                lane: lanes.upstream.clone(),
-            },
+            approach,
             rules: rules.clone(),
             checks: checks.clone(),
             stop: stop.clone(),

@@ -1,8 +1,9 @@
 //! Keeps mirrors fresh: for whoever reads one, and for whoever pushes through one.
 //!
-//! A sync asks the upstream what it has, in the thread of whoever began it, and lets a worker of the upstream lane fetch what
-//! differs. One is under way in a repository at a time, and it belongs to the repository: it goes on when its beginner
-//! leaves, and all who come meanwhile share how it ends. How long each of them waits is his own affair.
+//! A sync asks the upstream what it has and lets a worker of the upstream lane fetch what differs. A client's own thread asks,
+//! where it may; a sync that nobody waits for takes the way of [`Approach`]. One is under way in a repository at a time, and
+//! it belongs to the repository: all who come meanwhile share how it ends, and a fetch goes on when whoever began it leaves.
+//! How long each of them waits is his own affair.
 //!
 //! A mirror is fresh from the start of a sync that succeeded, since what upstream got later need not be in it.
 
@@ -13,18 +14,15 @@ mod states;
 pub use states::{Ending, State};
 
 use super::upstreams::{Place, TokenError, Upstreams};
-use super::{Advertisement, Remote, Side, UpstreamError};
-use crate::config::GitSettings;
+use super::{Advertisement, Approach, Remote, Side, UpstreamError};
 use crate::git::ask::Asker;
-use crate::git::command::Git;
 use crate::git::layout::Repository;
-use crate::git::pool::{Claim, Class, Lane};
+use crate::git::pool::{Claim, Class};
 use crate::git::tools::Tools;
-
 use crate::model::credential::UpstreamCredential;
 use crate::model::name::RepoName;
 use crate::store::{Store, StoreError};
-use crate::supervise::{Deadline, Reaper};
+use crate::supervise::Deadline;
 use crate::sys::poll::{self, Interest};
 use crate::sys::stop::{Level, Stop};
 use flight::{Flight, Flights, Lead, Outcome};
@@ -44,18 +42,14 @@ pub const ASK_LIMIT: Duration = Duration::from_secs(30);
 pub struct KeeperParts {
     /// What is known of mirrors.
     pub store: Store,
-    /// The one spawner and waiter.
-    pub reaper: Reaper,
-    /// The git program.
-    pub git: Git,
     /// The upstreams, and their mirrors.
     pub upstreams: Upstreams,
-    /// Whose workers fetch.
-    pub lane: Lane,
+    /// The way to them.
+    pub approach: Approach,
+    /// The most address space that a fetch may have, in bytes.
+    pub memory: u64,
     /// The end of it all.
     pub stop: Stop,
-    /// The limits of gits.
-    pub git_settings: GitSettings,
 }
 
 /// Keeps all mirrors; clones share it.
@@ -156,6 +150,14 @@ impl SyncError {
             Self::Token(_) | Self::NoWorker | Self::Descriptor(_) => false,
         }
     }
+
+    /// Whoever began it left before the upstream was asked: it has not been tried.
+    fn is_client_gone(&self) -> bool {
+        match self {
+            Self::Upstream(error) => error.is_client_gone(),
+            Self::Token(_) | Self::NoWorker | Self::Descriptor(_) => false,
+        }
+    }
 }
 
 impl Keeper {
@@ -218,9 +220,9 @@ impl Keeper {
         credential: Option<&UpstreamCredential>,
         client: Option<BorrowedFd<'_>>,
     ) -> Result<Advertisement, UpstreamError> {
-        let KeeperParts { reaper, git, upstreams, git_settings, .. } = &self.0.parts;
+        let KeeperParts { upstreams, approach: Approach { reaper, git, grace, .. }, .. } = &self.0.parts;
         let deadline = Deadline::starting(Instant::now(), ASK_LIMIT, "time to ask an upstream");
-        let asker = Asker { reaper, deadline, grace: git_settings.kill_grace, client };
+        let asker = Asker { reaper, deadline, grace: *grace, client };
         let remote = Remote { url: &place.upstream.url, credential };
         upstreams.mirrors().ask(&remote, place.path, side, git, &asker)
     }
@@ -236,12 +238,16 @@ impl Keeper {
             let flight = match joined {
                 flight::Place::Lead(lead) => {
                     let flight = lead.flight();
-                    self.run(lead, place, credential, seen.take());
-                    return Ok(self.wait(&flight, waiter)??);
+                    self.run(lead, place, credential, seen.take(), waiter.client);
+                    return match self.wait(&flight, waiter)? {
+                        Err(error) if error.is_client_gone() => Err(BringError::ClientGone),
+                        outcome => Ok(outcome?),
+                    };
                 }
                 flight::Place::Guest(flight) => flight,
             };
             match (self.wait(&flight, waiter)?, shares) {
+                (Err(error), _) if error.is_client_gone() => {}
                 (Ok(()), Shares::All | Shares::AllButNo) => return Ok(()),
                 (Err(error), Shares::All) => return Err(error.into()),
                 (Err(error), Shares::AllButNo) if !error.is_no() => return Err(error.into()),
@@ -251,19 +257,21 @@ impl Keeper {
         Ok(())
     }
 
-    /// Runs a sync up to the fetch, which a worker runs.
+    /// Runs a sync up to the fetch, which a worker runs. Until the upstream is being asked, `client` may leave.
     fn run(
         &self,
         lead: Lead,
         place: Place<'_>,
         credential: Option<&UpstreamCredential>,
         seen: Option<Advertisement>,
+        client: Option<BorrowedFd<'_>>,
     ) {
         let repo = lead.repo().clone();
         let began = Moment::now();
-        let asked = seen.map_or_else(|| self.ask(place, Side::Fetch, credential, None), Ok);
+        let asked = seen.map_or_else(|| self.ask(place, Side::Fetch, credential, client), Ok);
         let seen = match asked {
             Ok(seen) => seen,
+            Err(error) if error.is_client_gone() => return lead.end(Err(error.into())),
             Err(error) => return self.end(lead, began, Err(error.into())),
         };
         // What was asked before this sync was is as old as that.
@@ -275,7 +283,7 @@ impl Keeper {
             keeper.end(lead, began, outcome);
         };
         let claim = Claim::on(place.upstream.url.origin(), Class::Demand);
-        match self.0.parts.lane.submit_for(claim, job) {
+        match self.0.parts.approach.lane.submit_for(claim, job) {
             Ok(ticket) => ticket.detach(),
             Err(reason) => log::warn!("a sync had no worker: {reason}"),
         }
@@ -297,9 +305,10 @@ impl Keeper {
         credential: Option<&UpstreamCredential>,
         deadline: Deadline,
     ) -> Outcome {
-        let KeeperParts { reaper, git, upstreams, lane, stop, git_settings, .. } = &self.0.parts;
-        let asker = Asker { reaper, deadline, grace: git_settings.kill_grace, client: None };
-        let tools = Tools { git, asker, lane: lane.kind().name(), memory: git_settings.memory, stop };
+        let KeeperParts { upstreams, approach, memory, stop, .. } = &self.0.parts;
+        let Approach { reaper, git, grace, lane, .. } = approach;
+        let asker = Asker { reaper, deadline, grace: *grace, client: None };
+        let tools = Tools { git, asker, lane: lane.kind().name(), memory: *memory, stop };
         upstreams.mirrors().bring(repo, seen, credential, &tools)?;
         Ok(())
     }

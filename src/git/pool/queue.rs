@@ -23,6 +23,8 @@ pub(super) struct Queue<J> {
     busy: usize,
     /// Workers that forwards hold.
     forwards: usize,
+    /// Workers that the schedule holds.
+    scheduled: usize,
     /// Whoever holds a worker or waits for one.
     purses: HashMap<Purse, Purchases>,
     is_closed: bool,
@@ -56,7 +58,7 @@ struct Purchases {
 impl<J> Queue<J> {
     pub(super) fn new(size: Size, sharing: Sharing) -> Self {
         let (waiting, purses) = (VecDeque::new(), HashMap::new());
-        Self { size, sharing, waiting, busy: 0, forwards: 0, purses, is_closed: false, next: 0 }
+        Self { size, sharing, waiting, busy: 0, forwards: 0, scheduled: 0, purses, is_closed: false, next: 0 }
     }
 
     /// Lets nothing more in; then nobody is left to keep a worker for.
@@ -121,6 +123,7 @@ impl<J> Queue<J> {
         let turn = self.number();
         self.busy += 1;
         self.forwards += usize::from(job.claim.class == Class::Forward);
+        self.scheduled += usize::from(job.claim.class == Class::Schedule);
         self.change(&job.claim, |it| {
             it.waiting -= 1;
             it.held += 1;
@@ -133,12 +136,13 @@ impl<J> Queue<J> {
     pub(super) fn leave(&mut self, claim: &Claim) {
         self.busy -= 1;
         self.forwards -= usize::from(claim.class == Class::Forward);
+        self.scheduled -= usize::from(claim.class == Class::Schedule);
         self.change(claim, |it| it.held -= 1);
     }
 
     /// Whether a worker may be had for this now.
     fn admits(&self, claim: &Claim) -> bool {
-        let Sharing { workers, most, kept, reserved } = self.sharing;
+        let Sharing { workers, most, kept, reserved, scheduled } = self.sharing;
         if self.busy >= workers || self.is_closed {
             return self.busy < workers;
         }
@@ -147,7 +151,8 @@ impl<J> Queue<J> {
         let beyond = self.forwards.saturating_sub(reserved);
         let is_free = claim.class == Class::Forward && self.forwards < reserved
             || self.busy - self.forwards + beyond < workers - reserved;
-        is_free && held < most && (held == 0 || workers - self.busy > kept)
+        let is_due = claim.class != Class::Schedule || self.scheduled < scheduled;
+        is_free && is_due && held < most && (held == 0 || workers - self.busy > kept)
     }
 
     /// The lowest goes first.

@@ -13,6 +13,8 @@ pub(super) struct Sharing {
     pub(super) kept: usize,
     /// What forwards alone may have.
     pub(super) reserved: usize,
+    /// What all of the schedule may hold.
+    pub(super) scheduled: usize,
 }
 
 impl Sharing {
@@ -21,12 +23,17 @@ impl Sharing {
     /// one worker more is.
     pub(super) fn of(kind: Kind, workers: usize) -> Self {
         let quarter = (workers / 4).max(1);
+        let for_forwards = (quarter + 1).min(workers / 2);
         match kind {
             Kind::Read | Kind::Write | Kind::Upkeep => {
-                Self { workers, most: workers, kept: quarter, reserved: 0 }
+                Self { workers, most: workers, kept: quarter, reserved: 0, scheduled: workers }
             }
-            Kind::Upstream | Kind::Probe => {
-                Self { workers, most: quarter, kept: 0, reserved: (quarter + 1).min(workers / 2) }
+            Kind::Upstream => {
+                Self { workers, most: quarter, kept: 0, reserved: for_forwards, scheduled: quarter }
+            }
+            // A question is over in seconds.
+            Kind::Probe => {
+                Self { workers, most: quarter, kept: 0, reserved: for_forwards, scheduled: workers }
             }
         }
     }

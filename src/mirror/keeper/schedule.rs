@@ -1,13 +1,14 @@
 //! Syncs that nobody waits for: mirrors that are to be there from the start, and all of an upstream whose `sync_every` is set.
 //!
-//! They take what the others leave: a quarter of the lane's workers at most, none while anything waits for one, and one for
-//! each server, so that a dead one keeps nothing but itself from being asked.
+//! They take what the others leave: a quarter of the lane's workers at most, and one for each upstream, so that a dead one
+//! keeps nothing but itself from being asked.
 
-use super::flight::{Lead, Outcome, Place as Seat};
+use super::flight::{Lead, Place as Seat};
 use super::states::Moment;
 use super::{Keeper, KeeperParts, SyncError};
-use crate::mirror::Side;
+use crate::git::pool::Class;
 use crate::mirror::upstreams::{Place, Upstreams};
+use crate::mirror::{Question, Side};
 use crate::model::name::RepoName;
 use crate::model::upstream::Origin;
 use crate::sys::random;
@@ -22,7 +23,7 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
 
-/// The servers that scheduled syncs are under way to; clones share them.
+/// The upstreams that scheduled syncs are under way to; clones share them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Errands(Arc<Mutex<HashSet<Origin>>>);
 
@@ -33,11 +34,10 @@ struct Errand {
 }
 
 impl Errands {
-    /// An errand, unless there is one to the same server, or there are `most`.
-    fn begin(&self, to: Origin, most: usize) -> Option<Errand> {
-        let mut under_way = self.lock();
-        let may = under_way.len() < most && under_way.insert(to.clone());
-        may.then(|| Errand { errands: self.clone(), to })
+    /// An errand, unless there is one to the same upstream.
+    fn begin(&self, to: Origin) -> Option<Errand> {
+        let is_first = self.lock().insert(to.clone());
+        is_first.then(|| Errand { errands: self.clone(), to })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashSet<Origin>> {
@@ -52,59 +52,57 @@ impl Drop for Errand {
 }
 
 impl Keeper {
-    /// Begins the syncs whose time has come, as many as there is room for. What fails is noted with its mirror.
+    /// Begins the syncs whose time has come, one an upstream. What fails is noted with its mirror.
     pub fn sync_due(&self) {
-        let KeeperParts { lane, upstreams, .. } = &self.0.parts;
+        let upstreams = &self.0.parts.upstreams;
         for repo in self.0.states.due(Timestamp::now()) {
-            let load = lane.load();
-            if load.waiting > 0 || load.busy >= load.workers {
-                break;
-            }
             let Some(place) = served(upstreams, &repo) else {
                 self.0.states.set_due(&repo, None);
                 continue;
             };
-            let Some(errand) = self.0.errands.begin(place.upstream.url.origin(), (load.workers / 4).max(1))
-            else {
-                continue;
-            };
+            let Some(errand) = self.0.errands.begin(place.upstream.url.origin()) else { continue };
             // One that is under way for somebody else says itself when the next is due.
             if let Ok(Seat::Lead(lead)) = self.0.flights.join(&repo) {
-                self.send(lead, Some(errand));
+                self.send(lead, place, Class::Schedule, Some(errand));
             }
         }
     }
 
     /// Begins a sync that somebody demands and does not wait for, unless one is under way. Pauses are not for him.
     pub fn begin(&self, repo: &RepoName) {
+        let Some(place) = served(&self.0.parts.upstreams, repo) else { return };
         if let Ok(Seat::Lead(lead)) = self.0.flights.join(repo) {
-            self.send(lead, None);
+            self.send(lead, place, Class::Demand, None);
         }
     }
 
-    /// Lets a worker do all of a sync.
-    fn send(&self, lead: Lead, errand: Option<Errand>) {
+    /// Lets the upstream be asked, and a worker fetch what differs.
+    fn send(&self, lead: Lead, place: Place<'_>, class: Class, errand: Option<Errand>) {
+        let KeeperParts { upstreams, approach, .. } = &self.0.parts;
+        let began = Moment::now();
+        let credential = match upstreams.shown(place.upstream, None) {
+            Ok(credential) => credential,
+            Err(error) => return self.end(lead, began, Err(SyncError::Token(Arc::new(error)))),
+        };
+        let question = Question {
+            url: place.upstream.url.clone(),
+            path: place.path.to_owned(),
+            side: Side::Fetch,
+            credential: credential.clone(),
+        };
         let keeper = self.clone();
-        let job = move || {
-            let began = Moment::now();
-            let outcome = keeper.sync_unasked(lead.repo());
+        approach.send(question, class, move |answer| {
+            // The question waits for its turn: what it heard is newer than its beginning.
+            let began = answer.as_ref().map_or(began, |seen| Moment::now().not_after(seen.at));
+            let outcome = answer.map_err(SyncError::from).and_then(|seen| {
+                let place = served(&keeper.0.parts.upstreams, lead.repo()).ok_or(SyncError::NoWorker)?;
+                let deadline = keeper.deadline(lead.repo(), place);
+                keeper.fetch(lead.repo(), &seen, credential.as_ref(), deadline)
+            });
             // First, so that the next look finds room.
             drop(errand);
             keeper.end(lead, began, outcome);
-        };
-        match self.0.parts.lane.submit(job) {
-            Ok(ticket) => ticket.detach(),
-            Err(reason) => log::debug!("a sync had no worker: {reason}"),
-        }
-    }
-
-    fn sync_unasked(&self, repo: &RepoName) -> Outcome {
-        let upstreams = &self.0.parts.upstreams;
-        let Some(place) = served(upstreams, repo) else { return Err(SyncError::NoWorker) };
-        let credential = upstreams.shown(place.upstream, None);
-        let credential = credential.map_err(|error| SyncError::Token(Arc::new(error)))?;
-        let seen = self.ask(place, Side::Fetch, credential.as_ref(), None)?;
-        self.fetch(repo, &seen, credential.as_ref(), self.deadline(repo, place))
+        });
     }
 
     /// What is due at the start, and what is not any more. Mirrors that are kept on a schedule are spread over its first
@@ -183,15 +181,13 @@ mod tests {
     }
 
     #[test]
-    fn a_server_has_one_errand_at_a_time_and_all_have_their_number() {
+    fn an_upstream_has_one_errand_at_a_time() {
         let to = |text: &str| UpstreamUrl::parse(text).unwrap().origin();
         let errands = Errands::default();
-        let first = errands.begin(to("https://a/x"), 2).unwrap();
-        assert!(errands.begin(to("https://a/y"), 2).is_none());
-        let second = errands.begin(to("https://a:444"), 2).unwrap();
-        assert!(errands.begin(to("https://b"), 2).is_none());
+        let first = errands.begin(to("https://a/x")).unwrap();
+        assert!(errands.begin(to("https://a/y")).is_none());
+        assert!(errands.begin(to("https://a:444")).is_some());
         drop(first);
-        assert!(errands.begin(to("https://b"), 2).is_some());
-        drop(second);
+        assert!(errands.begin(to("https://a/y")).is_some());
     }
 }

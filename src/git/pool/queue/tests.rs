@@ -171,6 +171,8 @@ proptest! {
             let (forwards, others): (Vec<_>, Vec<_>) = running.iter().cloned().partition(is_forward);
             prop_assert!(running.len() <= workers && queue.busy() == running.len());
             prop_assert!(others.len() <= workers - sharing.reserved);
+            let scheduled = others.iter().filter(|claim| claim.class == Class::Schedule).count();
+            prop_assert!(scheduled <= sharing.scheduled);
             let of_same = |some: &[Claim], it: &Claim| {
                 some.iter().filter(|other| other.account == it.account).count()
             };
