@@ -7,7 +7,6 @@ use super::road::{Parts, Road, UnderWay, after};
 use super::staging::Staging;
 use crate::git::command::Identity;
 use crate::git::layout::Repository;
-use crate::git::pool::Class;
 use crate::git::tools::Tools;
 use crate::mirror::{Question, Side, UpstreamError};
 use crate::model::access::{Caller, Right, Verdict as Access};
@@ -50,7 +49,7 @@ impl Road {
         };
         let road = self.clone();
         if let Some(question) = self.question(&push) {
-            return self.parts().approach.send(question, Class::Forward, move |answer| {
+            return self.parts().approach.forward(question, move |answer| {
                 let unheard = answer.err().filter(UpstreamError::is_unheard);
                 road.go_on(&work, pusher, unheard.map(|error| error.to_string()));
             });

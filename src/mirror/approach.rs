@@ -16,6 +16,10 @@ use std::time::{Duration, Instant};
 /// How long an upstream may take to say what it has.
 const ASK_LIMIT: Duration = Duration::from_secs(30);
 
+/// How long the answer of a server vouches for the next forward: a push has been asked about as it began, and one that is
+/// approved at once follows within seconds.
+const RECENTLY: Duration = Duration::from_secs(5);
+
 /// The way; clones share it.
 #[derive(Clone, Debug)]
 pub struct Approach {
@@ -58,13 +62,13 @@ impl Approach {
         let this = self.clone();
         match question.url {
             UpstreamUrl::Directory(_) => {
-                let ask = move |job: Job| job(this.ask(&question));
+                let ask = move |job: Job<Advertisement>| job(this.ask(&question));
                 submit(&self.lane, Claim::on(origin, class), Box::new(job), ask);
             }
             UpstreamUrl::Http(_) => {
                 let is_alive = self.mirrors.0.doors.is_alive(&origin);
                 let probe = Claim::on(origin.clone(), if is_alive { Class::Forward } else { behind(class) });
-                let ask = move |job: Job| match this.ask(&question) {
+                let ask = move |job: Job<Advertisement>| match this.ask(&question) {
                     Err(error) if error.is_unheard() => job(Err(error)),
                     answer => {
                         submit(&this.lane, Claim::on(origin, class), job, move |job| job(answer));
@@ -72,6 +76,17 @@ impl Approach {
                 };
                 submit(&self.probes, probe, Box::new(job), ask);
             }
+        }
+    }
+
+    /// As [`Approach::send`], for a forward, which does not need what the upstream has: a server that answered somebody a
+    /// moment ago is not asked again.
+    pub fn forward(&self, question: Question, job: impl FnOnce(Result<(), UpstreamError>) + Send + 'static) {
+        let origin = question.url.origin();
+        if self.mirrors.0.doors.answered_within(&origin, RECENTLY) {
+            submit(&self.lane, Claim::on(origin, Class::Forward), Box::new(job), |job: Job<()>| job(Ok(())));
+        } else {
+            self.send(question, Class::Forward, |answer| job(answer.map(drop)));
         }
     }
 
@@ -91,12 +106,12 @@ const fn behind(class: Class) -> Class {
     }
 }
 
-type Job = Box<dyn FnOnce(Answer) + Send>;
+type Job<T> = Box<dyn FnOnce(Result<T, UpstreamError>) + Send>;
 
 /// Lets a worker do `work` with `job`, or tells the job that none will.
-fn submit(lane: &Lane, claim: Claim, job: Job, work: impl FnOnce(Job) + Send + 'static) {
+fn submit<T: 'static>(lane: &Lane, claim: Claim, job: Job<T>, work: impl FnOnce(Job<T>) + Send + 'static) {
     let job = Arc::new(Mutex::new(Some(job)));
-    let take = |job: &Mutex<Option<Job>>| job.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let take = |job: &Mutex<Option<Job<T>>>| job.lock().unwrap_or_else(PoisonError::into_inner).take();
     let theirs = Arc::clone(&job);
     match lane.submit_for(claim, move || take(&theirs).map(work)) {
         Ok(ticket) => ticket.detach(),

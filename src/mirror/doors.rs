@@ -113,6 +113,13 @@ impl Doors {
         self.lock().doors.get(at).is_some_and(Door::is_alive)
     }
 
+    /// Whether the server answered somebody in this last time, and nobody has met its silence since.
+    pub(super) fn answered_within(&self, at: &Origin, time: Duration) -> bool {
+        let hall = self.lock();
+        let answered = hall.doors.get(at).filter(|door| door.is_alive()).and_then(|door| door.answered);
+        answered.is_some_and(|answered| answered.elapsed() <= time)
+    }
+
     fn wait<'a>(
         &'a self,
         mut hall: MutexGuard<'a, Hall>,

@@ -14,7 +14,7 @@ use crate::support::gate::{Gate, Setup};
 use crate::support::http::{Wire, request};
 use crate::support::place::{Place, token_of};
 use crate::support::run::{Run, Running};
-use crate::support::{HANG, SLACK, eventually, procfs, repo};
+use crate::support::{HANG, SLACK, VOUCHED, eventually, pass, procfs, repo};
 
 const BLACK_HOLES: usize = 40;
 const REFUSING: usize = 10;
@@ -233,6 +233,7 @@ fn an_approved_push_to_a_silent_upstream_is_put_off_without_a_worker() {
     let tip = work.commit("a", b"a", "a");
     let push = waiting(work.begin(&["push", "origin", "HEAD:refs/heads/next"]));
     valve.set_silent(true);
+    pass(VOUCHED);
     approve(&here, 1);
     eventually(HANG, "the forward is put off", || {
         assert!(gate.leaders("push").is_empty(), "a git speaks with nobody");

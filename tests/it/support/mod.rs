@@ -23,6 +23,9 @@ pub(crate) const HANG: Duration = Duration::from_secs(180);
 /// Room for a loaded machine on top of a bound that the server promises.
 pub(crate) const SLACK: Duration = Duration::from_secs(15);
 
+/// After this long no answer of an upstream from before lets a forward go without another question.
+pub(crate) const VOUCHED: Duration = Duration::from_secs(6);
+
 /// How often a condition that has no event of its own is looked at.
 const TICK: Duration = Duration::from_millis(2);
 

@@ -4,9 +4,9 @@
 use tidegate::model::push::{Push, PushState};
 
 use super::stage::{KINDS, Kind, Plan, Stage, let_go};
-use crate::support::HANG;
 use crate::support::git::Client;
 use crate::support::run::Running;
+use crate::support::{HANG, VOUCHED, pass};
 
 const SERVER: Kind = Kind::Server("open");
 
@@ -100,6 +100,7 @@ fn an_upstream_that_never_answers_costs_one_question() {
     let mut stage = plan.start();
     let (clone, client, push) = pending(&stage, "work");
     let silence = stage.forge().hang();
+    pass(VOUCHED);
     stage.approve(&push);
     let waits = put_off(&stage, &push);
     let why = "did not answer in time: the limit of 10s for the first byte of its answer has passed";
