@@ -28,7 +28,7 @@ use crate::support::git::Client;
 use crate::support::http::{Answer, Wire, basic};
 use crate::support::place::Place;
 use crate::support::run::{Run, Running};
-use crate::support::{HANG, SLACK, eventually, obtain, procfs, repo};
+use crate::support::{HANG, eventually, obtain, procfs, repo};
 
 /// A place with the repository `demo.git`, its clone `work`, alice, who pushes, and rita, who reviews.
 struct Desk {
@@ -193,7 +193,7 @@ impl Desk {
                 return;
             }
             assert!(
-                since.elapsed() < SLACK,
+                since.elapsed() < HANG,
                 "not as it was: {now:?} instead of {before:?}: {:?}",
                 procfs::descriptors(gate.pid())
             );
