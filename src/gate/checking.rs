@@ -27,17 +27,24 @@ const FAULT: &str = "the gate failed to check it; its log says why";
 struct Unchecked(Event, String);
 
 impl Road {
-    /// Checks a push whose objects git has taken in, as far as that was not begun or ended by others.
-    pub(super) fn check(&self, push: &Push, staging: &Staging, identity: &Identity, tools: &Tools<'_>) {
+    /// Checks a push whose objects git has taken in, as far as that was not begun or ended by others. It `came` from
+    /// somebody, with so many objects.
+    pub(super) fn check(
+        &self,
+        push: &Push,
+        staging: &Staging,
+        came: (&Identity, Option<u32>),
+        tools: &Tools<'_>,
+    ) {
         let why = "git took the objects in";
         if !self.take(push.id, &Step::new(PushState::Received, Event::CheckingBegan, &Actor::Gate, why)) {
             return;
         }
         // Whoever waits is told that this much is done.
         self.parts().waiters.notify(push.id);
-        match self.examine(push, staging, identity, tools) {
+        match self.examine(push, staging, came, tools) {
             Ok(results) => match objection(&results) {
-                None => self.pass(push, &results, identity),
+                None => self.pass(push, &results, came.0),
                 Some(why) => {
                     let step = Step::new(PushState::Checking, Event::ChecksFailed, &Actor::Gate, &why);
                     self.conclude(push, &results, step);
@@ -70,7 +77,7 @@ impl Road {
         &self,
         push: &Push,
         staging: &Staging,
-        identity: &Identity,
+        (identity, sent): (&Identity, Option<u32>),
         tools: &Tools<'_>,
     ) -> Result<Vec<CheckResult>, Unchecked> {
         let pusher = match self.pusher(push) {
@@ -87,7 +94,7 @@ impl Road {
         let started = Instant::now();
         let settings = self.parts().checks.get();
         let view = View::new(staging.target(), staging.objects());
-        let pushed = Pushed { refs: &push.refs, pusher: &pusher, identity, options: &push.options };
+        let pushed = Pushed { refs: &push.refs, pusher: &pusher, identity, options: &push.options, sent };
         let results = checks::run(&view, &pushed, &settings, tools, self.parts().held.scratch());
         let results = results.map_err(|interrupted| match interrupted {
             Interrupted::ClientGone => {

@@ -476,13 +476,15 @@ impl Road {
                 None => held.create(push.id, intake.target, intake.format, &push.refs, &tools),
             }
         });
+        // Unknown, each object is looked for that nothing names.
+        let sent = intake.request.objects_sent(&intake.body).ok().flatten();
         let answer = staging.and_then(|staging| {
             let answer = staging.receive(&tools, intake.body, intake.request)?;
             Ok((staging, answer))
         });
         match answer {
             Ok((staging, answer)) if answer.is_accepted() => {
-                self.check(push, &staging, intake.identity, &tools);
+                self.check(push, &staging, (intake.identity, sent), &tools);
             }
             Ok((_, answer)) => self.refuse_pack(push, &answer),
             Err(error) => {

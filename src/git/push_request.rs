@@ -9,7 +9,12 @@ use crate::git::pktline::{Dialect, Packet, Packets, ReadError};
 use crate::model::oid::Oid;
 use crate::model::text::sanitize;
 use std::fmt;
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::FileExt;
+
+/// What a pack begins with; its version and the number of its objects follow, four bytes each.
+const PACK_HEADER: &[u8] = b"PACK";
 
 /// Bounds of a command list.
 #[derive(Clone, Copy, Debug)]
@@ -157,6 +162,20 @@ impl fmt::Display for Capabilities {
 }
 
 impl PushRequest {
+    /// How many objects the pack in `body`, the whole request, says to have (gitformat-pack(5)); `None` where no pack follows.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn objects_sent(&self, body: &File) -> io::Result<Option<u32>> {
+        let mut header = [0; PACK_HEADER.len() + 8];
+        match body.read_exact_at(&mut header, self.pack_offset) {
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
+            read => read?,
+        }
+        let count = header.last_chunk().map(|count| u32::from_be_bytes(*count));
+        Ok(count.filter(|_| header.starts_with(PACK_HEADER)))
+    }
+
     /// Reads the head of the request from its first byte on; the reader is left at [`PushRequest::pack_offset`].
     ///
     /// # Errors
@@ -340,6 +359,19 @@ mod tests {
 
     fn names(request: &PushRequest) -> Vec<&str> {
         request.commands.iter().map(|command| std::str::from_utf8(&command.name).unwrap()).collect()
+    }
+
+    #[test]
+    fn the_number_of_objects_is_read_where_a_pack_follows() {
+        let sent = |body: &[u8]| {
+            let mut file = tempfile::tempfile().unwrap();
+            std::io::Write::write_all(&mut file, body).unwrap();
+            PushRequest { pack_offset: 4, ..PushRequest::default() }.objects_sent(&file).unwrap()
+        };
+        assert_eq!(sent(b"0000PACK\0\0\0\x02\0\0\x01\x02rest"), Some(258));
+        assert_eq!(sent(b"0000PACK\0\0\0\x02\0\0\x01"), None);
+        assert_eq!(sent(b"0000"), None);
+        assert_eq!(sent(b"0000KCAP\0\0\0\x02\0\0\x01\x02"), None);
     }
 
     #[test]

@@ -54,6 +54,45 @@ fn an_object_that_no_pushed_ref_reaches_is_refused() {
 }
 
 #[test]
+fn what_git_adds_to_a_thin_pack_is_not_looked_for_and_hides_nothing() {
+    for git in gits() {
+        let mut site = Site::new(&git);
+        site.count_gits();
+        site.work(
+            "seq 1 4000 > file; git commit -q -a -m long; git push -q ../srv.git main; git tag -f base
+             echo x >> file; git commit -q -a -m more",
+        );
+        let objects = || -> usize {
+            site.sh("git -C srv.git show-index < $(ls held.git/objects/pack/*.idx) | wc -l").parse().unwrap()
+        };
+        let sent = || usize::from(fs::read(site.path("pack")).unwrap()[11]);
+        site.take_thin("$(git rev-parse main)");
+        assert!(
+            objects() > sent() && sent() == 3,
+            "git has added the base of the file: {} {}",
+            objects(),
+            sent()
+        );
+        let before = site.gits_counted();
+        all_pass(&site.check(&MAIN, &ChecksSettings::default()));
+        // Naming the two ends of the push and the length of ids is the test's own.
+        assert_eq!(site.gits_counted() - before - 3, 1);
+
+        // The target has a file that no ref of its leads to. The push names it and does not bring it, and brings another one
+        // as a difference to it.
+        let [known, hidden] = [
+            "seq 9 4000 > new; git add new; git commit -q -m new; git -C ../srv.git hash-object -w $PWD/new",
+            "(seq 9 4000; echo y) | git hash-object -w --stdin",
+        ]
+        .map(|script| site.work(script));
+        site.take_thin(&format!("$(git rev-parse main) {hidden} ^{known}"));
+        assert!(objects() > sent() && sent() == 6, "{} of {}", sent(), objects());
+        let results = site.check(&MAIN, &ChecksSettings::default());
+        assert!(messages(only_failure(&results, "hidden"))[0].contains(&hidden), "{results:?}");
+    }
+}
+
+#[test]
 fn a_deletion_that_brings_objects_is_refused() {
     let site = Site::new(&gits()[0]);
     site.work("echo 1 >> file; git commit -q -a -m one");

@@ -157,7 +157,7 @@ impl Site {
     /// Makes a fresh staging repository, and pushes nothing to it.
     pub(crate) fn push_nothing(&self) {
         self.sh(&format!(
-            "rm -rf held.git; cp -r srv.git held.git; cd held.git; rm -rf objects hooks config info
+            "rm -rf held.git pack; cp -r srv.git held.git; cd held.git; rm -rf objects hooks config info
              mkdir -p objects/info objects/pack; echo {0}/srv.git/objects > objects/info/alternates
              git config -f config core.bare true; git config -f config receive.unpackLimit 1
              [ $(git -C ../srv.git rev-parse --show-object-format) = sha1 ] || {{
@@ -165,6 +165,16 @@ impl Site {
                 git config -f config extensions.objectFormat sha256
              }}",
             self.base.display()
+        ));
+    }
+
+    /// Takes a pack with what `objects` lead to and `base` does not into a fresh staging repository, where it is known how
+    /// many objects came. They come as differences to what the target has.
+    pub(crate) fn take_thin(&self, objects: &str) {
+        self.push_nothing();
+        self.work(&format!(
+            "printf '%s\n' {objects} ^$(git rev-parse base) | git pack-objects -q --revs --thin --stdout > ../pack
+             git -C ../held.git index-pack --stdin --fix-thin --strict < ../pack > /dev/null"
         ));
     }
 
@@ -207,11 +217,13 @@ impl Site {
         settings: &ChecksSettings,
         client: Option<BorrowedFd<'_>>,
     ) -> Result<Vec<CheckResult>, Interrupted> {
+        let sent = fs::read(self.path("pack")).ok();
+        let sent = sent.map(|pack| u32::from_be_bytes(*pack[8..].first_chunk().unwrap()));
         let (stop, refs) = (Stop::new().unwrap(), self.updates(asks));
         let tools =
             Tools { git: &self.git, asker: asker(client), lane: "test", memory: 4 << 30, stop: &stop };
         let identity = Identity { user: Some("alice".into()), address: None };
-        let push = Pushed { refs: &refs, pusher, identity: &identity, options: &[] };
+        let push = Pushed { refs: &refs, pusher, identity: &identity, options: &[], sent };
         checks::run(&self.view(), &push, settings, &tools, &self.base)
     }
 }

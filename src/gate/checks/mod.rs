@@ -7,8 +7,8 @@
 //! | programs of the operator | `command` |
 //!
 //! The built-in checks share the questions to git, so a push of a thousand commits starts as many gits as one of a single
-//! commit: two for what every push is checked for, three to six more for what may be configured, one for each protected
-//! branch that somebody moves who may not rewind it. Answers are read as streams: what is kept is the id of every object
+//! commit: one for what every push is checked for and one more where an object came that no pushed ref leads to, three to six
+//! for what may be configured, one for each protected branch that somebody moves who may not rewind it. Answers are read as streams: what is kept is the id of every object
 //! of the push and a bounded number of findings.
 //!
 //! Facts come from git alone. What could not be established refuses: a check that could not run, or whose git gave an
@@ -69,6 +69,8 @@ pub struct Pushed<'a> {
     pub identity: &'a Identity,
     /// The push options, for the same.
     pub options: &'a [String],
+    /// How many objects came with it, if that is known.
+    pub sent: Option<u32>,
 }
 
 /// Why there are no results: the work was ended from outside.

@@ -1,8 +1,9 @@
 //! Which objects are new, and which of those that came are named by nothing.
 //!
 //! A pack may hold what no ref of the push reaches: git takes it, and protocol v2 then hands it to whoever knows its id.
-//! What the packs hold is therefore struck off by what is new, and the rest must be in the target already: git completes a
-//! thin pack with the bases of its deltas, and a client may send what it did not know to be there.
+//! What came in the packs is therefore struck off by what is new, and the rest must be in the target already: a client may
+//! send what it did not know to be there. The bases of deltas by which git completes a thin pack did not come; they are
+//! known by their place behind all that did, and git has taken them from the target.
 
 use super::bench::{Bench, CheckError, io_error, rewound};
 use super::idset::IdSet;
@@ -75,10 +76,12 @@ fn add_packed(bench: &Bench<'_>, brought: &mut IdSet) -> Result<(), CheckError> 
             why: "there is a pack without an index, or many packs",
         });
     }
+    let is_alone = indexes.len() == 1;
     for name in indexes {
         let index = File::open(bench.view.objects().join("pack").join(name)).map_err(io_error(READING))?;
         let mut is_room = true;
-        read_ids(BufReader::new(index), width, |id| {
+        let sent = bench.push.sent.filter(|_| is_alone);
+        read_ids(BufReader::new(index), width, sent, |id| {
             is_room = brought.add_bytes(id);
             is_room
         })

@@ -33,4 +33,10 @@ fn a_push_that_arrives_starts_no_git_for_what_the_gate_knows() {
     let expected = ["receive-pack", "index-pack", "rev-list", "rev-list"];
     assert_eq!(until_it_waits(&stage, &clone, "main"), expected);
     assert_eq!(until_it_waits(&stage, &clone, "main~2:refs/heads/side"), expected);
+    // What changes a little comes as a difference to what the target has.
+    let lines = |count: usize| (0..count).map(|number| format!("{number}\n")).collect::<String>();
+    for count in [4000, 4001] {
+        clone.commit("long.txt", lines(count).as_bytes(), "long");
+        assert_eq!(until_it_waits(&stage, &clone, "main"), expected);
+    }
 }
