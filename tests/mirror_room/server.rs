@@ -127,6 +127,8 @@ impl Tls {
                  scgi_temp_path {body}3; uwsgi_temp_path {body}4;
                  server {{
                      listen {address} ssl; ssl_certificate {pem}; ssl_certificate_key {key};
+                     # What is longer than 1 MiB it refuses, and hangs up.
+                     lingering_time 0;
                      location / {{ proxy_pass http://{server}; }}
                  }}
              }}\n",

@@ -70,7 +70,7 @@ impl Layout<'_> {
                     location ~ ^/plain(?<repository>/.*)$ {{ {git} }}
                     location ~ ^/small(?<repository>/.*)$ {{
                         client_max_body_size 64k;
-                        lingering_close off;
+                        lingering_time 0;
                         {git}
                     }}
                     location /401/ {{ return 401; }}
