@@ -2,7 +2,7 @@
 //!
 //! | for | rooms |
 //! |---|---|
-//! | starting git | [`command`], [`held`], [`upstream`], [`credential_file`], [`inspect`], [`service`], [`version`], [`ask`], [`upkeep`], [`tools`], [`pool`] |
+//! | starting git | [`command`], [`held`], [`upstream`], [`credential_file`], [`inspect`], [`service`], [`version`], [`ask`], [`upkeep`], `repack`, [`tools`], [`pool`] |
 //! | the wire | [`pktline`], [`sideband`], [`push_request`], [`push_wire`], [`fetch_request`], [`report`], [`advertisement`], [`push_advertisement`] |
 //! | what git answers | [`push_answer`], [`porcelain`], [`transport_fault`] |
 //! | repositories on disk | [`layout`], [`object_format`], [`pack_index`], [`settings`], [`lease`], [`footprint`], [`reach`], [`leftovers`], [`survey`] |
@@ -32,6 +32,7 @@ pub mod push_request;
 pub mod push_wire;
 pub mod reach;
 mod ref_locks;
+mod repack;
 pub mod report;
 pub mod service;
 pub mod settings;

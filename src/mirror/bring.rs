@@ -40,16 +40,33 @@ pub(super) fn bring(
     {
         return Ok(repository);
     }
+    let wanted = mirrored(&seen.refs);
+    if let Some(repository) = shared.places.find(repo)
+        && is_same(shared, &place, seen, &wanted)
+    {
+        return Ok(repository);
+    }
     let turn = shared.turns.take(&place, tools.asker.deadline.at, || pointless(&tools.asker, tools.stop))?;
     let at = seen.url.origin();
     let credential = credential.map(|it| CredentialFile::of(it, &at)).transpose();
     let credential = credential.map_err(failed_at("keeping the credential for", &place))?;
-    let work = Work { shared, place: &place, seen, wanted: mirrored(&seen.refs), credential, turn, tools };
+    let work = Work { shared, place: &place, seen, wanted, credential, turn, tools };
     match shared.places.find(repo) {
         Some(_) => work.freshen()?,
         None => work.make()?,
     }
     Ok(repository(place))
+}
+
+/// Whether the mirror is known to be what upstream is: then there is nothing to have a turn for, and it is fresh.
+fn is_same(shared: &Shared, place: &Path, seen: &Advertisement, wanted: &Refs) -> bool {
+    let present = fs::read_to_string(place.join("HEAD")).unwrap_or_default();
+    let present = present.trim_end().strip_prefix("ref: ");
+    let is_head = |refs: &Refs| match head::choose(refs, seen.head.as_deref(), present) {
+        Some(name) => Some(name) == present,
+        None => true,
+    };
+    shared.turns.set_fresh_if(place, seen.at, |refs| refs == wanted && is_head(refs))
 }
 
 /// Why a wait for a turn is given up before its deadline.

@@ -340,6 +340,32 @@ pub enum LandError {
     },
 }
 
+/// Why the upkeep of a mirror failed. The mirror is whole, and served as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum UpkeepError {
+    /// Git could not be started.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    /// Git took too long, or failed for a reason of its own.
+    #[error("git failed at {what}: {outcome}: {}", words(&outcome.stderr))]
+    Git {
+        /// What it was to do.
+        what: &'static str,
+        /// How it ended.
+        outcome: Box<Outcome>,
+    },
+    /// The mirror's files could not be looked at or changed.
+    #[error("{doing} {path:?}: {source}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: io::Error,
+    },
+}
+
 fn names(names: &[RefName]) -> String {
     names.iter().map(RefName::as_str).collect::<Vec<_>>().join(", ")
 }

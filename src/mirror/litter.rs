@@ -4,6 +4,7 @@
 //! A mirror is ours alone, and whoever has the turn is alone in it: so unlike in a hosted repository
 //! ([`crate::git::leftovers`]), everything that looks like it goes, whoever made it and whenever.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirEntry};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
@@ -35,15 +36,22 @@ type Test = fn(&DirEntry) -> bool;
 /// The directories and what is litter there.
 const PLACES: &[(&str, Test)] = &[
     ("", |entry| has(entry, b"", b".lock") || entry.file_name() == "packed-refs.new"),
-    ("objects", |entry| has(entry, b"tmp_obj", b"")),
+    // The second is a list of refs for a bitmap, which git 2.39 and 2.47 leave there when they are killed.
+    ("objects", |entry| has(entry, b"tmp_obj", b"") || has(entry, b"bitmap-ref-tips_", b"")),
     ("objects/info", |entry| has(entry, b"", b".lock")),
+    ("objects/info/commit-graphs", |entry| has(entry, b"", b".lock") || has(entry, b"tmp_", b"")),
     ("objects/pack", is_pack_litter),
 ];
+
+/// What belongs to a pack besides its index.
+const PACK_PARTS: [&str; 4] = ["pack", "rev", "mtimes", "bitmap"];
 
 /// Index-pack names a pack first and its index last: one without is not known to any git, and what is in it is fetched again.
 fn is_pack_litter(entry: &DirEntry) -> bool {
     let path = entry.path();
-    let is_headless = path.extension().is_some_and(|it| it == "pack" || it == "rev")
+    let is_part = |suffix: &OsStr| PACK_PARTS.iter().any(|part| suffix == *part);
+    let is_headless = has(entry, b"pack-", b"")
+        && path.extension().is_some_and(is_part)
         && !path.with_extension("idx").exists();
     has(entry, b"tmp_", b"")
         || has(entry, b".tmp-", b"")
@@ -119,7 +127,13 @@ mod tests {
             "objects/pack/multi-pack-index.lock",
             "objects/tmp_objdir-incoming-x/pack/tmp_pack_b",
             "objects/tmp_obj_c",
+            "objects/bitmap-ref-tips_d",
+            "objects/pack/tmp_bitmap_e",
             "objects/info/commit-graph.lock",
+            "objects/info/commit-graphs/commit-graph-chain.lock",
+            "objects/info/commit-graphs/tmp_graph_a",
+            "objects/pack/pack-cut.mtimes",
+            "upkeep.lock",
             "refs/heads/topic.lock",
             "refs/heads/deep/er.lock",
         ];
@@ -132,6 +146,12 @@ mod tests {
             "objects/pack/pack-1.idx",
             "objects/pack/pack-2.keep",
             "objects/info/commit-graph",
+            "objects/info/commit-graphs/commit-graph-chain",
+            "objects/info/commit-graphs/graph-1.graph",
+            "objects/pack/multi-pack-index",
+            "objects/pack/multi-pack-index-1.bitmap",
+            "objects/pack/pack-1.mtimes",
+            "upkeep",
             "refs/heads/main",
             "refs/heads/deep/main",
         ];

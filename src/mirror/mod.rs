@@ -11,6 +11,7 @@
 //! | taking in what a push brought upstream | [`land`] |
 //! | which upstream a repository belongs to, and how | [`upstreams`] |
 //! | when each mirror is brought up to date, and for whom | [`keeper`] |
+//! | keeping them small and fast | [`upkeep`], [`packs`] |
 //!
 //! An upstream is asked over HTTP by the caller's own thread, without a git, so that one that is dead costs no worker; a
 //! push goes to a server so as well.
@@ -32,18 +33,21 @@ pub mod keeper;
 mod land;
 mod litter;
 mod names;
+mod packs;
 mod places;
 mod push;
 mod socket;
 mod turns;
+mod upkeep;
 pub mod upstreams;
 mod web;
 
 pub use advertisement::{Advertisement, Side};
 pub use approach::{Answer, Approach, Question};
 pub use ask::Remote;
-pub use error::{LandError, UpstreamError};
+pub use error::{LandError, UpkeepError, UpstreamError};
 pub use push::{Delivery, PushError};
+pub use upkeep::Tended;
 pub use web::{reach, show};
 
 use crate::git::ask::FoundRefs;
@@ -61,7 +65,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 use turns::Turns;
 use web::{Spellings, Web};
 
@@ -176,5 +180,20 @@ impl Mirrors {
         tools: &Tools<'_>,
     ) -> Result<(), LandError> {
         land::land(&self.0, repository, objects, refs, tools)
+    }
+
+    /// Tends the mirror of `repo` where that is due, and cleans it if nobody has in this life; see [`upkeep`]. Gives way to
+    /// everybody else who writes. `now` is what its files' times are measured by.
+    ///
+    /// # Errors
+    /// See [`UpkeepError`].
+    pub fn tend(
+        &self,
+        repo: &RepoName,
+        prune_after: Duration,
+        now: SystemTime,
+        tools: &Tools<'_>,
+    ) -> Result<Tended, UpkeepError> {
+        upkeep::tend(&self.0, repo, prune_after, now, tools)
     }
 }

@@ -8,13 +8,19 @@
 //! Since nobody else writes there, the refs that the last writer left are remembered, and no git is asked for them. They
 //! are forgotten before anything is written, so that what is remembered is always what is there.
 //!
+//! Most turns are held until their work is done. One that only makes the mirror smaller or faster gives way: it is told when
+//! somebody else waits, ends, and comes again later ([`super::upkeep`]).
+//!
 //! A turn is held in two hands, like a lease: by whoever waits for the outcome, and by the child, whose hand lets go when
 //! its process group is gone. A killed group that is not gone keeps the mirror from all other writers; it is read on.
 
 use super::changes::Refs;
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -39,9 +45,11 @@ struct Shared {
 }
 
 /// What is known of one mirror.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 struct State {
     is_taken: bool,
+    /// Of a turn that gives way: who else wants it says so here.
+    wanted: Option<Wanted>,
     /// Whether the last writer ended by itself, and was of this life.
     is_clean: bool,
     /// It has all that upstream said at this time.
@@ -74,6 +82,10 @@ pub enum TurnError {
 /// The right to write to a mirror; clones are one turn, which is over when all of them are dropped.
 #[derive(Clone)]
 pub(super) struct Turn(Arc<Taken>);
+
+/// Whether somebody waits for a turn that gives way; clones are one.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted(Arc<EventFd>);
 
 struct Taken {
     turns: Turns,
@@ -110,11 +122,50 @@ impl Turns {
         Ok(Turn(Arc::new(Taken { turns: self.clone(), place: place.to_path_buf() })))
     }
 
+    /// Takes the turn if it is free now, to give it back as soon as somebody else wants it.
+    ///
+    /// # Errors
+    /// When no descriptor is left to be told by.
+    pub(super) fn take_giving_way(&self, place: &Path) -> io::Result<Option<(Turn, Wanted)>> {
+        let wanted = Wanted(Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?));
+        let mut states = self.lock();
+        let is_known = states.contains_key(place);
+        if states.get(place).is_some_and(|state| state.is_taken)
+            || (!is_known && states.len() >= STATES_MAX && forget_one(&mut states).is_err())
+        {
+            return Ok(None);
+        }
+        let state = states.entry(place.to_path_buf()).or_default();
+        (state.is_taken, state.wanted) = (true, Some(wanted.clone()));
+        let turn = Turn(Arc::new(Taken { turns: self.clone(), place: place.to_path_buf() }));
+        Ok(Some((turn, wanted)))
+    }
+
+    /// Whether the mirror at `place` is known to have nothing left of an ended writer, or is being written to.
+    pub(super) fn is_in_order(&self, place: &Path) -> bool {
+        self.lock().get(place).is_some_and(|state| state.is_clean || state.is_taken)
+    }
+
+    /// The mirror at `place` has all that upstream said at `at`, if `is_so` of the refs that it is known to have.
+    pub(super) fn set_fresh_if(&self, place: &Path, at: Instant, is_so: impl FnOnce(&Refs) -> bool) -> bool {
+        let mut states = self.lock();
+        let Some(state) = states.get_mut(place) else { return false };
+        let is_fresh = state.refs.as_deref().is_some_and(is_so);
+        if is_fresh {
+            state.fresh = state.fresh.max(Some(at));
+        }
+        is_fresh
+    }
+
     /// All states as soon as nobody has the turn, if that is within `time`.
     fn wait_within(&self, place: &Path, time: Duration) -> Option<MutexGuard<'_, HashMap<PathBuf, State>>> {
         let is_taken =
             |states: &mut HashMap<PathBuf, State>| states.get(place).is_some_and(|state| state.is_taken);
-        let waited = self.0.changed.wait_timeout_while(self.lock(), time, |states| is_taken(states));
+        let states = self.lock();
+        if let Some(wanted) = states.get(place).and_then(|state| state.wanted.as_ref()) {
+            wanted.say();
+        }
+        let waited = self.0.changed.wait_timeout_while(states, time, |states| is_taken(states));
         let (mut states, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if is_taken(&mut states) { None } else { Some(states) }
     }
@@ -173,6 +224,18 @@ fn make_room(states: &mut HashMap<PathBuf, State>, more: usize) {
     }
 }
 
+impl Wanted {
+    /// Readable from the moment somebody else wants the turn.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    fn say(&self) {
+        // What cannot be added to a full count has been said before.
+        let _ = self.0.write(1);
+    }
+}
+
 impl Turn {
     /// The hand for a child.
     pub(super) fn hold(&self) -> Box<dyn Any + Send> {
@@ -196,6 +259,11 @@ impl Turn {
             state.is_clean = is_clean;
             state.refs.take_if(|_| !is_clean);
         });
+    }
+
+    /// Whoever has the turn writes, and not to the refs.
+    pub(super) fn set_unclean_beside_refs(&self) {
+        self.0.turns.change(&self.0.place, |state| state.is_clean = false);
     }
 
     /// As [`Turns::refs`].
@@ -238,7 +306,7 @@ impl Turn {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.turns.change(&self.place, |state| state.is_taken = false);
+        self.turns.change(&self.place, |state| (state.is_taken, state.wanted) = (false, None));
         self.turns.0.changed.notify_all();
     }
 }
@@ -252,6 +320,7 @@ impl fmt::Debug for Turns {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::poll::{self, Interest};
     use std::sync::mpsc;
 
     fn never() -> Option<TurnError> {
@@ -292,6 +361,25 @@ mod tests {
             receiver.recv().unwrap();
             drop(turn);
         });
+    }
+
+    #[test]
+    fn a_turn_that_gives_way_is_told_when_another_one_waits() {
+        let (turns, place) = (Turns::default(), Path::new("/m/a.git"));
+        let (turn, wanted) = turns.take_giving_way(place).unwrap().unwrap();
+        let is_wanted = || {
+            let watch = Some((wanted.fd(), Interest::Read));
+            poll::wait([watch], Some(Duration::ZERO)).unwrap() == [true]
+        };
+        assert!(turns.take_giving_way(place).unwrap().is_none() && !is_wanted(), "another of its kind waits");
+        assert!(turns.take(Path::new("/m/b.git"), Instant::now(), never).is_ok() && !is_wanted());
+        assert!(turns.take(place, Instant::now(), never).is_err() && is_wanted());
+        drop(turn);
+        let turn = turns.take(place, Instant::now(), never).unwrap();
+        assert!(turns.take_giving_way(place).unwrap().is_none());
+        drop(turn);
+        let (_turn, wanted) = turns.take_giving_way(place).unwrap().unwrap();
+        assert_eq!(poll::wait([Some((wanted.fd(), Interest::Read))], Some(Duration::ZERO)).unwrap(), [false]);
     }
 
     #[test]

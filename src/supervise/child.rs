@@ -217,15 +217,25 @@ impl Child {
         gone: Option<BorrowedFd<'_>>,
         sink: impl FnMut(&[u8]) -> Result<(), Why>,
     ) -> Outcome {
-        match self.read_all(gone, sink) {
+        match self.read_all(gone.map(|fd| ((fd, Interest::HangUp), Why::ClientGone)), sink) {
             Ok(()) => self.finish(),
             Err(why) => self.end(why),
         }
     }
 
+    /// Runs a helper to its end whose output nobody needs, unless `wanted` becomes readable before: then it is ended.
+    #[must_use]
+    pub fn give_way(mut self, wanted: BorrowedFd<'_>) -> Outcome {
+        match self.read_all(Some(((wanted, Interest::Read), Why::GaveWay)), |_| Ok(())) {
+            Ok(()) => self.finish(),
+            Err(why) => self.end(why),
+        }
+    }
+
+    /// `leave` is what to look at meanwhile, and why to end when it comes.
     fn read_all(
         &mut self,
-        gone: Option<BorrowedFd<'_>>,
+        leave: Option<((BorrowedFd<'_>, Interest), Why)>,
         mut sink: impl FnMut(&[u8]) -> Result<(), Why>,
     ) -> Result<(), Why> {
         let mut buffer = vec![0; CHUNK];
@@ -233,23 +243,23 @@ impl Child {
             match self.read_stdout(&mut buffer) {
                 Ok(0) => return Ok(()),
                 Ok(length) => sink(&buffer[..length])?,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait_for_output(gone)?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait_for_output(leave)?,
                 Err(_) => return Err(Why::Internal),
             }
         }
     }
 
-    fn wait_for_output(&mut self, gone: Option<BorrowedFd<'_>>) -> Result<(), Why> {
+    fn wait_for_output(&mut self, leave: Option<((BorrowedFd<'_>, Interest), Why)>) -> Result<(), Why> {
         let left = self.job.deadline.left(Instant::now());
         if left.is_zero() {
             return Err(Why::Deadline);
         }
-        let client: Watch<'_> = gone.map(|fd| (fd, Interest::HangUp));
-        let [is_gone, ..] =
-            poll::wait([client, self.exit(), readable(&self.stdout), readable(&self.stderr)], Some(left))
+        let (watch, why): (Watch<'_>, _) = leave.unzip();
+        let [is_over, ..] =
+            poll::wait([watch, self.exit(), readable(&self.stdout), readable(&self.stderr)], Some(left))
                 .map_err(|_| Why::Internal)?;
         self.drain_stderr();
-        if is_gone { Err(Why::ClientGone) } else { Ok(()) }
+        why.filter(|_| is_over).map_or(Ok(()), Err)
     }
 
     /// Answers whether the leader was reaped before the deadline.

@@ -49,6 +49,8 @@ pub enum Why {
     ClientGone,
     /// The gate stops.
     Stopping,
+    /// Somebody who matters more needs what it works on.
+    GaveWay,
     /// It gave more than was allowed.
     Overflow,
     /// Something on our side failed, or the child was dropped.
@@ -57,8 +59,8 @@ pub enum Why {
 
 impl Why {
     /// Every reason, in the order of declaration.
-    pub const ALL: [Self; 5] =
-        [Self::Deadline, Self::ClientGone, Self::Stopping, Self::Overflow, Self::Internal];
+    pub const ALL: [Self; 6] =
+        [Self::Deadline, Self::ClientGone, Self::Stopping, Self::GaveWay, Self::Overflow, Self::Internal];
 
     /// The label in metrics and records.
     #[must_use]
@@ -67,6 +69,7 @@ impl Why {
             Self::Deadline => "deadline",
             Self::ClientGone => "client_gone",
             Self::Stopping => "stopping",
+            Self::GaveWay => "gave_way",
             Self::Overflow => "overflow",
             Self::Internal => "internal",
         }
@@ -145,6 +148,7 @@ impl fmt::Display for Outcome {
             Some(Why::Deadline) => write!(f, " after the {}", self.deadline)?,
             Some(Why::ClientGone) => f.write_str(" after the client left")?,
             Some(Why::Stopping) => f.write_str(" at the stop of the gate")?,
+            Some(Why::GaveWay) => f.write_str(" after giving way")?,
             Some(Why::Overflow) => f.write_str(" after giving more than it may")?,
             Some(Why::Internal) => f.write_str(" after an internal error")?,
         }

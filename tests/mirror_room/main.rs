@@ -18,3 +18,4 @@ mod port;
 mod pushing;
 mod server;
 mod support;
+mod upkeep;

@@ -178,8 +178,36 @@ impl Site {
     /// Nothing unfinished is left anywhere.
     pub(crate) fn assert_tidy(&self) {
         assert_eq!(self.sh("ls -A data/tmp"), "");
-        let litter = "find data \\( -name '*.lock' -o -name 'tmp_*' -o -name '*.keep' -o -name '.tmp-*' \\)";
+        let litter = "find data \\( -name '*.lock' -o -name 'tmp_*' -o -name '*.keep' -o -name '.tmp-*' -o -name 'bitmap-ref-*' \\)";
         assert_eq!(self.sh(litter), "");
+    }
+}
+
+/// What makes a repack of the mirror wait for ever: a loose object that nobody ever writes.
+pub(crate) struct Stall<'a>(&'a Site);
+
+const FIFO: &str = "objects/00/11223344556677889900112233445566778899";
+
+impl<'a> Stall<'a> {
+    pub(crate) fn of(site: &'a Site) -> Self {
+        site.sh(&format!("mkdir -p {MIRROR}/objects/00; mkfifo {MIRROR}/{FIFO}"));
+        Self(site)
+    }
+
+    /// Whether a repack has begun.
+    pub(crate) fn is_on(&self) -> bool {
+        let place = format!("--git-dir={}\0repack\0", self.0.path(MIRROR).display());
+        let lines = fs::read_dir("/proc").unwrap().flatten();
+        let mut lines = lines.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+        lines.any(|line| line.windows(place.len()).any(|part| part == place.as_bytes()))
+    }
+}
+
+impl Drop for Stall<'_> {
+    fn drop(&mut self) {
+        // The mirror may have gone with it.
+        let _ = fs::remove_file(self.0.path(MIRROR).join(FIFO));
+        let _ = fs::remove_dir(self.0.path(MIRROR).join("objects/00"));
     }
 }
 

@@ -366,7 +366,7 @@ fn interruption_of(why: Why) -> Option<Interrupted> {
     match why {
         Why::ClientGone => Some(Interrupted::ClientGone),
         Why::Stopping => Some(Interrupted::Stopping),
-        Why::Deadline | Why::Overflow | Why::Internal => None,
+        Why::Deadline | Why::GaveWay | Why::Overflow | Why::Internal => None,
     }
 }
 

@@ -149,7 +149,9 @@ fn ended(why: Why, outcome: &Outcome) -> String {
     match why {
         Why::Deadline => format!("the {} has passed", outcome.deadline),
         Why::Stopping => "the gate is stopping".to_owned(),
-        Why::ClientGone | Why::Overflow | Why::Internal => format!("the forward ended with {outcome}"),
+        Why::ClientGone | Why::GaveWay | Why::Overflow | Why::Internal => {
+            format!("the forward ended with {outcome}")
+        }
     }
 }
 

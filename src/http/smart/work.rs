@@ -301,7 +301,7 @@ impl End {
             _ if !client_listens => Self::ClientGone,
             (Some(Why::Deadline), _) => Self::Deadline,
             (Some(Why::Stopping), _) => Self::Stopping,
-            (Some(Why::Overflow | Why::Internal), _) => Self::Failed,
+            (Some(Why::GaveWay | Why::Overflow | Why::Internal), _) => Self::Failed,
             (None, Exit::Code(0)) if phase == Phase::Advertise && *bytes == 0 => Self::Failed,
             (None, Exit::Code(0)) => Self::Whole,
             (None, Exit::Code(_) | Exit::Signal(_)) if tracker.is_flushed() => Self::Whole,
