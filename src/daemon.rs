@@ -218,6 +218,7 @@ impl Runtime {
             approach: approach.clone(),
             memory: settings.git.memory,
             stop: stop.clone(),
+            upkeep: lanes.upkeep.clone(),
         })?;
         let road = Road::new(Parts {
             store: store.clone(),

@@ -37,7 +37,7 @@ pub struct Sweeper {
 type Row = (&'static str, fn(&SweeperSettings) -> Duration, fn(&Sweeper) -> Result<(), String>);
 
 /// Every job.
-const JOBS: [Row; 10] = [
+const JOBS: [Row; 11] = [
     ("orphans", |every| every.orphans, Sweeper::end_orphans),
     ("leftovers", |every| every.leftovers, Sweeper::clean_leftovers),
     ("tokens", |every| every.tokens, Sweeper::forget_expired_tokens),
@@ -47,6 +47,7 @@ const JOBS: [Row; 10] = [
     ("close-orphans", |every| every.close_orphans, |sweeper| sweeper.road.close_orphans()),
     ("sweep-held", |every| every.sweep_held, |sweeper| sweeper.road.sweep_held()),
     ("sync-mirrors", |every| every.sync_mirrors, Sweeper::sync_mirrors),
+    ("mirror-upkeep", |every| every.mirror_upkeep, Sweeper::tend_mirrors),
     ("prune-records", |every| every.prune_records, |sweeper| sweeper.road.prune_records()),
 ];
 
@@ -79,6 +80,11 @@ impl Sweeper {
 
     fn sync_mirrors(&self) -> Result<(), String> {
         self.keeper.sync_due();
+        Ok(())
+    }
+
+    fn tend_mirrors(&self) -> Result<(), String> {
+        self.keeper.tend_due();
         Ok(())
     }
 

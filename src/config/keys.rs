@@ -109,6 +109,7 @@ pub(super) const KEYS: &[Key] = &[
     Key { path: "sweeper.sweep_held",       field: Field::Duration(|s| &mut s.sweeper.sweep_held) },
     Key { path: "sweeper.prune_records",    field: Field::Duration(|s| &mut s.sweeper.prune_records) },
     Key { path: "sweeper.sync_mirrors",     field: Field::Duration(|s| &mut s.sweeper.sync_mirrors) },
+    Key { path: "sweeper.mirror_upkeep",    field: Field::Duration(|s| &mut s.sweeper.mirror_upkeep) },
 ];
 
 /// The keys of `[checks]`, a table of its own because they hold from the next push on, as rules do.

@@ -148,6 +148,8 @@ pub struct SweeperSettings {
     pub prune_records: Duration,
     /// Begins the syncs of mirrors whose time has come.
     pub sync_mirrors: Duration,
+    /// Looks for mirrors that are to be repacked.
+    pub mirror_upkeep: Duration,
 }
 
 /// What the command line may set.
@@ -540,6 +542,7 @@ impl Default for SweeperSettings {
             sweep_held: Duration::from_secs(5),
             prune_records: Duration::from_secs(60),
             sync_mirrors: Duration::from_secs(1),
+            mirror_upkeep: Duration::from_secs(5 * 60),
         }
     }
 }

@@ -63,6 +63,7 @@ close_orphans = "6s"
 sweep_held = "7s"
 prune_records = "61s"
 sync_mirrors = "2s"
+mirror_upkeep = "6m"
 
 [[rule]]
 repos = "secret/**"

@@ -6,7 +6,7 @@ use super::house::TurnedAway;
 use super::message::Response;
 use super::metrics::Page;
 use crate::git::pool::{Class, Lane, Load};
-use crate::mirror::keeper::Ending;
+use crate::mirror::keeper::{Chore, Ending};
 use crate::model::push::PushState;
 use crate::model::status::{ChildRow, JobRow, LaneRow, Status};
 use crate::supervise::Running;
@@ -164,6 +164,10 @@ fn mirrors(app: &App, page: &mut Page) {
     page.family("mirror_sync_total", "counter", "Syncs of mirrors, by how they ended.");
     for ending in Ending::ALL {
         page.sample("mirror_sync_total", &[("outcome", ending.name())], app.keeper.ended(ending));
+    }
+    page.family("mirror_upkeep_total", "counter", "Upkeep of mirrors that was due, by how it ended.");
+    for ending in Chore::ALL {
+        page.sample("mirror_upkeep_total", &[("outcome", ending.name())], app.keeper.tended(ending));
     }
 }
 

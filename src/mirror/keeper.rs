@@ -7,17 +7,19 @@
 //!
 //! A mirror is fresh from the start of a sync that succeeded, since what upstream got later need not be in it.
 
+mod chores;
 mod flight;
 mod schedule;
 mod states;
 
+pub use chores::Chore;
 pub use states::{Ending, State};
 
 use super::upstreams::{Place, TokenError, Upstreams};
 use super::{Advertisement, Approach, Remote, Side, UpstreamError};
 use crate::git::ask::Asker;
 use crate::git::layout::Repository;
-use crate::git::pool::{Claim, Class};
+use crate::git::pool::{Claim, Class, Lane};
 use crate::git::tools::Tools;
 use crate::model::credential::UpstreamCredential;
 use crate::model::name::RepoName;
@@ -25,6 +27,7 @@ use crate::store::{Store, StoreError};
 use crate::supervise::Deadline;
 use crate::sys::poll::{self, Interest};
 use crate::sys::stop::{Level, Stop};
+use chores::Chores;
 use flight::{Flight, Flights, Lead, Outcome};
 use jiff::Timestamp;
 use schedule::Errands;
@@ -48,6 +51,8 @@ pub struct KeeperParts {
     pub approach: Approach,
     /// The most address space that a fetch may have, in bytes.
     pub memory: u64,
+    /// Whose workers repack.
+    pub upkeep: Lane,
     /// The end of it all.
     pub stop: Stop,
 }
@@ -62,6 +67,7 @@ struct Shared {
     flights: Flights,
     states: States,
     errands: Errands,
+    chores: Chores,
 }
 
 /// What somebody needs of a mirror.
@@ -167,8 +173,8 @@ impl Keeper {
     /// When that cannot be read.
     pub fn new(parts: KeeperParts) -> Result<Self, StoreError> {
         let states = States::load(parts.store.clone())?;
-        let (flights, errands) = (Flights::default(), Errands::default());
-        let keeper = Self(Arc::new(Shared { parts, flights, states, errands }));
+        let (flights, errands, chores) = (Flights::default(), Errands::default(), Chores::default());
+        let keeper = Self(Arc::new(Shared { parts, flights, states, errands, chores }));
         keeper.plan(Timestamp::now());
         Ok(keeper)
     }
@@ -195,6 +201,12 @@ impl Keeper {
     #[must_use]
     pub fn ended(&self, ending: Ending) -> u64 {
         self.0.states.ended(ending)
+    }
+
+    /// How much upkeep ended so, in this life of the gate.
+    #[must_use]
+    pub fn tended(&self, ending: Chore) -> u64 {
+        self.0.chores.ended(ending)
     }
 
     /// The time since the start of its last sync that succeeded; `None` where none is known to have.

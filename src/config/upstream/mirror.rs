@@ -21,6 +21,8 @@ pub struct MirrorSettings {
     pub first_clone_deadline: Duration,
     /// How old a mirror may be that is served while its upstream is down.
     pub serve_stale_for: Duration,
+    /// How long a mirror keeps what no branch or tag reaches any more, at the least.
+    pub prune_after: Duration,
 }
 
 impl Default for MirrorSettings {
@@ -32,6 +34,7 @@ impl Default for MirrorSettings {
             fetch_deadline: Duration::from_secs(120),
             first_clone_deadline: Duration::from_secs(60 * 60),
             serve_stale_for: Duration::from_secs(7 * 24 * 60 * 60),
+            prune_after: Duration::from_secs(14 * 24 * 60 * 60),
         }
     }
 }
@@ -45,11 +48,12 @@ const SYNC_EVERY: &str = "sync_every";
 type Field = fn(&mut MirrorSettings) -> &mut Duration;
 
 /// Every key that holds a time.
-const TIMES: [(&str, Field); 4] = [
+const TIMES: [(&str, Field); 5] = [
     ("fresh_for", |mirror| &mut mirror.fresh_for),
     ("fetch_deadline", |mirror| &mut mirror.fetch_deadline),
     ("first_clone_deadline", |mirror| &mut mirror.first_clone_deadline),
     ("serve_stale_for", |mirror| &mut mirror.serve_stale_for),
+    ("prune_after", |mirror| &mut mirror.prune_after),
 ];
 
 impl MirrorSettings {

@@ -145,7 +145,7 @@ impl Keeper {
 }
 
 /// Where a repository is that is served.
-fn served<'a>(upstreams: &'a Upstreams, repo: &'a RepoName) -> Option<Place<'a>> {
+pub(super) fn served<'a>(upstreams: &'a Upstreams, repo: &'a RepoName) -> Option<Place<'a>> {
     upstreams.find(repo).filter(Place::is_served)
 }
 
@@ -154,7 +154,7 @@ fn is_listed(place: Place<'_>) -> bool {
 }
 
 /// How long after the `times`th failure in a row the schedule tries again.
-fn pause(times: u32) -> Duration {
+pub(super) fn pause(times: u32) -> Duration {
     let doublings = times.saturating_sub(1).min(20);
     PAUSE.saturating_mul(1 << doublings).min(PAUSE_MAX)
 }

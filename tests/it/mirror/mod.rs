@@ -6,6 +6,7 @@ mod private;
 mod reading;
 mod schedule;
 mod shapes;
+mod upkeep;
 
 use crate::support::gate::{Gate, Setup};
 use crate::support::place::Place;
