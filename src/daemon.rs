@@ -219,6 +219,7 @@ impl Runtime {
             memory: settings.git.memory,
             stop: stop.clone(),
             upkeep: lanes.upkeep.clone(),
+            mirror_bytes_max: settings.limits.mirror_bytes_max,
         })?;
         let road = Road::new(Parts {
             store: store.clone(),

@@ -79,6 +79,7 @@ pub(super) const KEYS: &[Key] = &[
     Key { path: "limits.commands_max",      field: Field::Count(COUNT_MAX, |s| &mut s.limits.commands_max) },
     Key { path: "limits.request_bytes_max", field: Field::Size(|s| &mut s.limits.request_bytes_max) },
     Key { path: "limits.disk_floor",        field: Field::Size(|s| &mut s.limits.disk_floor) },
+    Key { path: "limits.mirror_bytes_max",  field: Field::OptionalSize(|s| &mut s.limits.mirror_bytes_max) },
     Key { path: HELD_PUSHES,                field: Field::Count(COUNT_MAX, |s| &mut s.limits.held_pushes) },
     Key { path: "limits.drain",             field: Field::Duration(|s| &mut s.limits.drain) },
     Key { path: "git.program",              field: Field::Program(|s| &mut s.git.program) },

@@ -92,6 +92,8 @@ pub struct Limits {
     pub request_bytes_max: u64,
     /// Free bytes on the disk below which pushes, and requests that do not fit memory, are refused.
     pub disk_floor: u64,
+    /// Bytes of all mirrors together from which on no further one is made.
+    pub mirror_bytes_max: Option<u64>,
     /// Pushes that may wait for a reviewer at a time: each holds a connection, and half of these are not for them.
     pub held_pushes: usize,
     /// How long work in flight may go on when the gate stops.
@@ -502,6 +504,7 @@ impl Default for Limits {
             commands_max: 1000,
             request_bytes_max: 16 << 20,
             disk_floor: 1 << 30,
+            mirror_bytes_max: None,
             held_pushes: 512,
             drain: Duration::from_secs(20),
         }

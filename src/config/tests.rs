@@ -27,6 +27,7 @@ push_bytes_max = "3GiB"
 commands_max = 999
 request_bytes_max = "15MiB"
 disk_floor = "1000B"
+mirror_bytes_max = "9GiB"
 held_pushes = 499
 drain = "250ms"
 

@@ -63,6 +63,8 @@ pub enum Refusal {
     SpoolFull,
     /// The volume of the data directory or the repository is full.
     DiskFull,
+    /// There is no mirror yet, and none is made any more: the setting `limits.mirror_bytes_max`.
+    MirrorsFull,
     /// The server is stopping.
     Stopping,
     /// Not something that this server does.
@@ -153,7 +155,7 @@ impl Refusal {
             | Self::Exhausted
             | Self::SpoolFull
             | Self::Stopping => 503,
-            Self::DiskFull => 507,
+            Self::DiskFull | Self::MirrorsFull => 507,
             Self::Unsupported(_) | Self::Lfs => 501,
             Self::Deadline(_) => 504,
             Self::Upstream(_) => 502,
@@ -190,6 +192,7 @@ impl Refusal {
             Self::Exhausted => "exhausted",
             Self::SpoolFull => "spool-full",
             Self::DiskFull => "disk-full",
+            Self::MirrorsFull => "mirrors-full",
             Self::Stopping => "stopping",
             Self::Unsupported(_) => "unsupported",
             Self::Lfs => "lfs",
@@ -239,6 +242,11 @@ impl Refusal {
                 "the server keeps too many large requests already: try again in a few seconds".into()
             }
             Self::DiskFull => "the server's disk is full: nothing was stored; tell its operator".into(),
+            Self::MirrorsFull => {
+                "the server has no room for a mirror of another repository (limits.mirror_bytes_max): \
+                                  tell its operator"
+                    .into()
+            }
             Self::Stopping => "the server is stopping: try again in a few seconds".into(),
             Self::Internal => "the server failed; its log says why".into(),
             Self::ClientGone => "the client left".into(),
@@ -273,6 +281,7 @@ impl Refusal {
             | Self::TooSlow(_)
             | Self::TooLarge(_)
             | Self::DiskFull
+            | Self::MirrorsFull
             | Self::Unsupported(_)
             | Self::Deadline(_)
             | Self::GitFailed(_)

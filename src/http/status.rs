@@ -169,6 +169,7 @@ fn mirrors(app: &App, page: &mut Page) {
     for ending in Chore::ALL {
         page.sample("mirror_upkeep_total", &[("outcome", ending.name())], app.keeper.tended(ending));
     }
+    page.single("mirror_bytes", "gauge", "Bytes that all mirrors take on the disk.", app.keeper.bytes());
 }
 
 fn lane_row(lane: &Lane) -> LaneRow {

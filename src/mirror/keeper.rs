@@ -23,6 +23,7 @@ use crate::git::pool::{Claim, Class, Lane};
 use crate::git::tools::Tools;
 use crate::model::credential::UpstreamCredential;
 use crate::model::name::RepoName;
+use crate::model::units::format_size;
 use crate::store::{Store, StoreError};
 use crate::supervise::Deadline;
 use crate::sys::poll::{self, Interest};
@@ -53,6 +54,8 @@ pub struct KeeperParts {
     pub memory: u64,
     /// Whose workers repack.
     pub upkeep: Lane,
+    /// What all mirrors may take before no further one is made, in bytes.
+    pub mirror_bytes_max: Option<u64>,
     /// The end of it all.
     pub stop: Stop,
 }
@@ -113,6 +116,15 @@ pub enum SyncError {
     /// The upstream, or the way to it.
     #[error(transparent)]
     Upstream(Arc<UpstreamError>),
+    /// There is no mirror yet, and those that are there take all the space that there is for them.
+    #[error("no mirror is made: all of them take {} of the {} of limits.mirror_bytes_max",
+        format_size(*taken), format_size(*most))]
+    Quota {
+        /// What they take, in bytes.
+        taken: u64,
+        /// What they may take.
+        most: u64,
+    },
     /// The gate's own credential.
     #[error(transparent)]
     Token(Arc<TokenError>),
@@ -153,7 +165,7 @@ impl SyncError {
     pub fn is_no(&self) -> bool {
         match self {
             Self::Upstream(error) => error.is_no(),
-            Self::Token(_) | Self::NoWorker | Self::Descriptor(_) => false,
+            Self::Quota { .. } | Self::Token(_) | Self::NoWorker | Self::Descriptor(_) => false,
         }
     }
 
@@ -161,7 +173,7 @@ impl SyncError {
     fn is_client_gone(&self) -> bool {
         match self {
             Self::Upstream(error) => error.is_client_gone(),
-            Self::Token(_) | Self::NoWorker | Self::Descriptor(_) => false,
+            Self::Quota { .. } | Self::Token(_) | Self::NoWorker | Self::Descriptor(_) => false,
         }
     }
 }
@@ -201,6 +213,12 @@ impl Keeper {
     #[must_use]
     pub fn ended(&self, ending: Ending) -> u64 {
         self.0.states.ended(ending)
+    }
+
+    /// What all mirrors take on the disk, in bytes, each as it was after the last sync or upkeep.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.0.states.bytes()
     }
 
     /// How much upkeep ended so, in this life of the gate.
@@ -280,11 +298,11 @@ impl Keeper {
     ) {
         let repo = lead.repo().clone();
         let began = Moment::now();
-        let asked = seen.map_or_else(|| self.ask(place, Side::Fetch, credential, client), Ok);
-        let seen = match asked {
+        let ask = || Ok(self.ask(place, Side::Fetch, credential, client)?);
+        let seen = match self.require_room(&repo).and_then(|()| seen.map_or_else(ask, Ok)) {
             Ok(seen) => seen,
-            Err(error) if error.is_client_gone() => return lead.end(Err(error.into())),
-            Err(error) => return self.end(lead, began, Err(error.into())),
+            Err(error) if error.is_client_gone() => return lead.end(Err(error)),
+            Err(error) => return self.end(lead, began, Err(error)),
         };
         // What was asked before this sync was is as old as that.
         let began = began.not_after(seen.at);
@@ -299,6 +317,16 @@ impl Keeper {
             Ok(ticket) => ticket.detach(),
             Err(reason) => log::warn!("a sync had no worker: {reason}"),
         }
+    }
+
+    /// A mirror that is there may grow on; one that is not has to find room. How much it will take nobody knows before.
+    fn require_room(&self, repo: &RepoName) -> Result<(), SyncError> {
+        let Some(most) = self.0.parts.mirror_bytes_max else { return Ok(()) };
+        if self.find(repo).is_some() {
+            return Ok(());
+        }
+        let taken = self.bytes();
+        if taken < most { Ok(()) } else { Err(SyncError::Quota { taken, most }) }
     }
 
     /// By when a fetch has to be over.

@@ -302,6 +302,10 @@ impl Visit<'_> {
                 log::warn!("{}: {error}", self.repo);
                 Refusal::Busy { at_door: true }
             }
+            BringError::Failed(SyncError::Quota { .. }) => {
+                log::warn!("{}: {error}", self.repo);
+                Refusal::MirrorsFull
+            }
             BringError::Late => Refusal::Upstream(error.to_string().into()),
             BringError::ClientGone => Refusal::ClientGone,
             BringError::Stopping => Refusal::Stopping,

@@ -80,9 +80,11 @@ impl Keeper {
     fn send(&self, lead: Lead, place: Place<'_>, class: Class, errand: Option<Errand>) {
         let KeeperParts { upstreams, approach, .. } = &self.0.parts;
         let began = Moment::now();
-        let credential = match upstreams.shown(place.upstream, None) {
+        let shown =
+            || upstreams.shown(place.upstream, None).map_err(|error| SyncError::Token(Arc::new(error)));
+        let credential = match self.require_room(lead.repo()).and_then(|()| shown()) {
             Ok(credential) => credential,
-            Err(error) => return self.end(lead, began, Err(SyncError::Token(Arc::new(error)))),
+            Err(error) => return self.end(lead, began, Err(error)),
         };
         let question = Question {
             url: place.upstream.url.clone(),

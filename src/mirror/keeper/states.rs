@@ -176,6 +176,11 @@ impl States {
         self.lock().entry(repo.clone()).or_insert_with(|| State::unsynced(repo, now));
     }
 
+    /// What all of them take on the disk, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.lock().values().map(|state| state.row.bytes).sum()
+    }
+
     /// The names of all.
     pub(super) fn names(&self) -> Vec<RepoName> {
         self.lock().keys().cloned().collect()

@@ -1,4 +1,4 @@
-//! Upkeep of mirrors by the gate, beside those who read and write.
+//! Upkeep of mirrors by the gate, beside those who read and write, and the space that all mirrors may take.
 
 use super::{Scene, cloned_main};
 use crate::support::git::Client;
@@ -108,4 +108,33 @@ fn a_repack_gives_way_to_a_clone_that_has_news_to_wait_for() {
     eventually(HANG, "it is said", || gate.metric("tidegate_mirror_upkeep_total", &["interrupted"]) >= 1.0);
     drop(gate);
     unstall(&mirror);
+}
+
+#[test]
+fn from_its_quota_on_no_further_mirror_is_made_and_those_that_are_there_go_on() {
+    let scene = Scene::new();
+    let served = repo::history(&scene.place, "app.git");
+    repo::history(&scene.place, "other.git");
+    let keys = "mirror.fresh_for = \"1ms\"";
+    let start = || scene.gate("open", keys).text("limits.mirror_bytes_max", "1B").start();
+    let gate = start();
+    cloned_main(&scene, &gate, "clone");
+    eventually(HANG, "it is counted", || gate.metric("tidegate_mirror_bytes", &[]) > 1000.0);
+    assert!(gate.log().has("limits.mirror_bytes_max=\"1B\""), "{}", gate.log().text());
+    let refused = |gate: &crate::support::gate::Gate| {
+        let client = scene.place.client();
+        let refused = client.git(&["clone", "-q", &gate.url("forge/other"), "refused"]);
+        refused.fails().says("no room for a mirror of another repository (limits.mirror_bytes_max)");
+    };
+    let asked = scene.origin.count("/other/");
+    refused(&gate);
+    assert_eq!(scene.origin.count("/other/"), asked, "nobody was asked for it");
+    assert!(gate.metric("tidegate_refused_total", &["mirrors-full"]) >= 1.0);
+    assert_eq!(cloned_main(&scene, &gate, "again"), served.oid("main"));
+    gate.stop();
+    let gate = start();
+    refused(&gate);
+    let new = commit(&served, "new");
+    assert_eq!(cloned_main(&scene, &gate, "last"), new);
+    assert!(!scene.mirror("other.git").exists());
 }
