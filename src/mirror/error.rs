@@ -12,6 +12,7 @@ use crate::git::transport_fault::TransportFault;
 use crate::model::push::RefName;
 use crate::model::text::{clip, sanitize};
 use crate::model::upstream::Origin;
+use crate::store::StoreError;
 use crate::supervise::{Outcome, SpawnError, Why};
 use std::io;
 use std::path::PathBuf;
@@ -329,6 +330,30 @@ pub enum LandError {
         outcome: Box<Outcome>,
     },
     /// A pack could not be moved.
+    #[error("{doing} {path:?}: {source}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: io::Error,
+    },
+}
+
+/// Why a mirror was not removed.
+#[derive(Debug, thiserror::Error)]
+pub enum ForgetError {
+    /// A push is held for it, which borrows its objects.
+    #[error("a push is held that borrows from the mirror: decide on it first (tidegate push list)")]
+    Held,
+    /// The mirror is being worked on.
+    #[error(transparent)]
+    Turn(#[from] TurnError),
+    /// What is known of it could not be removed; the mirror itself has been.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It could not be looked at or moved.
     #[error("{doing} {path:?}: {source}")]
     Io {
         /// What was being done.

@@ -16,7 +16,7 @@ pub use chores::Chore;
 pub use states::{Ending, State};
 
 use super::upstreams::{Place, TokenError, Upstreams};
-use super::{Advertisement, Approach, Remote, Side, UpstreamError};
+use super::{Advertisement, Approach, ForgetError, Remote, Side, UpstreamError};
 use crate::git::ask::Asker;
 use crate::git::layout::Repository;
 use crate::git::pool::{Claim, Class, Lane};
@@ -225,6 +225,22 @@ impl Keeper {
     #[must_use]
     pub fn tended(&self, ending: Chore) -> u64 {
         self.0.chores.ended(ending)
+    }
+
+    /// Removes a mirror for good, with all that is known of it; one that is listed is made anew at the next start, every one
+    /// at the next read. Waits until `until` for whoever writes to it. Answers whether there was anything to remove.
+    ///
+    /// # Errors
+    /// See [`ForgetError`].
+    pub fn forget(&self, repo: &RepoName, until: Instant) -> Result<bool, ForgetError> {
+        let Shared { parts, states, .. } = &*self.0;
+        let begun = Instant::now();
+        let was_there = parts.upstreams.mirrors().forget(repo, until, &parts.stop)?;
+        let was_known = states.forget(repo)?;
+        if was_there {
+            log::info!("mirror {repo} forgotten ms={}", begun.elapsed().as_millis());
+        }
+        Ok(was_there || was_known)
     }
 
     /// The time since the start of its last sync that succeeded; `None` where none is known to have.

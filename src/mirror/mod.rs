@@ -11,6 +11,7 @@
 //! | taking in what a push brought upstream | [`land`] |
 //! | which upstream a repository belongs to, and how | [`upstreams`] |
 //! | when each mirror is brought up to date, and for whom | [`keeper`] |
+//! | removing one for good | [`forget`] |
 //! | keeping them small and fast | [`upkeep`], [`packs`] |
 //!
 //! An upstream is asked over HTTP by the caller's own thread, without a git, so that one that is dead costs no worker; a
@@ -28,6 +29,7 @@ mod damage;
 mod doors;
 mod draft;
 mod error;
+mod forget;
 mod head;
 pub mod keeper;
 mod land;
@@ -45,8 +47,9 @@ mod web;
 pub use advertisement::{Advertisement, Side};
 pub use approach::{Answer, Approach, Question};
 pub use ask::Remote;
-pub use error::{LandError, UpkeepError, UpstreamError};
+pub use error::{ForgetError, LandError, UpkeepError, UpstreamError};
 pub use push::{Delivery, PushError};
+pub use turns::TurnError;
 pub use upkeep::Tended;
 pub use web::{reach, show};
 
@@ -195,5 +198,14 @@ impl Mirrors {
         tools: &Tools<'_>,
     ) -> Result<Tended, UpkeepError> {
         upkeep::tend(&self.0, repo, prune_after, now, tools)
+    }
+
+    /// Removes the mirror of `repo` for good: nobody finds it from now on, and the next [`Mirrors::bring`] makes it anew.
+    /// Waits until `until` for its turn. Answers whether there was one.
+    ///
+    /// # Errors
+    /// See [`ForgetError`]; the mirror is there as it was.
+    pub fn forget(&self, repo: &RepoName, until: Instant, stop: &Stop) -> Result<bool, ForgetError> {
+        forget::forget(&self.0, repo, until, stop)
     }
 }

@@ -75,6 +75,13 @@ impl Places {
         Ok(false)
     }
 
+    /// Takes the mirror at `place` away under the name `away`, for good. Gits that have it open go on with what they have
+    /// open.
+    pub(super) fn withdraw(&self, place: &Path, away: &Path) -> io::Result<()> {
+        fs::rename(place, away)?;
+        File::open(place.parent().unwrap_or(&self.mirrors))?.sync_all()
+    }
+
     /// Gives the directory `draft`, whose content is on the disk for good, the name `place`, for good as well. What had that
     /// name before has the draft's then.
     pub(super) fn publish(&self, draft: &Path, place: &Path) -> io::Result<()> {

@@ -266,6 +266,11 @@ impl Turn {
         self.0.turns.change(&self.0.place, |state| state.is_clean = false);
     }
 
+    /// Nothing is known of the mirror any more: it is not there.
+    pub(super) fn forget(&self) {
+        self.0.turns.change(&self.0.place, |state| *state = State { is_taken: true, ..State::default() });
+    }
+
     /// As [`Turns::refs`].
     pub(super) fn refs(&self) -> Option<Arc<Refs>> {
         self.0.turns.refs(&self.0.place)

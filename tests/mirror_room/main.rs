@@ -12,6 +12,7 @@ mod deaf;
 mod ending;
 #[path = "../it/support/forge_nginx.rs"]
 mod forge_nginx;
+mod forgetting;
 mod landing;
 #[path = "../it/support/port.rs"]
 mod port;

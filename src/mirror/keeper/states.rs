@@ -207,6 +207,13 @@ impl States {
         }
     }
 
+    /// Forgets a mirror, here and in the store; answers whether it was known.
+    pub(super) fn forget(&self, repo: &RepoName) -> Result<bool, StoreError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.store.mirrors().remove(repo)?;
+        Ok(self.lock().remove(repo).is_some())
+    }
+
     /// Writes what is known of a mirror now into the store.
     pub(super) fn save(&self, repo: &RepoName) {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
