@@ -161,6 +161,16 @@ impl Client {
         response.body_mut().read_json().map_err(|error| self.garbled(error))
     }
 
+    /// The JSON that is the answer to the removal of what is at `path`.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(super) fn delete(&self, path: &str) -> Result<Value, ClientError> {
+        let request = self.authorised(self.agent.delete(format!("{}{path}", self.base)));
+        let mut response = self.checked(request.call())?;
+        response.body_mut().read_json().map_err(|error| self.garbled(error))
+    }
+
     fn authorised<T>(&self, request: RequestBuilder<T>) -> RequestBuilder<T> {
         let field = match &self.credential {
             None => return request,

@@ -3,7 +3,7 @@
 use super::client::Where;
 use super::{CliError, output};
 use crate::config::Environment;
-use crate::model::mirror::{self, Demanded, MirrorView, Mirrors};
+use crate::model::mirror::{self, Demanded, Forgotten, MirrorView, Mirrors};
 use crate::model::name::RepoName;
 use crate::model::text::plain;
 use crate::model::units::format_duration;
@@ -33,6 +33,14 @@ enum Action {
         #[command(flatten)]
         common: Common,
     },
+    /// Remove a mirror for good; the next clone makes it anew.
+    Forget {
+        /// The repository.
+        #[arg(value_parser = RepoName::parse)]
+        repo: RepoName,
+        #[command(flatten)]
+        common: Common,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -49,6 +57,7 @@ pub(super) fn run(args: &Args, environment: &Environment) -> Result<(), CliError
     match &args.action {
         Action::List(common) => list(common, environment),
         Action::Sync { repo, common } => sync(repo, common, environment),
+        Action::Forget { repo, common } => forget(repo, common, environment),
     }
 }
 
@@ -90,6 +99,13 @@ fn sync(repo: &RepoName, common: &Common, environment: &Environment) -> Result<(
         requested = Some(requested_at);
         std::thread::park_timeout(ROUND);
     }
+}
+
+fn forget(repo: &RepoName, common: &Common, environment: &Environment) -> Result<(), CliError> {
+    let answer = common.at.client(environment)?.delete(&mirror::path(repo))?;
+    let Forgotten { repo } = serde_json::from_value(answer.clone())?;
+    let text = plain(&format!("{repo} is forgotten\n"));
+    Ok(output::print(&if common.json { output::json(&answer) } else { text })?)
 }
 
 fn moment(text: &str) -> Option<Timestamp> {

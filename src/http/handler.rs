@@ -70,7 +70,7 @@ fn answer_page(
 ) -> Result<Served, Refusal> {
     let caller = authorise_page(app, exchange, found.page, story)?;
     let body = match found.page.way {
-        Way::Read => Vec::new(),
+        Way::Read | Way::Remove => Vec::new(),
         Way::Write => read_body(exchange)?,
     };
     let request = exchange.request();
@@ -237,8 +237,9 @@ fn finish(app: &App, exchange: &Exchange, story: &Story, served: &Served) {
     let user = escaped(story.user.as_deref().unwrap_or("-"), LOGGED_MAX);
     let method = escaped(request.method.as_str(), LOGGED_MAX);
     let path = escaped(&request.path, LOGGED_MAX);
+    let is_look = request.method == Method::Get || request.method == Method::Head;
     // Health checks and scrapes that went well would drown the rest.
-    let is_routine = request.path.starts_with("/-/") && request.method != Method::Post && *status < 400;
+    let is_routine = request.path.starts_with("/-/") && is_look && *status < 400;
     let level = if is_routine { log::Level::Debug } else { log::Level::Info };
     log::log!(
         level,

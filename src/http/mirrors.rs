@@ -10,13 +10,18 @@ use super::refusal::Refusal;
 use super::route::Asked;
 use super::status::json;
 use crate::mirror::keeper::State;
+use crate::mirror::{ForgetError, TurnError};
 use crate::model::access::{Caller, Right, Rules, Verdict};
-use crate::model::mirror::{Demanded, MirrorView, Mirrors};
+use crate::model::mirror::{Demanded, Forgotten, MirrorView, Mirrors};
 use crate::model::name::RepoName;
+use crate::model::push::PushState;
 use crate::model::role::Role;
 use jiff::Timestamp;
 use serde::Deserialize;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How long a mirror that is to be forgotten may be busy: a sync that takes longer is asked about again.
+const FORGET_LIMIT: Duration = Duration::from_secs(10);
 
 /// The body of a demand.
 #[derive(Debug, Default, Deserialize)]
@@ -69,6 +74,34 @@ pub fn sync(app: &App, asked: &Asked<'_>) -> Result<Response, Refusal> {
         app.keeper.begin(&state.row.repo);
     }
     Ok(json(&Demanded { requested_at: requested.to_string(), mirror: view(app, state) }).uncached())
+}
+
+/// `DELETE mirrors/NAME`: removes the mirror for good, unless a push is held for it.
+pub fn forget(app: &App, asked: &Asked<'_>) -> Result<Response, Refusal> {
+    require_own_site(asked.headers)?;
+    let repo = asked.mirror.as_ref().ok_or(Refusal::NotFound)?;
+    let held = app.store.pushes().open_of(repo);
+    if let Some(push) = held.map_err(|error| Refusal::internal("looking for pushes", &error))? {
+        let why = format!("push {} is held for it: decide on it first", push.id).into();
+        return Err(Refusal::Conflict { state: push.state, why });
+    }
+    let forgotten = app.keeper.forget(repo, Instant::now() + FORGET_LIMIT).map_err(unforgotten)?;
+    if !forgotten {
+        return Err(Refusal::NotFound);
+    }
+    Ok(json(&Forgotten { repo: repo.to_string() }).uncached())
+}
+
+fn unforgotten(error: ForgetError) -> Refusal {
+    match error {
+        // No open one is: it has failed, and is kept for another try.
+        ForgetError::Held => Refusal::Conflict { state: PushState::Failed, why: error.to_string().into() },
+        ForgetError::Turn(TurnError::Stopping) => Refusal::Stopping,
+        ForgetError::Turn(TurnError::Deadline | TurnError::ClientGone | TurnError::Full) => {
+            Refusal::Busy { at_door: false }
+        }
+        ForgetError::Store(_) | ForgetError::Io { .. } => Refusal::internal("forgetting a mirror", &error),
+    }
 }
 
 fn find(app: &App, asked: &Asked<'_>) -> Result<State, Refusal> {

@@ -35,6 +35,8 @@ pub enum Way {
     Read,
     /// Something is changed: POST, with a body that the door reads, bounded.
     Write,
+    /// Something is removed: DELETE, without a body.
+    Remove,
 }
 
 /// Makes an answer.
@@ -101,6 +103,7 @@ impl Way {
         match self {
             Self::Read => (&["GET", "HEAD"], "GET, HEAD"),
             Self::Write => (&["POST"], "POST"),
+            Self::Remove => (&["DELETE"], "DELETE"),
         }
     }
 }
@@ -136,6 +139,10 @@ const fn write(path: &'static str, needs: Needs, answer: Answer) -> Page {
     Page { path, way: Way::Write, needs, answer }
 }
 
+const fn remove(path: &'static str, needs: Needs, answer: Answer) -> Page {
+    Page { path, way: Way::Remove, needs, answer }
+}
+
 /// Every page.
 #[rustfmt::skip]
 static PAGES: &[Page] = &[
@@ -155,6 +162,7 @@ static PAGES: &[Page] = &[
     read("/-/api/v1/mirrors", Needs::User, Answer::Ask(mirrors::list)),
     write("/-/api/v1/mirrors/{mirror}/sync", Needs::User, Answer::Ask(mirrors::sync)),
     read("/-/api/v1/mirrors/{mirror}", Needs::User, Answer::Ask(mirrors::show)),
+    remove("/-/api/v1/mirrors/{mirror}", Needs::Admin, Answer::Ask(mirrors::forget)),
     read("/", Needs::Nothing, Answer::Look(pages::front_door)),
     read("/-/", Needs::User, Answer::Ask(pages::list)),
     read("/-/style.css", Needs::Nothing, Answer::Look(pages::style)),
@@ -352,7 +360,9 @@ mod tests {
         assert_eq!(mirror("GET", "/-/api/v1/mirrors/forge/a/b"), Ok((one, name("forge/a/b"))));
         assert_eq!(mirror("POST", "/-/api/v1/mirrors/forge/a/sync"), Ok((sync, name("forge/a"))));
         assert_eq!(mirror("GET", "/-/api/v1/mirrors/forge/a/sync"), Ok((one, name("forge/a/sync"))));
+        assert_eq!(mirror("DELETE", "/-/api/v1/mirrors/forge/a/sync"), Ok((one, name("forge/a/sync"))));
         assert_eq!(mirror("POST", "/-/api/v1/mirrors/forge/a"), Err(405));
+        assert_eq!(mirror("DELETE", "/-/api/v1/mirrors"), Err(405));
         assert_eq!(mirror("GET", "/-/api/v1/mirrors/../a"), Err(404));
     }
 

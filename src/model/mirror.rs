@@ -45,6 +45,13 @@ pub struct Demanded {
     pub mirror: MirrorView,
 }
 
+/// The answer to the removal of a mirror.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Forgotten {
+    /// Its name.
+    pub repo: String,
+}
+
 /// The address of a mirror.
 #[must_use]
 pub fn path(repo: &RepoName) -> String {

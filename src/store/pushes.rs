@@ -319,6 +319,14 @@ impl Pushes<'_> {
         self.0.snapshot("looking for pushes of an earlier start", |db| rows::open_elsewhere(db, boot))
     }
 
+    /// An open record of the repository `repo`, if there is one.
+    ///
+    /// # Errors
+    /// When the database cannot be read, or is damaged.
+    pub fn open_of(&self, repo: &RepoName) -> Result<Option<Push>, StoreError> {
+        self.0.snapshot("looking for the pushes of a repository", |db| rows::open_of(db, repo))
+    }
+
     /// How many records stand in each open state that has any.
     ///
     /// # Errors

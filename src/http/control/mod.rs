@@ -162,7 +162,7 @@ impl Shared {
         let caller = self.caller(&headers)?;
         authorise(&caller, found.page.needs)?;
         let body = match found.page.way {
-            Way::Read => Vec::new(),
+            Way::Read | Way::Remove => Vec::new(),
             Way::Write => read_body(request)?,
         };
         let mirror = found.mirror.clone();
@@ -217,7 +217,7 @@ fn authorise(caller: &Caller, needs: Needs) -> Result<(), Refusal> {
     match (needs, caller) {
         (Needs::Nothing | Needs::LoopbackOrUser, _) | (_, Caller::Local) => Ok(()),
         (Needs::User, Caller::User { .. }) | (Needs::Admin, Caller::User { role: Role::Admin, .. }) => Ok(()),
-        (Needs::Admin, Caller::User { .. }) => Err(Refusal::Forbidden("only an admin may see this".into())),
+        (Needs::Admin, Caller::User { .. }) => Err(Refusal::Forbidden("this is for admins only".into())),
         (Needs::User | Needs::Admin, Caller::Anonymous | Caller::Guest { .. }) => Err(Refusal::Credential),
     }
 }

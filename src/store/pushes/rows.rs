@@ -276,6 +276,11 @@ pub(super) fn open_elsewhere(db: &Connection, boot: &str) -> Result<Vec<Push>, S
     pushes(db, &format!("WHERE {IS_OPEN} AND owner_boot <> ?1 ORDER BY id"), [boot])
 }
 
+pub(super) fn open_of(db: &Connection, repo: &RepoName) -> Result<Option<Push>, StoreError> {
+    let tail = format!("WHERE {IS_OPEN} AND repo = ?1 ORDER BY id LIMIT 1");
+    Ok(pushes(db, &tail, [repo.as_str()])?.pop())
+}
+
 pub(super) fn due(db: &Connection, now: Timestamp, most: u32) -> Result<Vec<Push>, StoreError> {
     pushes(db, "WHERE deadline <= ?1 ORDER BY deadline, id LIMIT ?2", (now.as_millisecond(), most))
 }

@@ -241,6 +241,17 @@ fn a_push_that_nobody_approved_is_never_retried() {
 }
 
 #[test]
+fn an_open_record_of_a_repository_is_found_and_none_that_has_ended() {
+    let (_home, store) = fresh();
+    let of = |name| store.pushes().open_of(&RepoName::parse(name).unwrap()).unwrap().map(|push| push.id);
+    assert_eq!(of("acme/app"), None);
+    let id = received(&store);
+    assert_eq!([of("acme/app"), of("acme/App"), of("acme")], [Some(id), None, None]);
+    take(&store, id, PushState::Received, Event::PackRefused).unwrap();
+    assert_eq!(of("acme/app"), None);
+}
+
+#[test]
 fn open_records_of_earlier_lives_are_found_and_adopted_once() {
     let (home, earlier) = fresh();
     let (waiting, ended) = (received(&earlier), received(&earlier));

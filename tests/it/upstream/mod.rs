@@ -5,6 +5,7 @@
 mod fates;
 #[cfg(feature = "fault-points")]
 mod faults;
+mod forgetting;
 mod gits;
 mod killing;
 mod leaving;
