@@ -92,8 +92,8 @@ mod tests {
     fn refs_follow_each_other_and_the_first_line_says_what_git_can() {
         let (a, b) = ("a".repeat(40), "b".repeat(40));
         let refs = [("refs/tags/v1", b'b'), ("refs/heads/main", b'a')];
-        let first = format!("004c{a} refs/heads/main\0atomic agent=git/2\n");
-        let second = format!("003e{b} refs/tags/v1\n");
+        let first = format!("0050{a} refs/heads/main\0atomic agent=git/2\n");
+        let second = format!("003a{b} refs/tags/v1\n");
         assert_eq!(written(&refs, Protocol::V0, 9999), [format!("banner{first}{second}0000")]);
         let versioned = format!("banner000eversion 1\n{first}");
         assert_eq!(written(&refs, Protocol::V1, 1), [versioned, second, "0000".to_owned()]);
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn only_what_is_said_of_an_empty_repository_is_learned() {
         let empty = written(&[], Protocol::V0, 9999)[0].replace("banner", "");
-        assert_eq!(empty, format!("004c{} capabilities^{{}}\0atomic agent=git/2\n0000", "0".repeat(40)));
+        assert_eq!(empty, format!("0050{} capabilities^{{}}\0atomic agent=git/2\n0000", "0".repeat(40)));
         assert_eq!(own_words(empty.as_bytes()).unwrap(), b"atomic agent=git/2");
         let filled = written(&[("refs/heads/main", b'a')], Protocol::V0, 9999)[0].replace("banner", "");
         for other in [&filled, &empty.replace("0000", ""), &format!("{empty}0000"), "0000", "", "ERR no"] {
