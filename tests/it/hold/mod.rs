@@ -161,13 +161,16 @@ impl Desk {
         eventually(HANG, &format!("{} goes", staging.display()), || !staging.exists());
     }
 
-    /// The gate and what it has on the disk, once the connection is gone that asked whether it serves, and no git runs.
+    /// The gate and what it has on the disk, once the connection is gone that asked whether it serves, every thread has taken
+    /// its name, and neither a git runs nor what is over is being removed.
     #[track_caller]
     fn quiet(&self, gate: &Gate) -> Quiet {
         obtain(HANG, "no request is answered", || {
             let now = self.look(gate);
             let is_asked = |thread: &String| thread.starts_with("request-") || thread == "caller";
-            (now.children == 0 && !now.threads.iter().any(is_asked)).then_some(now)
+            let is_at_work = now.children > 0 || !now.temporary.is_empty();
+            let has_begun = now.threads.iter().any(|thread| thread == "sweeper");
+            (has_begun && !is_at_work && !now.threads.iter().any(is_asked)).then_some(now)
         })
     }
 
