@@ -45,7 +45,6 @@ use crate::http::handler::Public;
 use crate::http::limits::FrontLimits;
 use crate::http::metrics::Metrics;
 use crate::http::smart::{Grants, recovery};
-use crate::mirror::Approach;
 use crate::mirror::keeper::{Keeper, KeeperParts};
 use crate::mirror::upstreams::Upstreams;
 use crate::store::lock::{DataLock, LockError};
@@ -204,14 +203,7 @@ impl Runtime {
         let at = settings.data_dir.join("mirrors");
         let opened = Upstreams::open(&settings, &stop);
         let upstreams = opened.map_err(|source| DaemonError::Directory { at, source })?;
-        let approach = Approach {
-            mirrors: upstreams.mirrors().clone(),
-            git: git.clone(),
-            reaper: reaper.clone(),
-            grace: settings.git.kill_grace,
-            probes: lanes.probe.clone(),
-            lane: lanes.upstream.clone(),
-        };
+        let approach = lanes.approach(upstreams.mirrors(), &git, &reaper, settings.git.kill_grace);
         let keeper = Keeper::new(KeeperParts {
             store: store.clone(),
             upstreams: upstreams.clone(),

@@ -17,6 +17,7 @@ use crate::git::lease::Leases;
 use crate::git::pool::{Kind, Lane, Size};
 use crate::git::settings::SettingsCache;
 use crate::mirror::keeper::Keeper;
+use crate::mirror::{Approach, Mirrors};
 use crate::model::access::Rules;
 use crate::store::Store;
 use crate::supervise::Reaper;
@@ -27,7 +28,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The four lanes of git workers, and the one of those who ask upstreams.
 #[derive(Debug)]
@@ -86,6 +87,13 @@ impl Lanes {
             probe,
         };
         Ok((lanes, Workers { gits, probes }))
+    }
+
+    /// The way to upstreams, for work that no client's own thread asks for.
+    #[must_use]
+    pub fn approach(&self, mirrors: &Mirrors, git: &Git, reaper: &Reaper, grace: Duration) -> Approach {
+        let (mirrors, git, reaper) = (mirrors.clone(), git.clone(), reaper.clone());
+        Approach { mirrors, git, reaper, grace, probes: self.probe.clone(), lane: self.upstream.clone() }
     }
 
     /// Every lane, in the order in which people are shown them.
