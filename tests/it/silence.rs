@@ -23,8 +23,9 @@ const ROUNDS: usize = 10;
 /// More than may ask one server at a time.
 const CLIENTS_EACH: usize = 3;
 
-/// What a clone may take beside dead upstreams, on top of twice its own time.
-const PROMISED: Duration = Duration::from_secs(2);
+/// What a start may take beside dead upstreams, and a clone on top of twice its own time: less than the 10 s that one
+/// silent server costs who waits for it, and far more than either takes on a busy machine.
+const PROMISED: Duration = Duration::from_secs(8);
 
 /// A server that stands between the gate and its upstream, and falls silent: connections are made and nothing is said.
 struct Valve {
@@ -267,7 +268,7 @@ fn who_waits_for_a_silent_upstream_shares_its_silence_and_may_leave() {
         assert!(wire.answer().status >= 500);
     }
     // One by one in pairs it would have been 15 times that of one.
-    assert!(since.elapsed() < 3 * Duration::from_secs(10), "{:?}", since.elapsed());
+    assert!(since.elapsed() < 6 * Duration::from_secs(10), "{:?}", since.elapsed());
     let again = Instant::now();
     begin_to_ask(&gate, "hole/again").answer();
     assert!(again.elapsed() < Duration::from_secs(5), "the silence is shared: {:?}", again.elapsed());

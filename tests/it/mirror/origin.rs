@@ -2,8 +2,7 @@
 //! can stop, start again, and hold in the middle of a fetch.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::PermissionsExt;
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,13 +15,14 @@ use tempfile::TempDir;
 use crate::support::git::gits;
 use crate::support::http::Wire;
 use crate::support::place::{Place, path_variable, token_of};
+use crate::support::port::Port;
 use crate::support::run::{Running, run};
-use crate::support::{HANG, eventually};
+use crate::support::{HANG, eventually, repo};
 
 /// A running upstream.
 pub(super) struct Origin {
     place: PathBuf,
-    address: SocketAddr,
+    port: Port,
     nginx: Option<Running>,
     _cgi: Running,
     /// Apart from the place of the test, where whatever works is taken for the gate's when that goes.
@@ -35,16 +35,17 @@ impl Origin {
     pub(super) fn start(place: &Place) -> Origin {
         let apart = tempfile::Builder::new().prefix("tidegate-origin-").tempdir().unwrap();
         let directory = apart.path().to_path_buf();
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let port = Port::reserve();
         let backend = run(command(&gits()[0], &["--exec-path"]), b"", HANG).ok().text();
         write_program(&directory, &backend);
-        fs::write(directory.join("nginx.conf"), configuration(&directory, &place.root(), address)).unwrap();
+        let text = configuration(&directory, &place.root(), port.address);
+        fs::write(directory.join("nginx.conf"), text).unwrap();
         let socket = directory.join("cgi");
         let at = format!("unix:{}", socket.display());
         let cgi = command(Path::new("/usr/sbin/fcgiwrap"), &["-c", "64", "-s", &at]);
         let cgi = Running::start(cgi, Vec::new());
         eventually(HANG, "fcgiwrap listens", || UnixStream::connect(&socket).is_ok());
-        let mut origin = Origin { place: directory, address, nginx: None, _cgi: cgi, _directory: apart };
+        let mut origin = Origin { place: directory, port, nginx: None, _cgi: cgi, _directory: apart };
         origin.let_in(&["bot"]);
         origin.resume();
         origin
@@ -56,7 +57,7 @@ impl Origin {
         let (prefix, file) = (self.place.to_str().unwrap(), self.place.join("nginx.conf"));
         let words = ["-p", prefix, "-c", file.to_str().unwrap(), "-e", "errors"];
         self.nginx = Some(Running::start(command(Path::new("/usr/sbin/nginx"), &words), Vec::new()));
-        eventually(HANG, "nginx answers", || std::net::TcpStream::connect(self.address).is_ok());
+        eventually(HANG, "nginx answers", || std::net::TcpStream::connect(self.port.address).is_ok());
     }
 
     /// Nobody listens any more.
@@ -65,7 +66,7 @@ impl Origin {
             nginx.signal(Signal::SIGKILL);
             let _ = nginx.finish(HANG);
         }
-        eventually(HANG, "nobody listens", || std::net::TcpStream::connect(self.address).is_err());
+        eventually(HANG, "nobody listens", || std::net::TcpStream::connect(self.port.address).is_err());
     }
 
     /// Lets these users in below `closed/`, with their tokens of [`token_of`], from the next request on.
@@ -102,7 +103,7 @@ impl Origin {
 
     /// The table of an upstream called `forge` below `path`, with more keys.
     pub(super) fn table(&self, path: &str, keys: &str) -> String {
-        format!("[[upstream]]\nname = \"forge\"\nurl = \"http://{}/{path}\"\n{keys}\n", self.address)
+        format!("[[upstream]]\nname = \"forge\"\nurl = \"http://{}/{path}\"\n{keys}\n", self.port.address)
     }
 
     /// How many requests had `what` in their line. A request is logged after its answer, so another one goes behind them.
@@ -110,7 +111,7 @@ impl Origin {
     pub(super) fn count(&self, what: &str) -> usize {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let last = format!("/last/{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        Wire::tcp(self.address).get(&last, &[]);
+        Wire::tcp(self.port.address).get(&last, &[]);
         let log = || fs::read_to_string(self.place.join("requests")).unwrap_or_default();
         eventually(HANG, "the server logs its requests", || log().contains(&format!("{last} ")));
         log().lines().filter(|line| line.contains(what)).count()
@@ -128,15 +129,12 @@ fn command(program: &Path, arguments: &[&str]) -> Command {
 fn write_program(place: &Path, backend: &str) {
     let at = place.display();
     let text = format!(
-        "#!/bin/sh
-case $PATH_INFO in */git-upload-pack)
+        "case $PATH_INFO in */git-upload-pack)
     while [ -e {at}/hold ]; do : > {at}/held; sleep 0.02; done;;
 esac
-exec {backend}/git-http-backend\n"
+exec {backend}/git-http-backend"
     );
-    let program = place.join("program");
-    fs::write(&program, text).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    repo::script(&place.join("program"), &text);
 }
 
 fn configuration(place: &Path, repositories: &Path, address: SocketAddr) -> String {

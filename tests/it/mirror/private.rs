@@ -73,7 +73,9 @@ fn a_fetch_under_way_for_one_lets_no_other_in() {
     for reader in [first, second] {
         assert!(reader.finish(HANG).ok().text().contains(&main));
     }
-    assert_eq!(gate.log().lines("mirror forge/app synced").len(), 1);
+    let synced = || gate.log().lines("mirror forge/app synced").len();
+    eventually(HANG, "the sync is told of", || synced() > 0);
+    assert_eq!(synced(), 1);
 }
 
 #[test]

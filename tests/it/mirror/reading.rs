@@ -157,7 +157,7 @@ fn a_fetch_that_hangs_is_ended_at_its_deadline() {
     let scene = Scene::new();
     repo::history(&scene.place, "app.git");
     scene.origin.hold();
-    let gate = scene.gate("open", "mirror.first_clone_deadline = \"1s\"").start();
+    let gate = scene.gate("open", "mirror.first_clone_deadline = \"6s\"").start();
     gate.get(DOOR).expect(502).says("first_clone_deadline");
     gate.await_childless(HANG);
     assert!(!scene.mirror("app.git").exists(), "nothing is half there");
