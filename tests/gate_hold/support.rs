@@ -202,7 +202,9 @@ impl Site {
 
     pub(crate) fn push_as(&self, user: &str, refs: &str) -> Client {
         let url = self.url.replace("://", &format!("://{user}:{user}-token@"));
-        let script = format!("cd work; exec git push {url}/app.git {refs}");
+        // Whoever runs the tests in the background of a shell lets them inherit that interrupts are ignored.
+        let git = "env --default-signal=INT,QUIT git";
+        let script = format!("cd work; exec {git} push {url}/app.git {refs}");
         let said =
             tempfile::NamedTempFile::new_in(self.home.path()).unwrap().into_temp_path().keep().unwrap();
         let client = self

@@ -52,6 +52,8 @@ fn every_thread_has_a_name_of_the_thread_map() {
         "write-",
         "upstream-",
         "upkeep-",
+        "probe-",
+        "resolve",
         "sweeper",
         "control",
         "caller",
@@ -59,7 +61,9 @@ fn every_thread_has_a_name_of_the_thread_map() {
     for name in &names {
         assert!(known.iter().any(|prefix| name.starts_with(prefix)), "a thread called {name}: {names:?}");
     }
-    for name in ["reaper", "front", "request-", "read-", "write-", "upstream-", "upkeep-", "sweeper"] {
+    for name in
+        ["reaper", "front", "request-", "read-", "write-", "upstream-", "upkeep-", "probe-", "sweeper"]
+    {
         assert!(names.iter().any(|found| found.starts_with(name)), "no thread called {name}: {names:?}");
     }
 }

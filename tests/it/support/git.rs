@@ -90,10 +90,12 @@ impl Client {
         run(self.command(arguments), stdin, self.limit())
     }
 
-    /// Starts `git ARGUMENTS` in a group of its own.
+    /// Starts `git ARGUMENTS` in a group of its own, which a signal reaches as in a terminal: whoever runs the tests in the
+    /// background of a shell lets them inherit that interrupts are ignored.
     #[track_caller]
     pub(crate) fn begin(&self, arguments: &[&str]) -> Running {
-        Running::start(self.command(arguments), Vec::new())
+        let words = [&["--default-signal=INT,QUIT", self.program.to_str().unwrap()], arguments].concat();
+        Running::start(self.command_of(Path::new("env"), &words), Vec::new())
     }
 
     /// Clones `url` to `path` with more options; must succeed. Returns the client at work there.
@@ -144,7 +146,11 @@ impl Client {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
+        self.command_of(&self.program, arguments)
+    }
+
+    fn command_of(&self, program: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.args(arguments).current_dir(&self.directory).env_clear();
         command.env("PATH", path_variable()).env("HOME", &self.home).env("LC_ALL", "C").env("TZ", "UTC");
         command
