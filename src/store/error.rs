@@ -42,6 +42,13 @@ pub enum StoreError {
         /// Its permission bits.
         mode: u32,
     },
+    /// Somebody else's files are where ours would be, and what of ours is left over is removed.
+    #[error(
+        "{} holds files though no tidegate has been here: what tidegate finds there it removes, so give it a data \
+         directory of its own",
+        .0.display()
+    )]
+    Occupied(PathBuf),
     /// There is no database, and none was to be made.
     #[error("there is no tidegate data in {}: name it with --data-dir", .0.display())]
     Absent(PathBuf),

@@ -8,13 +8,17 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+/// What is kept in these of a data directory is removed when no record speaks of it.
+const SWEPT: [&str; 3] = ["tmp", "held", "mirrors"];
+
 /// Permission bits that let others in.
 const OTHERS: u32 = 0o077;
 
 /// Makes `path` and what is missing above it, or checks that it is ours.
 ///
 /// A directory that is there and open to others is closed when it is empty or holds our database already;
-/// otherwise it is refused, for a slip such as `--data-dir /tmp` must not lock others out of theirs.
+/// otherwise it is refused, for a slip such as `--data-dir /tmp` must not lock others out of theirs. So is one without our
+/// database in which we would remove files: `--data-dir ~` must not cost anybody his `~/tmp`.
 pub(super) fn directory(path: &Path) -> Result<(), StoreError> {
     DirBuilder::new()
         .recursive(true)
@@ -23,14 +27,23 @@ pub(super) fn directory(path: &Path) -> Result<(), StoreError> {
         .map_err(StoreError::io("making the data directory", path))?;
     let found = fs::metadata(path).map_err(StoreError::io("looking at", path))?;
     check_owner(path, found.uid())?;
+    let is_new = !path.join(super::DATABASE).exists();
+    let occupied = SWEPT.map(|name| path.join(name)).into_iter().find(|place| is_new && has_entries(place));
+    if let Some(place) = occupied {
+        return Err(StoreError::Occupied(place));
+    }
     if found.mode() & OTHERS == 0 {
         return Ok(());
     }
     let mut entries = fs::read_dir(path).map_err(StoreError::io("reading", path))?;
-    if entries.next().is_some() && !path.join(super::DATABASE).exists() {
+    if entries.next().is_some() && is_new {
         return Err(StoreError::Exposed { path: path.to_owned(), mode: found.mode() & 0o7777 });
     }
     fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(StoreError::io("closing", path))
+}
+
+fn has_entries(directory: &Path) -> bool {
+    fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// Refuses what belongs to another user: our files in there would be his to replace, and his in ours not ours

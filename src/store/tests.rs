@@ -1,6 +1,6 @@
 //! The store on a real disk.
 
-use super::lock::DataLock;
+use super::lock::{DataLock, LockError};
 use super::users::{NewToken, User};
 use super::*;
 use crate::model::name::UserName;
@@ -191,6 +191,23 @@ fn a_directory_that_is_open_to_others_is_closed_or_refused() {
     assert_eq!((mode(&empty), mode(&empty.join("tidegate.db"))), (0o700, 0o600));
     set_mode(&empty.join("secret.key"), 0o640);
     assert!(matches!(Store::open(&empty), Err(StoreError::Exposed { mode: 0o640, .. })));
+}
+
+#[test]
+fn a_directory_whose_files_we_would_remove_is_not_taken_for_ours() {
+    for name in ["tmp", "held", "mirrors"] {
+        let home = tempfile::tempdir().unwrap();
+        fs::create_dir(home.path().join(name)).unwrap();
+        let file = home.path().join(name).join("thesis.tex");
+        fs::write(&file, "").unwrap();
+        set_mode(home.path(), 0o700);
+        assert!(matches!(DataLock::take(home.path()), Err(LockError::Store(StoreError::Occupied(_)))));
+        assert!(matches!(Store::open(home.path()), Err(StoreError::Occupied(_))));
+        fs::remove_file(&file).unwrap();
+        Store::open(home.path()).unwrap();
+        fs::write(&file, "").unwrap();
+        Store::open(home.path()).unwrap();
+    }
 }
 
 #[test]
