@@ -565,7 +565,7 @@ fn the_doctor_takes_the_places_of_serve_and_says_what_is_not_served() {
     }
 }
 
-/// A git that stops in the middle of a large answer: some bytes into the first packet behind a megabyte.
+/// A git that stops in the middle of a large answer: so many bytes into the first packet behind so many, as a file says.
 const STALLING_GIT: &str = r#"#!/bin/sh
 PATH=/usr/local/bin:/usr/bin:/bin
 case " $* " in
@@ -573,10 +573,11 @@ case " $* " in
 *" upload-pack "*) ;;
 *) exec git "$@" ;;
 esac
-answer=${0%/*}/answer.$$ cut=$(cat "${0%/*}/cut")
+answer=${0%/*}/answer.$$
+read -r behind cut <"${0%/*}/cut"
 git "$@" >"$answer"
 size=$(wc -c <"$answer") at=0
-while [ "$at" -lt 1000000 ] && [ "$at" -lt "$size" ]; do
+while [ "$at" -lt "$behind" ] && [ "$at" -lt "$size" ]; do
     length=$((0x$(tail -c +$((at + 1)) "$answer" | head -c 4)))
     if [ "$length" -lt 4 ]; then length=4; fi
     at=$((at + length))
@@ -586,7 +587,7 @@ if [ "$size" -gt $((at + cut)) ]; then exec sleep 60; fi
 "#;
 
 #[test]
-fn a_clone_that_is_cut_inside_a_packet_names_its_deadline() {
+fn a_clone_that_is_cut_wherever_it_stands_names_its_deadline() {
     let place = Place::new();
     let prepared = "git init -q work; head -c 3000000 /dev/urandom >work/noise; git -C work add noise
                     git -C work commit -q -m noise; git clone -q --bare work repos/noise.git";
@@ -600,13 +601,14 @@ fn a_clone_that_is_cut_inside_a_packet_names_its_deadline() {
             "[git]\nprogram = {program:?}\nread_deadline = \"2s\"\n[[rule]]\nrepos = \"**\"\nread = \"anyone\"\n"
         ),
     );
-    // In the digits, before the band, in the data.
-    for (version, cut) in [(0, "2"), (2, "3"), (2, "4"), (2, "100")] {
-        place.write("cut", cut);
-        let clone =
-            format!("git -c protocol.version={version} clone {}/noise clone-{version}-{cut}", gate.url);
+    // In the digits, before the band, in the data; and where the side band is about to begin.
+    let cuts =
+        [(0, "1000000 2"), (2, "1000000 3"), (2, "1000000 4"), (2, "1000000 100"), (0, "1 0"), (2, "1 0")];
+    for (number, (version, cut)) in cuts.into_iter().enumerate() {
+        place.write("cut", &format!("{cut}\n"));
+        let clone = format!("git -c protocol.version={version} clone {}/noise clone-{number}", gate.url);
         let (done, said) = sh(&place, &clone);
-        assert!(!done && said.contains("read_deadline"), "version {version}, {cut} bytes: {said}");
+        assert!(!done && said.contains("read_deadline"), "version {version}, {cut}: {said}");
     }
 }
 

@@ -95,6 +95,8 @@ fn last_words(text: &str) -> String {
 pub struct Tracker {
     place: Place,
     has_band: bool,
+    /// Whether sections with a name have been seen, as only protocol v2 has them.
+    has_sections: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,10 +105,60 @@ enum Place {
     Boundary { flushed: bool },
     /// Inside of a packet's digits.
     Digits { seen: [u8; HEADER], count: usize },
-    /// Inside of a payload of which so much is to come; its first byte, the band if there is one, when that has passed.
-    Payload { left: usize, band: Option<u8> },
+    /// Inside of a payload.
+    Payload(Payload),
     /// Not pkt-lines any more: a pack without side band.
     Raw,
+}
+
+/// A payload that passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Payload {
+    /// The bytes of all of it.
+    length: usize,
+    /// How many of them are to come.
+    left: usize,
+    /// The first ones that have passed.
+    start: [u8; START],
+}
+
+/// As much of a payload as tells one line from another: the longest name of a section.
+const START: usize = b"acknowledgments\n".len();
+
+impl Payload {
+    const fn of(length: usize) -> Self {
+        Self { length, left: length, start: [0; START] }
+    }
+
+    /// What is known of its beginning.
+    fn start(&self) -> &[u8] {
+        self.start.get(..self.length - self.left).unwrap_or(&self.start)
+    }
+
+    /// The band, if there is a side band and the byte has passed.
+    fn band(&self) -> Option<u8> {
+        self.start().first().copied()
+    }
+
+    /// Takes what belongs to it from the front of `bytes`.
+    fn take<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let passed = self.length - self.left;
+        let (own, rest) = bytes.split_at(self.left.min(bytes.len()));
+        self.start.iter_mut().skip(passed).zip(own).for_each(|(slot, byte)| *slot = *byte);
+        self.left -= own.len();
+        rest
+    }
+
+    /// Whether the side band, if there is one, begins behind this line: the name of the section that has it, or in the
+    /// older protocols the last word about what both sides have.
+    fn is_before_band(&self, has_sections: bool) -> bool {
+        let is_last_word = match (self.start(), self.length) {
+            (b"NAK\n", _) => true,
+            (start, 44 | 45 | 68 | 69) => start.starts_with(b"ACK "),
+            _ => false,
+        };
+        self.start() == b"packfile\n" || is_last_word && !has_sections
+    }
 }
 
 impl Default for Tracker {
@@ -119,7 +171,7 @@ impl Tracker {
     /// A tracker at the start of a stream.
     #[must_use]
     pub const fn new() -> Self {
-        Self { place: Place::Boundary { flushed: false }, has_band: false }
+        Self { place: Place::Boundary { flushed: false }, has_band: false, has_sections: false }
     }
 
     /// Follows the stream over `bytes`.
@@ -129,7 +181,7 @@ impl Tracker {
                 Place::Raw => return,
                 Place::Boundary { .. } => self.digit(first, [0; HEADER], 0, rest),
                 Place::Digits { seen, count } => self.digit(first, seen, count, rest),
-                Place::Payload { left, band } => self.skip(left, band, bytes),
+                Place::Payload(payload) => self.skip(payload, bytes),
             };
         }
     }
@@ -152,7 +204,7 @@ impl Tracker {
         matches!(self.place, Place::Raw)
     }
 
-    /// Whether the side band has begun.
+    /// Whether the side band has begun: the next packet has a band.
     #[must_use]
     pub const fn has_side_band(&self) -> bool {
         self.has_band
@@ -168,8 +220,8 @@ impl Tracker {
         let mut out = Vec::new();
         match (self.place, self.has_band) {
             (Place::Boundary { flushed: false }, true) => encode_fatal(text, &mut out),
-            (Place::Payload { left, band }, true) => {
-                pad(left, band, &mut out);
+            (Place::Payload(payload), true) => {
+                pad(payload.left, payload.band(), &mut out);
                 encode_fatal(text, &mut out);
             }
             (Place::Digits { seen, count }, true) => {
@@ -178,7 +230,7 @@ impl Tracker {
             }
             (Place::Boundary { .. }, false) => encode_err(text, &mut out),
             (Place::Boundary { flushed: true }, true) => return None,
-            (Place::Digits { .. } | Place::Payload { .. }, false) | (Place::Raw, _) => return None,
+            (Place::Digits { .. } | Place::Payload(_), false) | (Place::Raw, _) => return None,
         }
         Some(out)
     }
@@ -200,20 +252,19 @@ impl Tracker {
             None => Place::Raw,
             Some(0) => Place::Boundary { flushed: true },
             Some(1..=HEADER) => Place::Boundary { flushed: false },
-            Some(length) => Place::Payload { left: length - HEADER, band: None },
+            Some(length) => Place::Payload(Payload::of(length - HEADER)),
         }
     }
 
-    fn skip<'a>(&mut self, left: usize, band: Option<u8>, bytes: &'a [u8]) -> &'a [u8] {
-        if band.is_none() {
-            self.has_band |= matches!(bytes.first(), Some(1..=3));
+    fn skip<'a>(&mut self, mut payload: Payload, bytes: &'a [u8]) -> &'a [u8] {
+        let rest = payload.take(bytes);
+        self.has_band |= matches!(payload.band(), Some(1..=3));
+        self.place = Place::Payload(payload);
+        if payload.left == 0 {
+            self.has_sections |= payload.start() == b"acknowledgments\n";
+            self.has_band |= payload.is_before_band(self.has_sections);
+            self.place = Place::Boundary { flushed: false };
         }
-        let band = band.or_else(|| bytes.first().copied());
-        let (passed, rest) = bytes.split_at(left.min(bytes.len()));
-        self.place = match left - passed.len() {
-            0 => Place::Boundary { flushed: false },
-            left => Place::Payload { left, band },
-        };
         rest
     }
 }
@@ -261,7 +312,18 @@ mod tests {
     #[test]
     fn before_the_side_band_an_err_packet_is_legal_and_after_it_band_three() {
         assert_eq!(fed(b"").last_words("no room").unwrap(), b"0010ERR no room\n");
-        assert_eq!(fed(b"0008NAK\n").last_words("no room").unwrap(), b"0010ERR no room\n");
+        let sections = b"0014acknowledgments\n0008NAK\n";
+        assert_eq!(fed(sections).last_words("no room").unwrap(), b"0010ERR no room\n");
+        let ack = format!("0038ACK {} common\n", "1".repeat(40));
+        assert_eq!(fed(ack.as_bytes()).last_words("no room").unwrap(), b"0010ERR no room\n");
+        let ack = format!("0031ACK {}\n", "1".repeat(40));
+        for last_line in [&b"000dpackfile\n"[..], b"0008NAK\n", ack.as_bytes()] {
+            assert_eq!(fed(last_line).last_words("late").unwrap(), b"000a\x03late\n");
+            assert_eq!(
+                fed(&[last_line, b"00"].concat()).last_words("late").unwrap(),
+                b"05\x01000a\x03late\n"
+            );
+        }
         assert_eq!(fed(b"0008NAK\n0006\x01P").last_words("late").unwrap(), b"000a\x03late\n");
         assert_eq!(fed(b"0008NAK\n0006\x02P").last_words("late").unwrap(), b"000a\x03late\n");
     }
