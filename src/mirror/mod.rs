@@ -48,7 +48,7 @@ pub use advertisement::{Advertisement, Side};
 pub use approach::{Answer, Approach, Question};
 pub use ask::Remote;
 pub use error::{ForgetError, LandError, UpkeepError, UpstreamError};
-pub use push::{Delivery, PushError};
+pub use push::{Delivery, NOT_ALONE, PushError, WRONG_OLD_VALUE};
 pub use turns::TurnError;
 pub use upkeep::Tended;
 pub use web::{reach, show};

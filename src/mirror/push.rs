@@ -3,19 +3,24 @@
 //! What `git push` would ask the server first is known here: the values that its refs must have are recorded with the
 //! push, and what it can do it has said when the push was admitted. Should either not hold any more the server refuses,
 //! since it compares the values itself, and is asked again before the next push.
+//!
+//! But git deletes a ref whatever its value where it has no object by the old one ("allowing deletion of corrupt ref"). So
+//! before a push that deletes something a server is asked for its refs, as `git push` would.
 
 use super::Mirrors;
 use super::ask::Remote;
 use super::error::UpstreamError;
 use super::web::Letter;
+use crate::git::advertisement::Advertised;
 use crate::git::push_answer::{AnswerError, AnswerReader, PushAnswer};
 use crate::git::push_request::PushRequest;
 use crate::git::push_wire::{self, PushCapabilities};
 use crate::git::service::Service;
+use crate::model::oid::Oid;
 use crate::model::push::RefUpdate;
 use crate::model::upstream::UpstreamUrl;
 use crate::supervise::Deadline;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
@@ -27,6 +32,12 @@ const OFFER: Duration = Duration::from_secs(60);
 
 /// The most servers' words that are remembered; each takes about 150 bytes.
 const OFFERS_MAX: usize = 10_000;
+
+/// What git answers about a ref that is not where the push says that it is.
+pub const WRONG_OLD_VALUE: &str = "incorrect old value provided";
+
+/// What git answers about the other refs of such a push.
+pub const NOT_ALONE: &str = "atomic push failure";
 
 /// A push for a server.
 #[derive(Clone, Copy, Debug)]
@@ -78,11 +89,19 @@ impl Mirrors {
         delivery: &Delivery<'_>,
         deadline: &Deadline,
     ) -> Result<PushAnswer, PushError> {
-        let offered = self.offered(remote, delivery.url, deadline)?;
+        let deletes = delivery.updates.iter().any(|update| update.new.is_zero());
+        let (offered, refs) = if deletes {
+            let advertised = self.advertised(remote, delivery.url, deadline)?;
+            (advertised.push, Some(advertised.refs))
+        } else {
+            (self.offered(remote, delivery.url, deadline)?, None)
+        };
         let request = push_wire::request(delivery.updates, delivery.options, offered);
-        let answer = match push_wire::unfit(&request, offered) {
-            Some(why) => Err(PushError::Unfit(why)),
-            None => self.send(remote, delivery, &request, deadline),
+        let moved = refs.and_then(|refs| moved(delivery.updates, &refs));
+        let answer = match (push_wire::unfit(&request, offered), moved) {
+            (Some(why), _) => Err(PushError::Unfit(why)),
+            (None, Some(refusal)) => Ok(refusal),
+            (None, None) => self.send(remote, delivery, &request, deadline),
         };
         if !answer.as_ref().is_ok_and(PushAnswer::is_accepted) {
             self.0.offers.forget(delivery.url);
@@ -97,14 +116,24 @@ impl Mirrors {
         url: &UpstreamUrl,
         deadline: &Deadline,
     ) -> Result<PushCapabilities, UpstreamError> {
+        match self.0.offers.find(url) {
+            Some(known) => Ok(known),
+            None => Ok(self.advertised(remote, url, deadline)?.push),
+        }
+    }
+
+    /// What the server says now.
+    fn advertised(
+        &self,
+        remote: &Remote<'_>,
+        url: &UpstreamUrl,
+        deadline: &Deadline,
+    ) -> Result<Advertised, UpstreamError> {
         let (at, service) = (url.origin(), Service::ReceivePack);
         let UpstreamUrl::Http(place) = url else { return Err(UpstreamError::NotFound { at }) };
-        if let Some(known) = self.0.offers.find(url) {
-            return Ok(known);
-        }
-        let offered = self.0.web.ask(place, &at, service, remote.credential, deadline)?.push;
-        self.0.offers.remember(url, offered);
-        Ok(offered)
+        let advertised = self.0.web.ask(place, &at, service, remote.credential, deadline)?;
+        self.0.offers.remember(url, advertised.push);
+        Ok(advertised)
     }
 
     fn send(
@@ -128,6 +157,21 @@ impl Mirrors {
         self.0.web.post(place, letter, remote.credential, deadline, heed)?;
         Ok(reader.finish(request)?)
     }
+}
+
+/// What the server would have to answer where one of its `refs` is to be deleted and is not at the old value: no to all.
+fn moved(updates: &[&RefUpdate], refs: &BTreeMap<String, Oid>) -> Option<PushAnswer> {
+    let has_moved =
+        |update: &&RefUpdate| update.new.is_zero() && refs.get(update.name.as_str()) != Some(&update.old);
+    if !updates.iter().any(has_moved) {
+        return None;
+    }
+    let verdict = |update: &&RefUpdate| {
+        let why = if has_moved(update) { WRONG_OLD_VALUE } else { NOT_ALONE };
+        Err(why.to_owned())
+    };
+    let verdicts = updates.iter().map(verdict).collect();
+    Some(PushAnswer { unpack: Ok(()), verdicts, remarks: Vec::new(), is_shallow: false })
 }
 
 /// What follows the head of a request.

@@ -14,7 +14,9 @@ use tidegate::git::layout::Repository;
 use tidegate::git::push_answer::PushAnswer;
 use tidegate::git::settings::Listing;
 use tidegate::git::upstream::PushOffers;
-use tidegate::mirror::{Delivery, MirrorSettings, Mirrors, PushError, Remote, Side, UpstreamError as Error};
+use tidegate::mirror::{
+    Delivery, MirrorSettings, Mirrors, PushError, Remote, Side, UpstreamError as Error, WRONG_OLD_VALUE,
+};
 use tidegate::model::oid::Oid;
 use tidegate::model::push::{RefName, RefUpdate};
 use tidegate::model::upstream::UpstreamUrl;
@@ -156,6 +158,28 @@ fn a_ref_that_was_moved_is_refused_by_the_server_itself() {
                 "what it can do is asked again after a refusal, and not before"
             );
         }
+    }
+}
+
+/// A git that has no object by the old value of a ref deletes that ref whatever its value is.
+#[test]
+fn a_ref_is_deleted_from_its_old_value_only_even_if_the_server_does_not_know_that() {
+    for git in gits() {
+        let site = Site::new(&git);
+        site.commit();
+        site.sh("cd work; git checkout -q --orphan lone; git commit -qm lone; git checkout -q main");
+        site.ask_at(&site.server.open(), Side::Push, None, LONG).unwrap();
+        let before = site.there("main old");
+        for updates in
+            [&["lone - refs/heads/old"][..], &["main~1 main refs/heads/main", "lone - refs/heads/old"]]
+        {
+            let answer = site.push(&site.server.open(), updates, &[]).unwrap();
+            assert!(answer.unpack.is_ok() && answer.verdicts.iter().all(Result::is_err), "{answer:?}");
+            assert_eq!(answer.verdicts.last().unwrap(), &Err(WRONG_OLD_VALUE.to_owned()));
+            assert_eq!(site.there("main old"), before);
+        }
+        assert!(site.push(&site.server.open(), &["main~2 - refs/heads/old"], &[]).unwrap().is_accepted());
+        assert_eq!(site.sh(&format!("git -C {UPSTREAM} branch --list old")), "");
     }
 }
 

@@ -4,7 +4,7 @@ use super::{Destination, Parcel, Pushed, Said};
 use crate::git::porcelain::Fate;
 use crate::git::push_answer::PushAnswer;
 use crate::git::tools::Tools;
-use crate::mirror::{Delivery, Mirrors, PushError, Remote, Side};
+use crate::mirror::{Delivery, Mirrors, NOT_ALONE, PushError, Remote, Side, WRONG_OLD_VALUE};
 use crate::model::oid::Oid;
 use crate::model::text::{clip, sanitize};
 use crate::model::upstream::UpstreamUrl;
@@ -62,8 +62,8 @@ fn heard(answer: PushAnswer) -> Pushed {
 /// What a refusal of a ref means.
 fn fate_of(reason: String) -> Fate {
     match &*reason {
-        "incorrect old value provided" => Fate::Moved,
-        "atomic push failure" => Fate::Dragged,
+        WRONG_OLD_VALUE => Fate::Moved,
+        NOT_ALONE => Fate::Dragged,
         // It has dropped what it had when the push was made.
         "missing necessary objects" => Fate::Refused(format!("{reason}: fetch and push again")),
         _ => Fate::Refused(reason),

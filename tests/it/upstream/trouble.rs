@@ -156,6 +156,26 @@ fn an_upstream_that_moved_makes_the_push_stale() {
 }
 
 #[test]
+fn a_branch_that_moved_is_not_deleted_though_the_upstream_has_forgotten_what_it_was() {
+    for kind in KINDS {
+        let stage = Plan::to(kind).required().key("mirror.fresh_for = \"1h\"").start();
+        let lone = stage.behind().git(&["commit-tree", "-m", "lone", "main^{tree}"]).ok().text();
+        stage.behind().git(&["update-ref", "refs/heads/lone", &lone]).ok();
+        let clone = stage.clone("work");
+        let client = clone.begin(&["push", "origin", ":refs/heads/lone"]);
+        let push = stage.until(PushState::Pending);
+        let theirs = stage.behind().oid("main");
+        stage.behind().git(&["update-ref", "refs/heads/lone", &theirs]).ok();
+        stage.behind().git(&["prune", "--expire=now"]).ok();
+        stage.behind().git(&["cat-file", "-e", &lone]).fails();
+        stage.approve(&push);
+        client.finish(HANG).fails().says("it has moved since: fetch and push again");
+        stage.until(PushState::Stale);
+        assert_eq!(stage.behind().oid("lone"), theirs);
+    }
+}
+
+#[test]
 fn a_push_that_the_upstream_has_already_is_forwarded_and_not_stale() {
     for kind in KINDS {
         let stage = Plan::to(kind).required().start();
