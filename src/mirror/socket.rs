@@ -134,6 +134,7 @@ impl Transport for Socket {
         let limit = Limit::of(timeout.for_write())?;
         let mut sent = 0;
         while sent < amount && !self.is_over {
+            self.heed_stop()?;
             match self.stream.write(&self.buffers.output()[sent..amount]) {
                 Ok(more) => sent += more,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait_for_room(&limit)?,
@@ -148,6 +149,7 @@ impl Transport for Socket {
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         let limit = Limit::of(timeout.for_read())?;
         loop {
+            self.heed_stop()?;
             match self.stream.read(self.buffers.input_append_buf()) {
                 Ok(more) => {
                     self.buffers.input_appended(more);
@@ -200,12 +202,18 @@ impl Socket {
         loop {
             let left = limit.left()?;
             poll::wait_for_any(&watches, &mut ready, left)?;
-            if self.stop.level() == Level::Killing {
-                return Err(io::Error::other("the gate is stopping").into());
-            }
+            self.heed_stop()?;
             if ready.contains(&true) {
                 return Ok(());
             }
+        }
+    }
+
+    /// Fails when the gate stops: a server that always has something to say, or room for more, is never waited for.
+    fn heed_stop(&self) -> Result<(), Error> {
+        match self.stop.level() {
+            Level::Killing => Err(io::Error::other("the gate is stopping").into()),
+            Level::Running | Level::Draining => Ok(()),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! A server that says what it can do, and then reads nothing of what is pushed but the head.
+//! Servers that answer one question well: one that reads nothing of what is pushed then but the head, and one that does
+//! what it is told with every further request.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -44,6 +45,26 @@ impl Deaf {
         let mut waiting = vec![0; 64 << 10];
         connections.iter().any(|stream| stream.peek(&mut waiting).unwrap() == waiting.len())
     }
+}
+
+/// A server whose connections each answer one question, and leave what comes next over them to `then`.
+pub(crate) fn once_each(then: impl Fn(TcpStream) + Clone + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/x", listener.local_addr().unwrap());
+    let serve = move |mut stream: TcpStream, then: &dyn Fn(TcpStream)| {
+        head(&mut stream);
+        stream.write_all(advertisement().as_bytes()).unwrap();
+        head(&mut stream);
+        then(stream);
+    };
+    let accept = move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let then = then.clone();
+            thread::Builder::new().spawn(move || serve(stream, &then)).unwrap();
+        }
+    };
+    thread::Builder::new().spawn(accept).unwrap();
+    url
 }
 
 /// Reads up to the empty line, and nothing behind it.

@@ -1,11 +1,13 @@
 //! Pushing on to an upstream server, as a forward does, and advertising in its stead.
 
-use crate::deaf::Deaf;
+use crate::deaf::{Deaf, once_each};
 use crate::server::{Relay, Tls};
 use crate::support::{
     LONG, MIRROR, PASSWORD, Site, UPSTREAM, asker, credential, finish, gits, reaper, wait_for,
 };
 use std::fs;
+use std::io::Write;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 use tidegate::git::ask::list_settings;
@@ -323,6 +325,36 @@ fn the_stop_of_the_gate_ends_a_push_whatever_the_server_does() {
     mirrors.ask(&remote, "team/app", Side::Push, &site.git, &asker(LONG)).unwrap();
     relay.stall_after(0);
     ended(&mirrors, &relay.at("open"), &stop, &|| relay.is_stalled());
+}
+
+/// What every answer to a push begins with here.
+const BEGUN: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-git-receive-pack-result\r\n\
+    Transfer-Encoding: chunked\r\n\r\n";
+
+#[test]
+fn the_stop_of_the_gate_ends_a_push_whose_server_never_stops_talking() {
+    let site = Site::new(&gits()[0]);
+    site.commit();
+    let (talks, talking) = mpsc::channel();
+    let url = once_each(move |mut stream| {
+        let _ = stream.write_all(BEGUN);
+        let flood = [b"10000\r\n".to_vec(), b"0000".repeat(0x4000), b"\r\n".to_vec()].concat();
+        while stream.write_all(&flood).is_ok() {
+            let _ = talks.send(());
+        }
+    });
+    let stop = Stop::new().unwrap();
+    let mirrors = site.mirrors_until(&stop);
+    thread::scope(|scope| {
+        let push = || site.push_by(&mirrors, &url, &["main~1 main refs/heads/main"], &[], LONG);
+        let push = scope.spawn(move || upstream(push()));
+        talking.recv_timeout(LONG).unwrap();
+        let start = Instant::now();
+        stop.raise(Level::Killing);
+        let error = push.join().unwrap();
+        assert!(start.elapsed() < SOON, "{error} after {:?}", start.elapsed());
+        assert!(error.to_string().contains("the gate is stopping"), "{error:?}");
+    });
 }
 
 #[test]
