@@ -268,7 +268,7 @@ impl Question<'_> {
                 Ok(0) => return Ok(()),
                 Ok(length) => heed(&slice[..length])?,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.broken(&error).into()),
+                Err(error) => return Err(self.failed(error.into()).into()),
             }
         }
     }
@@ -294,7 +294,7 @@ impl Question<'_> {
     fn broken(&self, error: &io::Error) -> UpstreamError {
         let (at, why) = (self.at.clone(), error.to_string());
         let kind = error.kind();
-        if kind == ErrorKind::TimedOut {
+        if is_timeout(error) {
             self.timed_out()
         } else if kind == ErrorKind::InvalidData {
             // What the TLS library has against the other side comes in this shape.
@@ -308,7 +308,7 @@ impl Question<'_> {
 
     fn misread(&self, error: &AdvertisementError) -> UpstreamError {
         if let AdvertisementError::Read(ReadError::Io { source, .. }) = error
-            && source.kind() == ErrorKind::TimedOut
+            && is_timeout(source)
         {
             return self.timed_out();
         }
@@ -331,6 +331,12 @@ impl Question<'_> {
         };
         UpstreamError::TimedOut { at: self.at.clone(), limit }
     }
+}
+
+/// Whether a limit ended a read: while an answer is read, the client hands its own error on inside of another.
+fn is_timeout(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>());
+    error.kind() == ErrorKind::TimedOut || matches!(inner, Some(ureq::Error::Timeout(_)))
 }
 
 /// Under which spelling repositories were found: with `.git` at the end, or without.

@@ -6,7 +6,7 @@ use crate::support::{
     LONG, MIRROR, PASSWORD, Site, UPSTREAM, asker, credential, finish, gits, reaper, wait_for,
 };
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -355,6 +355,24 @@ fn the_stop_of_the_gate_ends_a_push_whose_server_never_stops_talking() {
         assert!(start.elapsed() < SOON, "{error} after {:?}", start.elapsed());
         assert!(error.to_string().contains("the gate is stopping"), "{error:?}");
     });
+}
+
+#[test]
+fn an_answer_that_stalls_in_the_middle_is_silence() {
+    let site = Site::new(&gits()[0]);
+    site.commit();
+    let url = once_each(|mut stream| {
+        stream.write_all(&[BEGUN, b"4\r\n00"].concat()).unwrap();
+        let _ = stream.read(&mut [0; 1 << 16]);
+        thread::park();
+    });
+    let limit = Duration::from_secs(2);
+    let error = upstream(site.push_by(&site.mirrors, &url, &["main~1 main refs/heads/main"], &[], limit));
+    assert!(matches!(error, Error::TimedOut { .. }), "{error:?}");
+    let relay = Relay::to(site.server.address());
+    relay.stall_after(350);
+    let error = site.ask_at(&relay.at("open"), Side::Push, None, limit).unwrap_err();
+    assert!(relay.is_stalled() && matches!(error, Error::TimedOut { .. }) && error.is_down(), "{error:?}");
 }
 
 #[test]
