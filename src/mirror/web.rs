@@ -105,14 +105,23 @@ impl Web {
             return Err(question.timed_out());
         }
         let address = format!("{url}/info/refs?service={}", service.name());
-        let request = self.agent.get(address).config().timeout_global(Some(left)).build();
-        // As git asks: nothing in between may answer from its memory.
-        let request = request.header("Pragma", "no-cache").header("Cache-Control", "no-cache");
-        let request = match credential {
-            Some(credential) => request.header("Authorization", credential.authorization().reveal()),
-            None => request,
+        let begin = |left, idle_max| {
+            let request = self.agent.get(&address).config().timeout_global(Some(left));
+            let request = request.max_idle_age(idle_max).build();
+            // As git asks: nothing in between may answer from its memory.
+            let request = request.header("Pragma", "no-cache").header("Cache-Control", "no-cache");
+            let request = match credential {
+                Some(credential) => request.header(AUTHORIZATION, credential.authorization().reveal()),
+                None => request,
+            };
+            request.call().map_err(|error| question.failed(error))
         };
-        let response = request.call().map_err(|error| question.failed(error))?;
+        let response = match begin(left, IDLE) {
+            // Any server may close an idle connection just as a question comes over it, and is to be asked again then, over
+            // another one (RFC 9112, 9.3.1).
+            Err(UpstreamError::BrokenOff { .. }) => begin(deadline.left(Instant::now()), Duration::ZERO),
+            answer => answer,
+        }?;
         question.check(&response, service.advertisement_type())?;
         let body = BufReader::with_capacity(64 << 10, response.into_body().into_reader());
         read(body, Some(service), BOUNDS).map_err(|error| question.misread(&error))

@@ -376,6 +376,15 @@ fn an_answer_that_stalls_in_the_middle_is_silence() {
 }
 
 #[test]
+fn a_question_over_a_connection_that_its_server_closes_meanwhile_is_asked_over_another() {
+    let site = Site::new(&gits()[0]);
+    let url = once_each(drop);
+    for _ in 0..3 {
+        site.ask_at(&url, Side::Push, None, LONG).unwrap();
+    }
+}
+
+#[test]
 fn the_deadline_ends_a_push_whatever_the_server_does() {
     let site = Site::new(&gits()[0]);
     site.stage_much(24 << 20);
