@@ -51,6 +51,14 @@ impl Client {
         Ok((command.spawn()?, directory))
     }
 
+    /// Makes a copy of the repository at `url`.
+    pub(crate) fn copy(&self, url: &str) -> Result<Copy<'_>> {
+        let copy = Copy { client: self, url: url.to_owned(), path: self.scratch.join("copy.git") };
+        run(self.git().args(["init", "-q", "--bare", "-b", "main"]).arg(&copy.path))?;
+        copy.fetch()?;
+        Ok(copy)
+    }
+
     /// git with nothing of the user's or the machine's configuration.
     fn git(&self) -> Command {
         let mut command = Command::new("git");
@@ -67,14 +75,15 @@ impl Client {
         wants.iter().for_each(|want| body.push_str(&packets(&[&format!("want {want}")])));
         body.push_str(&packets(&["done"]));
         body.push_str("0000");
-        expect(exchange(server.address, &post("git-upload-pack", &body))?, 10 << 20)
+        expect(exchange(server.address, &post(server, "git-upload-pack", &body))?, 10 << 20)
     }
 
-    /// The advertisement of refs, by protocol version 0 or 2.
-    pub(crate) fn info_refs(&self, server: &Server, version: u8) -> Result<()> {
+    /// The advertisement of refs of a repository, by protocol version 0 or 2.
+    pub(crate) fn info_refs(&self, server: &Server, repository: &str, version: u8) -> Result<()> {
         let head = format!(
-            "GET /{NAME}/info/refs?service=git-upload-pack HTTP/1.1\r\nHost: speed\r\nConnection: close\r\n\
-             Git-Protocol: version={version}\r\n\r\n"
+            "GET {}/info/refs?service=git-upload-pack HTTP/1.1\r\nHost: speed\r\nConnection: close\r\n\
+             Git-Protocol: version={version}\r\n\r\n",
+            server.path_of(repository)
         );
         expect(exchange(server.address, &head)?, 200)
     }
@@ -91,7 +100,24 @@ impl Client {
             "ref-prefix refs/tags/",
         ]));
         body.push_str("0000");
-        expect(exchange(server.address, &post("git-upload-pack", &body))?, 1000)
+        expect(exchange(server.address, &post(server, "git-upload-pack", &body))?, 1000)
+    }
+}
+
+/// A bare repository that git itself keeps like another, branches and tags.
+pub(crate) struct Copy<'a> {
+    client: &'a Client,
+    url: String,
+    pub(crate) path: PathBuf,
+}
+
+impl Copy<'_> {
+    /// Fetches what differs, as a mirror does; no maintenance begins behind it.
+    pub(crate) fn fetch(&self) -> Result<()> {
+        let mut command = self.client.git();
+        command.arg("-C").arg(&self.path).args(["fetch", "-q", "--prune", "--no-tags"]);
+        command.args(["--no-auto-maintenance", &self.url]);
+        run(command.args(["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]))
     }
 }
 
@@ -207,11 +233,12 @@ fn exchange(address: SocketAddr, request: &str) -> Result<Answer> {
     }
 }
 
-fn post(service: &str, body: &str) -> String {
+fn post(server: &Server, service: &str, body: &str) -> String {
     format!(
-        "POST /{NAME}/{service} HTTP/1.1\r\nHost: speed\r\nConnection: close\r\nGit-Protocol: version=2\r\n\
+        "POST {}/{service} HTTP/1.1\r\nHost: speed\r\nConnection: close\r\nGit-Protocol: version=2\r\n\
          Content-Type: application/x-{service}-request\r\nAccept: application/x-{service}-result\r\n\
          Content-Length: {}\r\n\r\n{body}",
+        server.path_of(NAME),
         body.len()
     )
 }

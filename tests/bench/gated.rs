@@ -38,12 +38,12 @@ pub(crate) fn pushes(bench: &Bench) -> Result<()> {
     repository::install(&bench.root.join(NAME), &bench.root, GATED)?;
     let upstream = bench.theirs.start()?;
     let gated = Gated { bench, pusher: Pusher::prepare(&bench.client, &bench.root.join(NAME))?, upstream };
-    let gate = gated.gate("auto")?;
+    let gate = gated.gate("gate.approval = \"auto\"")?;
     let single = gated.row(&gate, 1, "gated push of one commit", Wanted::Wall(2.3))?;
     single.print();
     gated.divide(&gate, &single)?;
     gated.row(&gate, PARALLEL, &format!("{PARALLEL} gated pushes at once"), Wanted::Rate(0.45))?.print();
-    gated.approvals(&gated.gate("required")?)
+    gated.approvals(&gated.gate("gate.approval = \"required\"")?)
 }
 
 struct Gated<'a> {
@@ -53,8 +53,8 @@ struct Gated<'a> {
 }
 
 impl Gated<'_> {
-    fn gate(&self, approval: &'static str) -> Result<Server> {
-        let gate = Contender::gate(&self.bench.binary, self.upstream.address, approval).start()?;
+    fn gate(&self, keys: &'static str) -> Result<Server> {
+        let gate = Contender::gate(&self.bench.binary, self.upstream.address, keys).start()?;
         // The first request brings the whole repository.
         ask(&self.bench.root, &["ls-remote", "-q", &gate.url_of(GATED)])?;
         Ok(gate)

@@ -45,6 +45,33 @@ pub(crate) fn install(from: &Path, root: &Path, name: &str) -> Result<()> {
     run(Command::new("cp").arg("-r").arg(from).arg(root.join(name)))
 }
 
+/// Adds branches, packed, until there are `count` refs.
+pub(crate) fn add_refs(repository: &Path, count: usize) -> Result<()> {
+    let commits = ask(repository, &["rev-list", "main"])?;
+    let missing = count.saturating_sub(ask(repository, &["for-each-ref", "--format=x"])?.lines().count());
+    let mut update = Command::new("git");
+    update.arg("-C").arg(repository).args(["update-ref", "--stdin"]).stdin(Stdio::piped());
+    let mut update = update.spawn()?;
+    let mut script = BufWriter::new(update.stdin.take().ok_or("update-ref has no input")?);
+    for (number, commit) in commits.lines().cycle().take(missing).enumerate() {
+        writeln!(script, "create refs/heads/many/{number} {commit}")?;
+    }
+    drop(script.into_inner()?);
+    if !update.wait()?.success() {
+        return Err("git update-ref refused new branches".into());
+    }
+    run(Command::new("git").arg("-C").arg(repository).args(["pack-refs", "--all"]))
+}
+
+/// Puts one more commit on `main`, and answers which.
+pub(crate) fn advance(repository: &Path) -> Result<String> {
+    let identity = ["-c", "user.name=Speed", "-c", "user.email=speed@example.com"];
+    let commit = ["commit-tree", "-p", "main", "-m", "One more", "main^{tree}"];
+    let new = ask(repository, &[&identity[..], &commit[..]].concat())?;
+    ask(repository, &["update-ref", "refs/heads/main", &new])?;
+    Ok(new)
+}
+
 /// Size and shape, for the report.
 pub(crate) fn describe(repository: &Path) -> Result<String> {
     let commits = ask(repository, &["rev-list", "--count", "--all"])?;

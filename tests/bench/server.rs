@@ -31,7 +31,7 @@ pub(crate) struct Contender {
 #[derive(Clone)]
 enum Kind {
     Tidegate { binary: PathBuf },
-    Gate { binary: PathBuf, upstream: SocketAddr, approval: &'static str },
+    Gate { binary: PathBuf, upstream: SocketAddr, keys: &'static str },
     Backend { program: PathBuf },
 }
 
@@ -40,9 +40,9 @@ impl Contender {
         Self { kind: Kind::Tidegate { binary: binary.to_owned() }, root: root.to_owned() }
     }
 
-    /// A gate before the server at `upstream`, with the checks of its defaults; `approval` as `gate.approval` has it.
-    pub(crate) fn gate(binary: &Path, upstream: SocketAddr, approval: &'static str) -> Self {
-        let kind = Kind::Gate { binary: binary.to_owned(), upstream, approval };
+    /// A gate before the server at `upstream`, with the checks of its defaults; `keys` are lines of `[[upstream]]`.
+    pub(crate) fn gate(binary: &Path, upstream: SocketAddr, keys: &'static str) -> Self {
+        let kind = Kind::Gate { binary: binary.to_owned(), upstream, keys };
         Self { kind, root: PathBuf::new() }
     }
 
@@ -74,9 +74,7 @@ impl Contender {
         };
         let begun = match &self.kind {
             Kind::Tidegate { binary } => self.start_tidegate(&mut server, binary)?,
-            Kind::Gate { binary, upstream, approval } => {
-                start_gate(&mut server, binary, *upstream, approval)?
-            }
+            Kind::Gate { binary, upstream, keys } => start_gate(&mut server, binary, *upstream, keys)?,
             Kind::Backend { program } => self.start_backend(&mut server, program)?,
         };
         server.await_listening(begun)?;
@@ -112,13 +110,12 @@ impl Contender {
     }
 }
 
-fn start_gate(server: &mut Server, binary: &Path, upstream: SocketAddr, approval: &str) -> Result<Instant> {
+fn start_gate(server: &mut Server, binary: &Path, upstream: SocketAddr, keys: &str) -> Result<Instant> {
     server.prefix = "upstream/";
     let configuration = server.scratch.path().join("gate.toml");
     let text = format!(
         "listen = \"{}\"\ndata_dir = {:?}\nanonymous_push = true\n\
-         [[upstream]]\nname = \"upstream\"\nurl = \"http://{upstream}\"\n\
-         [upstream.gate]\napproval = \"{approval}\"\n",
+         [[upstream]]\nname = \"upstream\"\nurl = \"http://{upstream}\"\n{keys}\n",
         server.address,
         server.data_dir(),
     );
@@ -200,7 +197,11 @@ impl Server {
     }
 
     pub(crate) fn url_of(&self, repository: &str) -> String {
-        format!("http://{}/{}{repository}", self.address, self.prefix)
+        format!("http://{}{}", self.address, self.path_of(repository))
+    }
+
+    pub(crate) fn path_of(&self, repository: &str) -> String {
+        format!("/{}{repository}", self.prefix)
     }
 
     /// Where a gate keeps its own.

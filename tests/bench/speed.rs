@@ -3,7 +3,7 @@
 //! ```text
 //! cargo bench --bench speed                     everything
 //! cargo bench --bench speed -- --pairs 5        fewer pairs, for a quick look
-//! cargo bench --bench speed -- --only gated     one part: clones, requests, pushes, gated or rest
+//! cargo bench --bench speed -- --only gated     one part: clones, requests, pushes, gated, mirrors or rest
 //! cargo bench --bench speed -- --binary PATH    this binary instead of a static one built now
 //! cargo bench --bench speed -- --null           the opponent on both sides: what the noise looks like
 //! ```
@@ -18,6 +18,7 @@
 mod client;
 mod gated;
 mod machine;
+mod mirrors;
 mod repository;
 mod server;
 mod table;
@@ -44,11 +45,12 @@ const PARALLEL: usize = 4;
 const SMALL_REQUESTS: usize = 20;
 
 /// The parts of the report, each by the name that `--only` knows it by.
-const PARTS: [(&str, Part); 5] = [
+const PARTS: [(&str, Part); 6] = [
     ("clones", Bench::clones),
     ("requests", Bench::requests),
     ("pushes", Bench::pushes),
     ("gated", gated::pushes),
+    ("mirrors", mirrors::rows),
     ("rest", Bench::at_rest),
 ];
 
@@ -149,10 +151,10 @@ impl Bench {
     fn requests(&self) -> Result<()> {
         let client = &self.client;
         self.warm(&format!("{SMALL_REQUESTS} x GET info/refs, v2"), Wanted::Nothing, |server| {
-            (0..SMALL_REQUESTS).try_for_each(|_| client.info_refs(server, 2))
+            (0..SMALL_REQUESTS).try_for_each(|_| client.info_refs(server, repository::NAME, 2))
         })?;
         self.warm(&format!("{SMALL_REQUESTS} x GET info/refs, v0"), Wanted::Nothing, |server| {
-            (0..SMALL_REQUESTS).try_for_each(|_| client.info_refs(server, 0))
+            (0..SMALL_REQUESTS).try_for_each(|_| client.info_refs(server, repository::NAME, 0))
         })?;
         self.warm(&format!("{SMALL_REQUESTS} x POST ls-refs"), Wanted::Nothing, |server| {
             (0..SMALL_REQUESTS).try_for_each(|_| client.ls_refs(server))
