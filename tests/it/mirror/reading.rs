@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::{DOOR, Scene, cloned_main};
+use crate::support::procfs::{self, Process};
 use crate::support::run::Running;
 use crate::support::{HANG, eventually, pass, pkt, repo};
 
@@ -178,13 +179,18 @@ fn a_gate_killed_in_a_first_clone_serves_at_once_again_and_remakes_the_mirror() 
     scene.origin.await_held();
     let drafts = || std::fs::read_dir(scene.place.data().join("tmp")).unwrap().count();
     assert!(drafts() > 0, "a mirror is being made");
+    let fetching = gate.running("fetch");
     gate.crash();
     waiting.finish(HANG).fails();
-    drop(gate);
+    let dead = gate;
     let gate = scene.gate("open", "mirror.fresh_for = \"1h\"").start();
+    // Dropped before, the dead gate would take its gits along.
+    dead.forget();
     // What it has of other repositories needs no fetch, which would be held.
     client.git(&["ls-remote", &gate.url("forge/other")]).ok();
     assert_eq!(drafts(), 0, "what was left is gone");
+    let lives = |old: &Process| procfs::process(old.pid).is_some_and(|now| now.runs("fetch"));
+    assert!(!fetching.is_empty() && !fetching.iter().any(lives), "and so is who made it");
     scene.origin.release();
     assert_eq!(cloned_main(&scene, &gate, "after"), main);
 }
