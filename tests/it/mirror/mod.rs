@@ -1,16 +1,19 @@
 //! Mirrors: clones of an upstream's repositories that ask it seldom, share what is asked, and go on without it.
 
 mod demand;
+mod meddler;
 mod origin;
 mod private;
 mod reading;
 mod schedule;
 mod shapes;
+mod trouble;
 mod upkeep;
 
 use crate::support::gate::{Gate, Setup};
 use crate::support::place::Place;
 use origin::Origin;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// What is asked at first of a repository that is cloned.
@@ -31,11 +34,16 @@ impl Scene {
 
     /// A gate that is not started yet, before the part `path` of the upstream.
     fn gate(&self, path: &str, keys: &str) -> Setup {
+        self.gate_at(self.origin.address(), path, keys)
+    }
+
+    /// The same, where the upstream is reached at another address.
+    fn gate_at(&self, address: SocketAddr, path: &str, keys: &str) -> Setup {
         // Repositories of its own are elsewhere: those in the root of the place are the upstream's.
         let root = self.place.work("own");
         let _ = std::fs::create_dir(&root);
         let setup = self.place.gate().text("root", root.to_str().unwrap());
-        setup.tables(&self.origin.table(path, keys))
+        setup.tables(&format!("[[upstream]]\nname = \"forge\"\nurl = \"http://{address}/{path}\"\n{keys}\n"))
     }
 
     fn mirror(&self, name: &str) -> PathBuf {

@@ -77,6 +77,7 @@ impl Origin {
 
     /// Fetches that come from now on wait before their answer, until [`Origin::release`].
     pub(super) fn hold(&self) {
+        let _ = fs::remove_file(self.place.join("held"));
         fs::write(self.place.join("hold"), "").unwrap();
     }
 
@@ -101,9 +102,9 @@ impl Origin {
         }
     }
 
-    /// The table of an upstream called `forge` below `path`, with more keys.
-    pub(super) fn table(&self, path: &str, keys: &str) -> String {
-        format!("[[upstream]]\nname = \"forge\"\nurl = \"http://{}/{path}\"\n{keys}\n", self.port.address)
+    /// Where it listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.port.address
     }
 
     /// How many requests had `what` in their line. A request is logged after its answer, so another one goes behind them.

@@ -27,7 +27,7 @@ pub(crate) const SLACK: Duration = Duration::from_secs(15);
 pub(crate) const VOUCHED: Duration = Duration::from_secs(6);
 
 /// How often a condition that has no event of its own is looked at.
-const TICK: Duration = Duration::from_millis(2);
+pub(crate) const TICK: Duration = Duration::from_millis(2);
 
 /// Waits until `condition` holds and fails the test, saying `what` was awaited, when it does not within `limit`.
 #[track_caller]
