@@ -13,6 +13,7 @@ mod schedule;
 mod states;
 
 pub use chores::Chore;
+pub use flight::Cause;
 pub use states::{Ending, State};
 
 use super::upstreams::{Place, TokenError, Upstreams};
@@ -84,6 +85,8 @@ pub struct Need<'a> {
     pub credential: Option<&'a UpstreamCredential>,
     /// What the upstream has said, if it was asked before.
     pub seen: Option<Advertisement>,
+    /// What for, should nobody have asked before him.
+    pub cause: Cause,
     /// The mirror will do if it has all that upstream had then.
     pub since: Instant,
     /// What he takes from a sync that another one began.
@@ -278,9 +281,10 @@ impl Keeper {
     /// # Errors
     /// See [`BringError`]; the mirror, if there is one, is what it was.
     pub fn bring(&self, need: Need<'_>, waiter: &Waiter<'_>) -> Result<(), BringError> {
-        let Need { repo, place, credential, mut seen, since, shares } = need;
+        let Need { repo, place, credential, mut seen, cause, since, shares } = need;
         while !self.is_fresh(repo, since) {
-            let joined = self.0.flights.join(repo).map_err(|error| SyncError::Descriptor(Arc::new(error)))?;
+            let joined = self.0.flights.join(repo, cause);
+            let joined = joined.map_err(|error| SyncError::Descriptor(Arc::new(error)))?;
             let flight = match joined {
                 flight::Place::Lead(lead) => {
                     let flight = lead.flight();
@@ -372,7 +376,7 @@ impl Keeper {
     /// Notes how a sync ended, tells those who wait, and only then writes it down.
     fn end(&self, lead: Lead, began: Moment, outcome: Outcome) {
         let Shared { parts, states, .. } = &*self.0;
-        let repo = lead.repo().clone();
+        let (repo, cause) = (lead.repo().clone(), lead.cause());
         let has_mirror = self.find(&repo).is_some();
         let noted = states.note(&repo, began, &outcome, has_mirror);
         states.set_due(&repo, self.next(&repo, began.time));
@@ -380,7 +384,7 @@ impl Keeper {
         if has_mirror {
             states.set_bytes(&repo, parts.upstreams.mirrors().bytes(&repo));
         }
-        tell(&repo, began, &outcome, &noted);
+        tell(&repo, cause, began, &outcome, &noted);
         match noted {
             Noted::After(_) => states.save(&repo),
             Noted::Unknown => {}
@@ -411,8 +415,8 @@ impl Keeper {
 }
 
 /// The one line of the log for a sync. An upstream that stays down, or keeps saying no, is told of once.
-fn tell(repo: &RepoName, began: Moment, outcome: &Outcome, noted: &Noted) {
-    let ms = began.instant.elapsed().as_millis();
+fn tell(repo: &RepoName, cause: Cause, began: Moment, outcome: &Outcome, noted: &Noted) {
+    let (cause, ms) = (cause.name(), began.instant.elapsed().as_millis());
     let level = match (outcome, noted) {
         (Ok(()), _) => log::Level::Info,
         (Err(error), Noted::After(before)) if before.as_deref() != Some(&error.to_string()) => {
@@ -421,7 +425,7 @@ fn tell(repo: &RepoName, began: Moment, outcome: &Outcome, noted: &Noted) {
         (Err(_), Noted::After(_) | Noted::Unknown) => log::Level::Debug,
     };
     match outcome {
-        Ok(()) => log::log!(level, "mirror {repo} synced ms={ms}"),
-        Err(error) => log::log!(level, "mirror {repo} not synced ms={ms}: {error}"),
+        Ok(()) => log::log!(level, "mirror {repo} synced cause={cause} ms={ms}"),
+        Err(error) => log::log!(level, "mirror {repo} not synced cause={cause} ms={ms}: {error}"),
     }
 }

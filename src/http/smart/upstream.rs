@@ -14,7 +14,7 @@ use crate::http::app::App;
 use crate::http::exchange::Exchange;
 use crate::http::refusal::Refusal;
 use crate::http::route::{GitTarget, Phase};
-use crate::mirror::keeper::{ASK_LIMIT, BringError, Ending, Need, Shares, SyncError, Waiter};
+use crate::mirror::keeper::{ASK_LIMIT, BringError, Cause, Ending, Need, Shares, SyncError, Waiter};
 use crate::mirror::upstreams::Place;
 use crate::mirror::{Advertisement, Side, UpstreamError};
 use crate::model::credential::UpstreamCredential;
@@ -273,9 +273,13 @@ impl Visit<'_> {
             Some(_) => self.app.settings.git.queue_wait,
             None => ASK_LIMIT + self.settings().mirror.first_clone_deadline + SLACK,
         };
+        let cause = match self.side {
+            Side::Fetch => Cause::Read,
+            Side::Push => Cause::Push,
+        };
         let waiter = Waiter { client: Some(self.client), until: now + patience };
         let (repo, place, credential) = (self.repo, self.place, self.credential.as_ref());
-        self.app.keeper.bring(Need { repo, place, credential, seen, since, shares }, &waiter)
+        self.app.keeper.bring(Need { repo, place, credential, seen, cause, since, shares }, &waiter)
     }
 
     /// What follows when an upstream, or the way to it, does not help: a clone gets what is known, unless it was a no.

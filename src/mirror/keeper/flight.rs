@@ -17,9 +17,35 @@ pub(super) type Outcome = Result<(), SyncError>;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Flights(Arc<Mutex<HashMap<RepoName, Arc<Flight>>>>);
 
+/// What a sync was begun for: who asked first. All who come meanwhile share it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// A clone or a fetch.
+    Read,
+    /// A push, which has to know what the upstream has at that moment.
+    Push,
+    /// The schedule.
+    Schedule,
+    /// A reviewer's demand.
+    Demand,
+}
+
+impl Cause {
+    /// Its name in the log.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Push => "push",
+            Self::Schedule => "schedule",
+            Self::Demand => "demand",
+        }
+    }
+}
+
 /// One sync under way, for those who wait for it.
 #[derive(Debug)]
 pub(super) struct Flight {
+    cause: Cause,
     outcome: OnceLock<Outcome>,
     /// Readable for ever once there is an outcome; nobody reads from it.
     done: EventFd,
@@ -44,16 +70,16 @@ pub(super) struct Lead {
 }
 
 impl Flights {
-    /// Joins the sync of `repo` that is under way, or begins one.
+    /// Joins the sync of `repo` that is under way, or begins one for `cause`.
     ///
     /// # Errors
     /// When no descriptor is left to wait on.
-    pub(super) fn join(&self, repo: &RepoName) -> io::Result<Place> {
+    pub(super) fn join(&self, repo: &RepoName, cause: Cause) -> io::Result<Place> {
         match self.lock().entry(repo.clone()) {
             Entry::Occupied(taken) => Ok(Place::Guest(Arc::clone(taken.get()))),
             Entry::Vacant(free) => {
                 let done = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-                let flight = Arc::new(Flight { outcome: OnceLock::new(), done });
+                let flight = Arc::new(Flight { cause, outcome: OnceLock::new(), done });
                 free.insert(Arc::clone(&flight));
                 Ok(Place::Lead(Lead { flights: self.clone(), repo: repo.clone(), flight }))
             }
@@ -81,6 +107,11 @@ impl Lead {
     /// Whose it is.
     pub(super) fn repo(&self) -> &RepoName {
         &self.repo
+    }
+
+    /// What it was begun for.
+    pub(super) fn cause(&self) -> Cause {
+        self.flight.cause
     }
 
     /// What others see of it.
@@ -119,7 +150,7 @@ mod tests {
     }
 
     fn lead(flights: &Flights, name: &str) -> Lead {
-        match flights.join(&repo(name)).unwrap() {
+        match flights.join(&repo(name), Cause::Push).unwrap() {
             Place::Lead(lead) => lead,
             Place::Guest(_) => panic!("{name} is under way"),
         }
@@ -130,8 +161,9 @@ mod tests {
         let flights = Flights::default();
         let first = lead(&flights, "forge/a");
         let other = lead(&flights, "forge/A");
-        let Place::Guest(guest) = flights.join(&repo("forge/a")).unwrap() else { panic!() };
+        let Place::Guest(guest) = flights.join(&repo("forge/a"), Cause::Read).unwrap() else { panic!() };
         assert!(guest.outcome().is_none());
+        assert_eq!(first.cause(), Cause::Push, "who came later changes nothing about that");
         first.end(Ok(()));
         assert!(matches!(guest.outcome(), Some(Ok(()))));
         drop(lead(&flights, "forge/a"));

@@ -3,7 +3,7 @@
 //! They take what the others leave: a quarter of the lane's workers at most, and one for each upstream, so that a dead one
 //! keeps nothing but itself from being asked.
 
-use super::flight::{Lead, Place as Seat};
+use super::flight::{Cause, Lead, Place as Seat};
 use super::states::Moment;
 use super::{Keeper, KeeperParts, SyncError};
 use crate::git::pool::Class;
@@ -62,7 +62,7 @@ impl Keeper {
             };
             let Some(errand) = self.0.errands.begin(place.upstream.url.origin()) else { continue };
             // One that is under way for somebody else says itself when the next is due.
-            if let Ok(Seat::Lead(lead)) = self.0.flights.join(&repo) {
+            if let Ok(Seat::Lead(lead)) = self.0.flights.join(&repo, Cause::Schedule) {
                 self.send(lead, place, Class::Schedule, Some(errand));
             }
         }
@@ -71,7 +71,7 @@ impl Keeper {
     /// Begins a sync that somebody demands and does not wait for, unless one is under way. Pauses are not for him.
     pub fn begin(&self, repo: &RepoName) {
         let Some(place) = served(&self.0.parts.upstreams, repo) else { return };
-        if let Ok(Seat::Lead(lead)) = self.0.flights.join(repo) {
+        if let Ok(Seat::Lead(lead)) = self.0.flights.join(repo, Cause::Demand) {
             self.send(lead, place, Class::Demand, None);
         }
     }

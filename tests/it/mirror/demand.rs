@@ -2,7 +2,7 @@
 
 use super::{Scene, cloned_main};
 use crate::support::http::basic;
-use crate::support::repo;
+use crate::support::{HANG, eventually, repo};
 
 const ONE: &str = "/-/api/v1/mirrors/forge/app";
 
@@ -23,6 +23,10 @@ fn a_mirror_is_listed_and_synced_on_demand_and_says_why_it_is_not() {
     let new = served.git(&["commit-tree", &tree, "-p", "main", "-m", "new"]).ok().text();
     served.git(&["update-ref", "refs/heads/main", &new]).ok();
     mirror(&["sync", "forge/app"]).ok().says("forge/app is synced");
+    for cause in ["read", "demand"] {
+        let line = format!("mirror forge/app synced cause={cause} ");
+        eventually(HANG, "the log says what for", || gate.log().has(&line));
+    }
     assert_eq!(scene.place.client().at(&scene.mirror("app.git")).oid("main"), new);
     mirror(&["sync", "forge/other"]).fails();
     scene.origin.stop();

@@ -18,6 +18,7 @@ fn what_is_listed_is_mirrored_and_kept_without_anybody_asking() {
     served.git(&["update-ref", "refs/heads/main", &new]).ok();
     let client = scene.place.client().at(&mirror);
     eventually(HANG, "the mirror follows", || client.oid("refs/heads/main") == new);
+    eventually(HANG, "the log says what for", || gate.log().has("mirror forge/app synced cause=schedule"));
     assert!(!scene.mirror("other.git").exists());
     drop(gate);
     let tree = served.oid("main^{tree}");
