@@ -258,6 +258,10 @@ impl Keeper {
         self.0.parts.upstreams.mirrors().is_fresh(repo, since) && self.find(repo).is_some()
     }
 
+    fn is_doubted(&self, repo: &RepoName) -> bool {
+        self.0.parts.upstreams.mirrors().is_doubted(repo)
+    }
+
     /// Asks an upstream for a repository, in the caller's thread.
     ///
     /// # Errors
@@ -298,6 +302,8 @@ impl Keeper {
             };
             match (self.wait(&flight, waiter)?, shares) {
                 (Err(error), _) if error.is_client_gone() => {}
+                // It began before a push that has been forwarded since, which he may have been told of.
+                (Ok(()), Shares::All | Shares::AllButNo) if self.is_doubted(repo) => {}
                 (Ok(()), Shares::All | Shares::AllButNo) => return Ok(()),
                 (Err(error), Shares::All) => return Err(error.into()),
                 (Err(error), Shares::AllButNo) if !error.is_no() => return Err(error.into()),

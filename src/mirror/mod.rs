@@ -145,7 +145,15 @@ impl Mirrors {
 
     /// A push may have changed the upstream by now: until it is asked again, its mirror is not fresh.
     pub fn doubt(&self, repo: &RepoName) {
-        self.0.turns.doubt(&self.0.places.of(repo), Instant::now());
+        if let Some(mirror) = self.find(repo) {
+            self.0.turns.doubt(&mirror.git_dir, Instant::now());
+        }
+    }
+
+    /// Whether a push may have changed the upstream since it said what the mirror of `repo` is known to have.
+    #[must_use]
+    pub fn is_doubted(&self, repo: &RepoName) -> bool {
+        self.0.turns.is_doubted(&self.0.places.of(repo))
     }
 
     /// What the mirror of `repo` takes on the disk, as far as that can be seen, in bytes.

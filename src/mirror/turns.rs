@@ -102,7 +102,18 @@ impl Turns {
 
     /// Upstream may have something since `at` that the mirror at `place` has not.
     pub(super) fn doubt(&self, place: &Path, at: Instant) {
-        self.change(place, |state| state.doubted = state.doubted.max(Some(at)));
+        let mut states = self.lock();
+        let has_room = states.contains_key(place) || states.len() < STATES_MAX;
+        // Where there is no room, all others are being written to, and this one counts as unknown.
+        if has_room || forget_one(&mut states).is_ok() {
+            let state = states.entry(place.to_path_buf()).or_default();
+            state.doubted = state.doubted.max(Some(at));
+        }
+    }
+
+    /// Whether upstream may have got something after it said what the mirror at `place` is known to have.
+    pub(super) fn is_doubted(&self, place: &Path) -> bool {
+        self.lock().get(place).is_some_and(|state| state.doubted.is_some_and(|at| Some(at) > state.fresh))
     }
 
     /// The branches and tags of the mirror at `place`, if they are remembered.
@@ -415,9 +426,18 @@ mod tests {
         turn.set_fresh(early);
         assert!(turns.is_fresh(place, early));
         turns.doubt(place, doubted);
-        assert!(!turns.is_fresh(place, early));
+        assert!(!turns.is_fresh(place, early) && turns.is_doubted(place));
         turn.set_fresh(late);
-        assert!(turns.is_fresh(place, early) && turns.is_fresh(place, late));
+        assert!(turns.is_fresh(place, early) && turns.is_fresh(place, late) && !turns.is_doubted(place));
+    }
+
+    #[test]
+    fn a_doubt_that_comes_before_the_first_turn_holds() {
+        let (turns, place) = (Turns::default(), Path::new("/m/a.git"));
+        let (early, doubted) = (Instant::now(), Instant::now() + Duration::from_secs(1));
+        turns.doubt(place, doubted);
+        turns.take(place, Instant::now(), never).unwrap().set_fresh(early);
+        assert!(turns.is_doubted(place) && !turns.is_fresh(place, early));
     }
 
     #[test]

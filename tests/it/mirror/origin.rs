@@ -81,9 +81,16 @@ impl Origin {
         fs::write(self.place.join("hold"), "").unwrap();
     }
 
-    /// Ends that.
+    /// The same for those that know by then what the upstream has, and want objects.
+    pub(super) fn hold_objects(&self) {
+        fs::write(self.place.join("hold-objects"), "").unwrap();
+    }
+
+    /// Ends either.
     pub(super) fn release(&self) {
-        fs::remove_file(self.place.join("hold")).unwrap();
+        for name in ["hold", "hold-objects"] {
+            let _ = fs::remove_file(self.place.join(name));
+        }
     }
 
     /// Waits until a fetch waits.
@@ -126,12 +133,19 @@ fn command(program: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// Git's server, which waits before it sends objects while there is a file `hold`.
+/// Git's server, which waits while there is a file `hold`, and before it sends objects while there is a file `hold-objects`.
 fn write_program(place: &Path, backend: &str) {
     let at = place.display();
     let text = format!(
         "case $PATH_INFO in */git-upload-pack)
-    while [ -e {at}/hold ]; do : > {at}/held; sleep 0.02; done;;
+    while [ -e {at}/hold ]; do : > {at}/held; sleep 0.02; done
+    if [ -e {at}/hold-objects ]; then
+        head -c \"$CONTENT_LENGTH\" > {at}/request-$$
+        if grep -aq command=fetch {at}/request-$$; then
+            while [ -e {at}/hold-objects ]; do : > {at}/held; sleep 0.02; done
+        fi
+        exec {backend}/git-http-backend < {at}/request-$$
+    fi;;
 esac
 exec {backend}/git-http-backend"
     );

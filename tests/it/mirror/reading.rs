@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use super::{DOOR, Scene, cloned_main};
 use crate::support::procfs::{self, Process};
 use crate::support::run::Running;
-use crate::support::{HANG, eventually, pass, pkt, repo};
+use crate::support::{HANG, eventually, obtain, pass, pkt, repo};
 
 #[test]
 fn fifty_clients_of_a_repository_without_a_mirror_cost_one_fetch_and_who_leaves_ends_it_for_nobody() {
@@ -208,4 +208,36 @@ fn what_is_pushed_through_the_gate_is_read_at_once_however_fresh_the_mirror_was(
         assert_eq!(served.oid("main"), new);
         assert_eq!(cloned_main(&scene, &gate, &format!("after-{round}")), new);
     }
+}
+
+#[test]
+fn who_joins_a_sync_that_began_before_a_push_reads_that_push() {
+    let scene = Scene::new();
+    let served = repo::history(&scene.place, "app.git");
+    served.git(&["config", "http.receivepack", "true"]).ok();
+    let keys = "mirror.fresh_for = \"1ms\"\ngate.approval = \"required\"";
+    let gate = scene.gate("open", keys).set("anonymous_push", true).start();
+    let client = scene.place.client();
+    let clone = client.cloned(&[], &gate.url("forge/app"), &scene.place.work("work"));
+    let pushed = clone.commit("file", b"new", "new");
+    let push = clone.begin(&["push", "-q", "origin", "HEAD:refs/heads/pushed"]);
+    let listed = || gate.control("/-/api/v1/pushes?state=pending").expect(200).json();
+    let id = obtain(HANG, "the push waits", || listed()["pushes"][0]["id"].as_u64());
+    let tree = served.oid("main^{tree}");
+    let theirs = served.git(&["commit-tree", &tree, "-p", "main", "-m", "theirs"]).ok().text();
+    served.git(&["update-ref", "refs/heads/main", &theirs]).ok();
+    scene.origin.hold_objects();
+    let first = client.begin(&["ls-remote", &gate.url("forge/app")]);
+    scene.origin.await_held();
+    let data = scene.place.data();
+    let words = ["push", "approve", &id.to_string(), "--data-dir", data.to_str().unwrap()];
+    scene.place.tidegate(&words, b"").ok();
+    push.finish(HANG).ok();
+    eventually(HANG, "it does not land", || gate.log().has("is not in the mirror of forge/app yet"));
+    let second = client.begin(&["ls-remote", &gate.url("forge/app")]);
+    eventually(HANG, "both wait", || gate.metric("tidegate_connections", &[]) >= 2.0);
+    scene.origin.release();
+    assert!(first.finish(HANG).ok().text().contains(&theirs));
+    let seen = second.finish(HANG).ok().text();
+    assert!(seen.contains(&pushed), "{seen}");
 }
