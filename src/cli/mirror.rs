@@ -23,7 +23,7 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// List mirrors: how old they are, and why the last sync failed.
+    /// List mirrors: how they are, how old, how large, and why the last sync failed.
     List(Common),
     /// Have a mirror synced now, and wait for it.
     Sync {
@@ -67,16 +67,30 @@ fn list(common: &Common, environment: &Environment) -> Result<(), CliError> {
         return Ok(output::print(&output::json(&answer))?);
     }
     let Mirrors { mirrors } = serde_json::from_value(answer)?;
-    let head = ["REPOSITORY", "AGE", "BYTES", "FAILURES", "ERROR"].map(str::to_owned).to_vec();
+    let head = ["REPOSITORY", "STATE", "AGE", "BYTES", "FAILURES", "BACKOFF UNTIL", "ERROR"];
+    let head = head.map(str::to_owned).to_vec();
     let rows: Vec<_> = [head].into_iter().chain(mirrors.iter().map(row)).collect();
     Ok(output::print(&plain(&output::table(&rows)))?)
 }
 
 fn row(mirror: &MirrorView) -> Vec<String> {
     let age = mirror.age_seconds.map(|seconds| format_duration(Duration::from_secs(seconds)));
-    let age = age.unwrap_or_else(|| "never synced".to_owned());
-    let error = mirror.error.clone().unwrap_or_default();
-    vec![mirror.repo.clone(), age, mirror.bytes.to_string(), mirror.failures.to_string(), error]
+    let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    vec![
+        mirror.repo.clone(),
+        state(mirror),
+        or_none(age),
+        mirror.bytes.to_string(),
+        mirror.failures.to_string(),
+        or_none(mirror.backoff_until.clone()),
+        mirror.error.clone().unwrap_or_default(),
+    ]
+}
+
+/// Its state in words.
+fn state(mirror: &MirrorView) -> String {
+    let words = mirror.state.replace('_', " ");
+    mirror.moved_to.as_ref().map_or(words.clone(), |to| format!("{words} to {to}"))
 }
 
 /// Asks again, each time for the same moment by the gate's clock, until a sync is over that began then or later. The gate

@@ -128,10 +128,13 @@ fn is_reviewer(caller: &Caller) -> bool {
 fn view(app: &App, state: State) -> MirrorView {
     let age = state.age(Instant::now(), Timestamp::now());
     let is_there = app.keeper.find(&state.row.repo).is_some();
+    let (condition, backoff) = (app.keeper.condition(&state), state.backoff(Timestamp::now()));
     let row = state.row;
     let (failures, error) = row.failed.map_or((0, None), |failed| (failed.times, Some(failed.why)));
     MirrorView {
         repo: row.repo.to_string(),
+        state: condition.name().to_owned(),
+        moved_to: state.moved_to,
         is_there,
         age_seconds: age.map(|age| age.as_secs()),
         synced: row.succeeded.map(|time| time.to_string()),
@@ -139,6 +142,7 @@ fn view(app: &App, state: State) -> MirrorView {
         failures,
         error,
         due: row.due.map(|time| time.to_string()),
+        backoff_until: backoff.map(|time| time.to_string()),
         bytes: row.bytes,
     }
 }

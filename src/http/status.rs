@@ -6,7 +6,7 @@ use super::house::TurnedAway;
 use super::message::Response;
 use super::metrics::Page;
 use crate::git::pool::{Class, Lane, Load};
-use crate::mirror::keeper::{Chore, Ending};
+use crate::mirror::keeper::{Chore, Condition, Ending};
 use crate::model::push::PushState;
 use crate::model::status::{ChildRow, JobRow, LaneRow, Status};
 use crate::supervise::Running;
@@ -161,6 +161,18 @@ fn mirrors(app: &App, page: &mut Page) {
             page.sample("mirror_age_seconds", &[("upstream", name)], age.as_secs_f64());
         }
     }
+    page.family("mirrors", "gauge", "Mirrors, by how they are.");
+    for condition in Condition::ALL {
+        let count = states.iter().filter(|state| app.keeper.condition(state) == condition).count();
+        page.sample("mirrors", &[("state", condition.name())], count);
+    }
+    let paused = states.iter().filter(|state| state.backoff(now.1).is_some()).count();
+    page.single(
+        "mirrors_in_backoff",
+        "gauge",
+        "Mirrors that the schedule leaves alone after a failure.",
+        paused,
+    );
     page.family("mirror_sync_total", "counter", "Syncs of mirrors, by how they ended.");
     for ending in Ending::ALL {
         page.sample("mirror_sync_total", &[("outcome", ending.name())], app.keeper.ended(ending));

@@ -169,6 +169,12 @@ impl UpstreamError {
         }
     }
 
+    /// The upstream says that the repository is elsewhere; and where, if it does.
+    #[must_use]
+    pub fn moved_to(&self) -> Option<Option<&str>> {
+        if let Self::Moved { to, .. } = self { Some(to.as_deref()) } else { None }
+    }
+
     /// The upstream, or the way to it, is down: what is known of the repository may be shown a while longer.
     #[must_use]
     pub fn is_down(&self) -> bool {
@@ -409,9 +415,10 @@ fn words(stderr: &str) -> String {
     clip(&sanitize(&words), WORDS_MAX)
 }
 
-/// The address that a redirect names, without what may be secret in it.
+/// The address of the repository that a redirect names, without what may be secret in it.
 fn address(location: &str) -> String {
     let plain = location.split(['?', '#']).next().unwrap_or_default();
+    let plain = plain.strip_suffix("/info/refs").unwrap_or(plain);
     let plain = match plain.split_once("://") {
         Some((scheme, rest)) => {
             let end = rest.find('/').unwrap_or(rest.len());
@@ -448,7 +455,7 @@ mod tests {
     fn a_redirect_is_named_without_what_may_be_secret() {
         let location = "https://bot:s3cret@other.example/a.git/info/refs?token=s3cret#x\u{1b}";
         let moved = UpstreamError::of_status(at(), 301, Some(location)).to_string();
-        assert!(moved.contains("moved to https://other.example/a.git/info/refs:"), "{moved}");
+        assert!(moved.contains("moved to https://other.example/a.git:"), "{moved}");
         assert!(!moved.contains("s3cret"), "{moved}");
         assert_eq!(address("/elsewhere?x"), "/elsewhere");
     }

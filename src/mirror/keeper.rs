@@ -8,11 +8,13 @@
 //! A mirror is fresh from the start of a sync that succeeded, since what upstream got later need not be in it.
 
 mod chores;
+mod condition;
 mod flight;
 mod schedule;
 mod states;
 
 pub use chores::Chore;
+pub use condition::Condition;
 pub use flight::Cause;
 pub use states::{Ending, State};
 
@@ -169,6 +171,14 @@ impl SyncError {
         match self {
             Self::Upstream(error) => error.is_no(),
             Self::Quota { .. } | Self::Token(_) | Self::NoWorker | Self::Descriptor(_) => false,
+        }
+    }
+
+    /// The upstream says that the repository is elsewhere; and where, if it does.
+    fn moved_to(&self) -> Option<Option<&str>> {
+        match self {
+            Self::Upstream(error) => error.moved_to(),
+            Self::Quota { .. } | Self::Token(_) | Self::NoWorker | Self::Descriptor(_) => None,
         }
     }
 

@@ -11,6 +11,10 @@ pub const PATH: &str = "/-/api/v1/mirrors";
 pub struct MirrorView {
     /// Its name.
     pub repo: String,
+    /// `never_synced`, `fresh` (a read asks nobody), `stale` (a read asks the upstream first), `failing`, or `moved`.
+    pub state: String,
+    /// Where the upstream says that the repository is now, of one that has moved.
+    pub moved_to: Option<String>,
     /// Whether it can be served: it was made once.
     pub is_there: bool,
     /// Time since the start of the last sync that succeeded.
@@ -25,6 +29,8 @@ pub struct MirrorView {
     pub error: Option<String>,
     /// When the schedule comes to it, if it does.
     pub due: Option<String>,
+    /// The same, while the schedule leaves it alone since the last sync failed.
+    pub backoff_until: Option<String>,
     /// What it takes on the disk.
     pub bytes: u64,
 }

@@ -190,7 +190,7 @@ impl Visit<'_> {
             Ending::Refused => None,
             Ending::Synced if state.fresh?.elapsed() < SECOND_REQUEST => self.as_it_is(None),
             Ending::Synced => None,
-            Ending::Failed => self.as_it_is(Some(self.bearable_age()?)),
+            Ending::Moved | Ending::Failed => self.as_it_is(Some(self.bearable_age()?)),
         }
     }
 

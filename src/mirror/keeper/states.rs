@@ -30,6 +30,8 @@ pub struct State {
     pub fresh: Option<Instant>,
     /// How the last sync of this life ended.
     pub last: Option<Ending>,
+    /// Where the upstream says that the repository is now, if it does.
+    pub moved_to: Option<String>,
 }
 
 /// How a sync ended, as a reader sees it.
@@ -39,13 +41,15 @@ pub enum Ending {
     Synced,
     /// The upstream does not show the repository.
     Refused,
+    /// The upstream says that the repository is elsewhere.
+    Moved,
     /// The upstream, the way to it, or the gate itself did not do its part.
     Failed,
 }
 
 impl Ending {
     /// Every ending, in the order of their numbers.
-    pub const ALL: [Self; 3] = [Self::Synced, Self::Refused, Self::Failed];
+    pub const ALL: [Self; 4] = [Self::Synced, Self::Refused, Self::Moved, Self::Failed];
 
     /// Its name in the metrics.
     #[must_use]
@@ -53,6 +57,7 @@ impl Ending {
         match self {
             Self::Synced => "ok",
             Self::Refused => "refused",
+            Self::Moved => "moved",
             Self::Failed => "failed",
         }
     }
@@ -61,6 +66,7 @@ impl Ending {
         match outcome {
             Ok(()) => Self::Synced,
             Err(error) if error.is_no() => Self::Refused,
+            Err(error) if error.moved_to().is_some() => Self::Moved,
             Err(_) => Self::Failed,
         }
     }
@@ -86,6 +92,11 @@ impl Moment {
 }
 
 impl State {
+    /// As an earlier life of the gate, or none, has left it.
+    fn of(row: MirrorRow) -> Self {
+        Self { row, fresh: None, last: None, moved_to: None }
+    }
+
     fn unsynced(repo: &RepoName, now: Timestamp) -> Self {
         let row = MirrorRow {
             repo: repo.clone(),
@@ -95,7 +106,7 @@ impl State {
             due: None,
             bytes: 0,
         };
-        Self { row, fresh: None, last: None }
+        Self::of(row)
     }
 
     /// The time since the start of the last sync that succeeded, in this life of the gate or an earlier one.
@@ -113,6 +124,8 @@ impl State {
     fn note(&mut self, began: Moment, outcome: &Result<(), SyncError>) {
         self.row.attempted = began.time;
         self.last = Some(Ending::of(outcome));
+        let moved_to = outcome.as_ref().err().and_then(SyncError::moved_to);
+        self.moved_to = moved_to.flatten().map(str::to_owned);
         match outcome {
             Ok(()) => {
                 self.row.succeeded = Some(began.time);
@@ -131,7 +144,7 @@ impl States {
     /// As the store has them.
     pub(super) fn load(store: Store) -> Result<Self, StoreError> {
         let rows = store.mirrors().all()?.into_iter();
-        let known = rows.map(|row| (row.repo.clone(), State { row, fresh: None, last: None })).collect();
+        let known = rows.map(|row| (row.repo.clone(), State::of(row))).collect();
         Ok(Self { known: Mutex::new(known), store, ended: Default::default(), writing: Mutex::default() })
     }
 

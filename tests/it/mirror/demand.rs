@@ -1,6 +1,7 @@
 //! Mirrors in the API and on the command line.
 
 use super::{Scene, cloned_main};
+use crate::support::gate::Gate;
 use crate::support::http::basic;
 use crate::support::{HANG, eventually, repo};
 
@@ -79,4 +80,43 @@ fn who_is_no_reviewer_sees_no_mirror_whose_readers_its_upstream_judges() {
     assert_eq!([shown("pat"), shown("rev")], [404, 200]);
     let list = gate.wire().get("/-/api/v1/mirrors", &[("Authorization", &basic("pat"))]).expect(200);
     assert!(!list.text().contains("forge/app"), "{}", list.text());
+}
+
+#[test]
+fn a_mirror_is_called_fresh_stale_or_moved_and_where_to() {
+    let scene = Scene::new();
+    repo::history(&scene.place, "app.git");
+    repo::history(&scene.place, "other.git");
+    let gate = scene.gate("open", "mirror.fresh_for = \"1h\"").start();
+    let states = |gate: &Gate| {
+        let words = ["never_synced", "fresh", "stale", "failing", "moved"];
+        words.map(|word| gate.metric("tidegate_mirrors", &[word]))
+    };
+    for name in ["forge/app", "forge/other"] {
+        scene.place.client().git(&["ls-remote", &gate.url(name)]).ok();
+    }
+    assert_eq!(states(&gate), [0.0, 2.0, 0.0, 0.0, 0.0]);
+    gate.stop();
+    let gate = scene.gate("open", "mirror.fresh_for = \"1h\"").start();
+    assert_eq!(states(&gate), [0.0, 0.0, 2.0, 0.0, 0.0], "a read asks again in another life");
+    scene.origin.move_away(true);
+    let data = scene.place.data();
+    let mirror = |words: &[&str]| {
+        let at = ["--data-dir", data.to_str().unwrap()];
+        scene.place.tidegate(&[&["mirror"], words, &at].concat(), b"")
+    };
+    let place = "http://forge.example/open/app.git";
+    for _ in 0..2 {
+        mirror(&["sync", "forge/app"]).fails().says(place);
+    }
+    assert_eq!(states(&gate), [0.0, 0.0, 1.0, 0.0, 1.0]);
+    assert_eq!(gate.metric("tidegate_mirror_sync_total", &["moved"]), 2.0);
+    let listed = mirror(&["list"]).ok().text();
+    assert!(listed.contains(&format!("moved to {place} ")) && !listed.contains("s3cret"), "{listed}");
+    let told = || gate.log().lines(&format!("has moved to {place}:"));
+    eventually(HANG, "the log says so", || !told().is_empty());
+    scene.origin.move_away(false);
+    mirror(&["sync", "forge/app"]).ok();
+    assert_eq!(told().len(), 1, "once");
+    assert_eq!(states(&gate), [0.0, 1.0, 1.0, 0.0, 0.0]);
 }

@@ -109,6 +109,12 @@ impl Origin {
         }
     }
 
+    /// Says from now on, or does not any more, that all repositories are at another server.
+    pub(super) fn move_away(&self, is_so: bool) {
+        let file = self.place.join("moved");
+        if is_so { fs::write(file, "").unwrap() } else { fs::remove_file(file).unwrap() }
+    }
+
     /// Where it listens.
     pub(super) fn address(&self) -> SocketAddr {
         self.port.address
@@ -181,6 +187,7 @@ fn configuration(place: &Path, repositories: &Path, address: SocketAddr) -> Stri
              server {{
                  listen {address}; client_max_body_size 0;
                  {answers}
+                 if (-f {at}/moved) {{ return 301 http://forge.example$request_uri&secret=s3cret; }}
                  location ~ ^/open(?<repository>/.*)$ {{ {git} }}
                  location ~ ^/closed(?<repository>/.*)$ {{
                      auth_basic upstream; auth_basic_user_file {at}/passwords;

@@ -47,8 +47,15 @@ fn the_schedule_pauses_after_a_failure_and_a_read_does_not_wait_for_it() {
     assert!(due.duration_since(tried).as_secs() >= 10, "{tried} {due}");
     let before = runs();
     eventually(HANG, "the job looks again", || runs() > before + 10.0);
+    let count = |name: &str, labels: &[&str]| gate.metric(&format!("tidegate_{name}"), labels);
+    let paused = || [count("mirrors", &["failing"]), count("mirrors_in_backoff", &[])];
+    eventually(HANG, "it pauses", || paused() == [1.0; 2]);
+    let data = scene.place.data();
+    let listed = scene.place.tidegate(&["mirror", "list", "--data-dir", data.to_str().unwrap()], b"");
+    listed.ok().says("failing").says("BACKOFF UNTIL");
     let [again, _] = times();
     assert!(again == tried || again >= due, "{tried} {due} {again}");
     scene.origin.resume();
     assert_eq!(cloned_main(&scene, &gate, "clone"), main, "long before the 10 s of the schedule");
+    assert_eq!(paused(), [0.0; 2]);
 }

@@ -1,0 +1,68 @@
+//! How a mirror is, in a word: what operators read first.
+
+use super::Keeper;
+use super::states::{Ending, State};
+use jiff::Timestamp;
+use std::time::Duration;
+
+/// How a mirror is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// No sync has ended yet.
+    NeverSynced,
+    /// It was synced so lately that a read asks nobody.
+    Fresh,
+    /// A read asks the upstream first.
+    Stale,
+    /// The last sync failed.
+    Failing,
+    /// It did since the upstream says that the repository is elsewhere.
+    Moved,
+}
+
+impl Condition {
+    /// Every condition, in the order of their numbers.
+    pub const ALL: [Self; 5] = [Self::NeverSynced, Self::Fresh, Self::Stale, Self::Failing, Self::Moved];
+
+    /// Its name in the API and the metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NeverSynced => "never_synced",
+            Self::Fresh => "fresh",
+            Self::Stale => "stale",
+            Self::Failing => "failing",
+            Self::Moved => "moved",
+        }
+    }
+
+    /// Of a mirror that a read asks nobody about for `fresh_for`.
+    fn of(state: &State, fresh_for: Duration) -> Self {
+        match (&state.row.failed, state.last) {
+            (Some(_), Some(Ending::Moved)) => Self::Moved,
+            (Some(_), _) => Self::Failing,
+            (None, _) if state.row.succeeded.is_none() => Self::NeverSynced,
+            // What an earlier life knew does for no read.
+            (None, _) if state.fresh.is_some_and(|fresh| fresh.elapsed() <= fresh_for) => Self::Fresh,
+            (None, _) => Self::Stale,
+        }
+    }
+}
+
+impl State {
+    /// Until when the schedule leaves it alone since a sync failed, if it does at `now`.
+    #[must_use]
+    pub fn backoff(&self, now: Timestamp) -> Option<Timestamp> {
+        self.row.failed.as_ref()?;
+        self.row.due.filter(|due| *due > now)
+    }
+}
+
+impl Keeper {
+    /// How this mirror is, in a word.
+    #[must_use]
+    pub fn condition(&self, state: &State) -> Condition {
+        let place = self.0.parts.upstreams.find(&state.row.repo);
+        Condition::of(state, place.map_or(Duration::ZERO, |place| place.upstream.mirror.fresh_for))
+    }
+}
