@@ -10,6 +10,7 @@ use super::refusal::Refusal;
 use super::route::Asked;
 use super::status::json;
 use crate::mirror::keeper::State;
+use crate::mirror::upstreams::Place;
 use crate::mirror::{ForgetError, TurnError};
 use crate::model::access::{Caller, Right, Rules, Verdict};
 use crate::model::mirror::{Demanded, Forgotten, MirrorView, Mirrors};
@@ -44,8 +45,9 @@ pub fn show(app: &App, asked: &Asked<'_>) -> Result<Response, Refusal> {
     Ok(json(&view(app, find(app, asked)?)).uncached())
 }
 
-/// `POST mirrors/NAME/sync {"requested_at"}`: begins a sync unless one has ended that began then or later. Answers how the
-/// mirror was before: whoever waits asks again with the same time, and whoever tries again with a new one.
+/// `POST mirrors/NAME/sync {"requested_at"}`: begins a sync unless one has ended that began then or later, also of a
+/// repository that nobody has read yet. Answers how the mirror was before: whoever waits asks again with the same time, and
+/// whoever tries again with a new one.
 pub fn sync(app: &App, asked: &Asked<'_>) -> Result<Response, Refusal> {
     require_json(asked.headers)?;
     require_own_site(asked.headers)?;
@@ -55,8 +57,8 @@ pub fn sync(app: &App, asked: &Asked<'_>) -> Result<Response, Refusal> {
     let demand: Demand = serde_json::from_slice(&asked.body).map_err(|error| {
         Refusal::BadRequest(format!("the body is not {{\"requested_at\": TIME}}: {error}").into())
     })?;
-    let state = find(app, asked)?;
-    let place = app.road.upstreams().find(&state.row.repo).ok_or(Refusal::NotFound)?;
+    let repo = asked.mirror.as_ref().ok_or(Refusal::NotFound)?;
+    let place = app.road.upstreams().find(repo).filter(Place::is_served).ok_or(Refusal::NotFound)?;
     if place.judges_readers() {
         let why =
             "its upstream is asked with the credentials of its readers, and you are not asked for one here";
@@ -68,10 +70,11 @@ pub fn sync(app: &App, asked: &Asked<'_>) -> Result<Response, Refusal> {
         }
         None => Timestamp::now(),
     };
+    let state = app.keeper.expect(repo);
     let is_met = state.row.succeeded.is_some_and(|synced| synced >= requested);
     let has_failed = state.row.failed.is_some() && state.row.attempted >= requested;
     if !is_met && !has_failed {
-        app.keeper.begin(&state.row.repo);
+        app.keeper.begin(repo);
     }
     Ok(json(&Demanded { requested_at: requested.to_string(), mirror: view(app, state) }).uncached())
 }

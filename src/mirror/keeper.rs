@@ -216,6 +216,13 @@ impl Keeper {
         self.0.states.find(repo)
     }
 
+    /// What is known of one that is demanded: where nothing is, how the sync ends is kept from now on, for this life of
+    /// the gate. The caller sees to it that not everybody demands.
+    #[must_use]
+    pub fn expect(&self, repo: &RepoName) -> State {
+        self.0.states.expect(repo, Timestamp::now())
+    }
+
     /// What is known of all mirrors, by name.
     #[must_use]
     pub fn states(&self) -> Vec<State> {
@@ -402,8 +409,8 @@ impl Keeper {
         }
         tell(&repo, cause, began, &outcome, &noted);
         match noted {
-            Noted::After(_) => states.save(&repo),
-            Noted::Unknown => {}
+            Noted::After(_) if has_mirror || self.is_listed(&repo) => states.save(&repo),
+            Noted::After(_) | Noted::Unknown => {}
         }
     }
 

@@ -114,13 +114,13 @@ impl Keeper {
         let upstreams = &shared.parts.upstreams;
         for upstream in upstreams.list() {
             let listed = upstream.mirror.repos.iter().filter_map(|path| upstream.repo(path));
-            listed.for_each(|repo| shared.states.expect(&repo, now));
+            listed.for_each(|repo| drop(shared.states.expect(&repo, now)));
         }
         for repo in shared.states.names() {
             let place = served(upstreams, &repo);
             let every = place.and_then(|place| place.upstream.mirror.sync_every);
             let due = match (self.find(&repo), every) {
-                (None, _) if place.is_some_and(|place| is_listed(place)) => Some(now),
+                (None, _) if self.is_listed(&repo) => Some(now),
                 (Some(_), Some(every)) => {
                     let planned = shared.states.find(&repo).and_then(|state| state.row.due);
                     Some(planned.unwrap_or_else(|| later(now, every.mul_f64(roll()))))
@@ -139,20 +139,25 @@ impl Keeper {
         match failed {
             None => every.map(|every| later(began, every.mul_f64(0.9 + 0.2 * roll()))),
             Some(failed) => {
-                let is_awaited = is_listed(place) && self.find(repo).is_none();
-                (every.is_some() || is_awaited).then(|| later(Timestamp::now(), pause(failed.times)))
+                let is_kept = match self.find(repo) {
+                    Some(_) => every.is_some(),
+                    None => self.is_listed(repo),
+                };
+                is_kept.then(|| later(Timestamp::now(), pause(failed.times)))
             }
         }
+    }
+
+    /// Whether the mirror of `repo` is to be there without anybody asking.
+    pub(super) fn is_listed(&self, repo: &RepoName) -> bool {
+        let place = served(&self.0.parts.upstreams, repo);
+        place.is_some_and(|place| place.upstream.mirror.repos.iter().any(|path| path.as_str() == place.path))
     }
 }
 
 /// Where a repository is that is served.
 pub(super) fn served<'a>(upstreams: &'a Upstreams, repo: &'a RepoName) -> Option<Place<'a>> {
     upstreams.find(repo).filter(Place::is_served)
-}
-
-fn is_listed(place: Place<'_>) -> bool {
-    place.upstream.mirror.repos.iter().any(|path| path.as_str() == place.path)
 }
 
 /// How long after the `times`th failure in a row the schedule tries again.

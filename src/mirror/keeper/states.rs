@@ -184,9 +184,9 @@ impl States {
         Noted::After(before)
     }
 
-    /// Makes a place for a mirror that is to be made.
-    pub(super) fn expect(&self, repo: &RepoName, now: Timestamp) {
-        self.lock().entry(repo.clone()).or_insert_with(|| State::unsynced(repo, now));
+    /// What is known of a mirror, with a place for one that is to be made.
+    pub(super) fn expect(&self, repo: &RepoName, now: Timestamp) -> State {
+        self.lock().entry(repo.clone()).or_insert_with(|| State::unsynced(repo, now)).clone()
     }
 
     /// What all of them take on the disk, in bytes.

@@ -120,3 +120,33 @@ fn a_mirror_is_called_fresh_stale_or_moved_and_where_to() {
     assert_eq!(told().len(), 1, "once");
     assert_eq!(states(&gate), [0.0, 1.0, 1.0, 0.0, 0.0]);
 }
+
+#[test]
+fn a_repository_that_nobody_has_read_yet_is_mirrored_on_demand_unless_it_is_not_to_be_had() {
+    let scene = Scene::new();
+    for name in ["app.git", "secret.git"] {
+        repo::history(&scene.place, name);
+    }
+    let keys = "repos = [\"app\", \"missing\"]";
+    let gate = scene.gate("open", keys).start();
+    let data = scene.place.data();
+    let mirror = |words: &[&str]| {
+        let at = ["--data-dir", data.to_str().unwrap()];
+        scene.place.tidegate(&[&["mirror"], words, &at].concat(), b"")
+    };
+    mirror(&["sync", "forge/app"]).ok().says("forge/app is synced");
+    assert!(scene.mirror("app.git").is_dir());
+    let asked = scene.questions();
+    for name in ["forge/secret", "elsewhere/app"] {
+        mirror(&["sync", name]).fails().says("404");
+    }
+    assert_eq!(scene.questions(), asked, "nobody is asked for what is not served");
+    for _ in 0..2 {
+        mirror(&["sync", "forge/missing"]).fails().says("no such repository");
+    }
+    mirror(&["list"]).ok().says("forge/missing").says("failing");
+    gate.stop();
+    let _gate = scene.gate("open", keys).start();
+    let listed = mirror(&["list"]).ok().text();
+    assert!(listed.contains("forge/app") && !listed.contains("forge/missing"), "{listed}");
+}
