@@ -19,11 +19,12 @@ use crate::git::push_answer::PushAnswer;
 use crate::git::push_request::PushRequest;
 use crate::git::settings::SettingsCache;
 use crate::git::tools::Tools;
-use crate::git::upstream::{MIRRORED, PushOffers};
+use crate::git::upstream::PushOffers;
 use crate::mirror::Approach;
 use crate::mirror::upstreams::Upstreams;
 use crate::model::access::Rules;
 use crate::model::credential::UpstreamCredential;
+use crate::model::mirrored::MirroredRefs;
 use crate::model::name::RepoName;
 use crate::model::push::{
     Actor, CancelCause, Event, NewPush, OnDisconnect, Owner, Push, PushId, PushState, Pusher, RefAnswer,
@@ -37,6 +38,7 @@ use crate::supervise::{Deadline, Reaper};
 use crate::sys::current::Current;
 use crate::sys::stop::{Level, Stop};
 use jiff::{SignedDuration, Timestamp};
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fs::File;
 use std::os::fd::BorrowedFd;
@@ -156,7 +158,7 @@ pub struct Intake<'a> {
 pub enum TurnedAway {
     /// It cannot be held, whatever it holds.
     #[error("{0}")]
-    Unfit(&'static str),
+    Unfit(Cow<'static, str>),
     /// As many are open as may.
     #[error("{0} pushes are held already, which is the limit: push again later (limits.held_pushes)")]
     Full(usize),
@@ -248,7 +250,9 @@ impl Road {
         let Parts { store, waiters, git_settings, open_max, .. } = self.parts();
         let refs = ref_updates(arrival.request)?;
         let beyond = arrival.beyond;
-        let unfit = unfit(arrival.request).or_else(|| beyond?.unfit(&refs, arrival.request));
+        let mirrored = self.upstreams().mirrors().refs_of(arrival.repo);
+        let unfit = unfit(arrival.request).map(Cow::from);
+        let unfit = unfit.or_else(|| beyond?.unfit(&refs, mirrored, arrival.request));
         if let Some(why) = unfit {
             return Err(TurnedAway::Unfit(why));
         }
@@ -598,22 +602,22 @@ fn ref_updates(request: &PushRequest) -> Result<RefUpdates, TurnedAway> {
 
 impl Beyond<'_> {
     /// Why the upstream cannot be asked to take this push.
-    fn unfit(&self, refs: &RefUpdates, request: &PushRequest) -> Option<&'static str> {
-        let is_mirrored = |update: &RefUpdate| {
-            MIRRORED.iter().any(|directory| {
-                update.name.as_str().strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))
-            })
-        };
-        if !refs.iter().all(is_mirrored) {
-            return Some("only branches and tags are passed on to an upstream");
+    fn unfit(
+        &self,
+        refs: &RefUpdates,
+        mirrored: &MirroredRefs,
+        request: &PushRequest,
+    ) -> Option<Cow<'static, str>> {
+        if let Some(other) = refs.iter().find(|update| !mirrored.has(update.name.as_str())) {
+            let why = format!("{} is not mirrored, and only what is, is passed on: {mirrored}", other.name);
+            return Some(why.into());
         }
         if refs.len() > 1 && !self.offers.has_atomic {
-            return Some(
-                "the upstream does not take several refs together or not at all: push them one by one",
-            );
+            let why = "the upstream does not take several refs together or not at all: push them one by one";
+            return Some(why.into());
         }
         (!request.options.is_empty() && !self.offers.has_push_options)
-            .then_some("the upstream takes no push options")
+            .then_some("the upstream takes no push options".into())
     }
 }
 

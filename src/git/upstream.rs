@@ -7,15 +7,10 @@ use crate::git::command::{Git, Invocation, Protocol, Usage, git_dir_option, pair
 use crate::git::credential_file::CredentialFile;
 use crate::git::held::{Update, leases};
 use crate::git::object_format::ObjectFormat;
+use crate::model::mirrored::{MirroredRefs, OWN, RefPattern};
 use crate::model::upstream::{Origin, Scheme, UpstreamUrl};
 use std::ffi::OsString;
 use std::path::Path;
-
-/// What of an upstream is mirrored. Nothing else: it may have a ref for every change that was ever proposed.
-const REFSPECS: [&str; 2] = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
-
-/// The directories of [`REFSPECS`].
-pub const MIRRORED: [&str; 2] = ["refs/heads", "refs/tags"];
 
 /// What is forced on a git that speaks with a server.
 const HTTP: [(&str, &str); 4] = [
@@ -92,10 +87,10 @@ impl Git {
         self.invocation(args, self.environment(Usage::Fetch, git_dir))
     }
 
-    /// `git fetch` of all branches and tags: new ones come and moved ones move whichever way, all together or not at all.
+    /// `git fetch` by these refspecs, as [`refspecs`] makes them: new refs come and moved ones move whichever way, all together or not at all.
     /// Nothing else is written, and those that are gone stay: an answer that is not git's passes for one without refs.
     #[must_use]
-    pub fn fetch_mirror(&self, git_dir: &Path, from: &Reaching<'_>) -> Invocation {
+    pub fn fetch_mirror(&self, git_dir: &Path, from: &Reaching<'_>, refspecs: &[String]) -> Invocation {
         let mut args = vec![git_dir_option(git_dir), "fetch".into()];
         let words = ["--progress", "--no-tags", "--no-prune", "--atomic", "--no-write-fetch-head"];
         args.extend(words.map(OsString::from));
@@ -103,7 +98,7 @@ impl Git {
         let (there, upload_pack) = self.side_of(from.url, Usage::Read, "upload-pack");
         args.extend(upload_pack);
         args.extend(["--".into(), place(from.url)]);
-        args.extend(REFSPECS.map(OsString::from));
+        args.extend(refspecs.iter().map(OsString::from));
         let mut settings = there;
         settings.extend(self.forced(Usage::Fetch, git_dir));
         settings.extend(FETCHING.map(|(key, value)| (key, value.into())));
@@ -207,6 +202,17 @@ impl Reaching<'_> {
     }
 }
 
+/// What of an upstream is fetched that has the refs for which `is_there`. A name of which git is told that is not there makes
+/// all of it fail; a pattern does not.
+#[must_use]
+pub fn refspecs(mirrored: &MirroredRefs, is_there: impl Fn(&str) -> bool) -> Vec<String> {
+    let patterns = mirrored.patterns().iter();
+    let patterns: Vec<_> = patterns.filter(|pattern| pattern.name().is_none_or(&is_there)).collect();
+    let own = patterns.iter().any(|pattern| pattern.reaches_own()).then(|| format!("^{OWN}*"));
+    let both = |pattern: &&RefPattern| format!("+{0}:{0}", pattern.as_str());
+    patterns.iter().map(both).chain(own).collect()
+}
+
 /// The address as an argument, put together by us from its parts.
 fn place(url: &UpstreamUrl) -> OsString {
     match url {
@@ -256,10 +262,12 @@ mod tests {
         let file = CredentialFile::of(&credential, &url.origin()).unwrap();
         let authorities = Some(Path::new("/etc/ca.pem"));
         let from = Reaching { url: &url, credential: Some(&file), authorities };
-        let fetch = git().fetch_mirror(Path::new("/data/m.git"), &from);
+        let specs = refspecs(&MirroredRefs::default(), |_| false);
+        let fetch = git().fetch_mirror(Path::new("/data/m.git"), &from, &specs);
         let words = words(&fetch);
         assert_eq!(words[..2], ["--git-dir=/data/m.git", "fetch"]);
-        let end = ["--", "https://forge.example/a.git", REFSPECS[0], REFSPECS[1]];
+        let end =
+            ["--", "https://forge.example/a.git", "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
         assert_eq!(words[words.len() - 4..], end);
         let path = file.path();
         let settings = settings(&fetch);
@@ -280,10 +288,21 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_fetched_where_it_is_there_and_refs_of_a_gate_never() {
+        let patterns = ["refs/heads/main", "refs/heads/gone", "refs/*"];
+        let of = |patterns: &[&str]| {
+            let patterns = patterns.iter().map(|text| RefPattern::parse(text).unwrap());
+            refspecs(&MirroredRefs::of(patterns.collect()), |name| name == "refs/heads/main")
+        };
+        assert_eq!(of(&patterns[..2]), ["+refs/heads/main:refs/heads/main"]);
+        assert_eq!(of(&patterns), ["+refs/*:refs/*", "^refs/tidegate/*"]);
+    }
+
+    #[test]
     fn the_git_of_a_directory_gets_the_settings_of_a_read_and_none_of_ours() {
         let url = url("/srv/git/a.git");
         let from = Reaching { url: &url, credential: None, authorities: None };
-        let fetch = git().fetch_mirror(Path::new("/data/m.git"), &from);
+        let fetch = git().fetch_mirror(Path::new("/data/m.git"), &from, &[]);
         let words = words(&fetch);
         let told =
             words.iter().find_map(|word| word.strip_prefix("--upload-pack=GIT_CONFIG_COUNT=")).unwrap();

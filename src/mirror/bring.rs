@@ -1,7 +1,7 @@
 //! Bringing a mirror up to date, or making it.
 
 use super::advertisement::Advertisement;
-use super::changes::{Changes, Refs, Script, mirrored};
+use super::changes::{Changes, Refs, Script, those};
 use super::damage::Damage;
 use super::draft::Draft;
 use super::error::UpstreamError;
@@ -13,8 +13,9 @@ use crate::git::command::Invocation;
 use crate::git::credential_file::CredentialFile;
 use crate::git::layout::Repository;
 use crate::git::tools::Tools;
-use crate::git::upstream::{MIRRORED, Reaching};
+use crate::git::upstream::{Reaching, refspecs};
 use crate::model::credential::UpstreamCredential;
+use crate::model::mirrored::{MirroredRefs, OWN};
 use crate::model::name::RepoName;
 use crate::model::oid::Oid;
 use crate::supervise::{Input, Outcome, SpawnError, Spec};
@@ -40,7 +41,8 @@ pub(super) fn bring(
     {
         return Ok(repository);
     }
-    let wanted = mirrored(&seen.refs);
+    let mirrored = shared.mirrored(&place);
+    let wanted = those(&seen.refs, |name| mirrored.has(name));
     if let Some(repository) = shared.places.find(repo)
         && is_same(shared, &place, seen, &wanted)
     {
@@ -50,7 +52,7 @@ pub(super) fn bring(
     let at = seen.url.origin();
     let credential = credential.map(|it| CredentialFile::of(it, &at)).transpose();
     let credential = credential.map_err(failed_at("keeping the credential for", &place))?;
-    let work = Work { shared, place: &place, seen, wanted, credential, turn, tools };
+    let work = Work { shared, place: &place, seen, mirrored, wanted, credential, turn, tools };
     match shared.places.find(repo) {
         Some(_) => work.freshen()?,
         None => work.make()?,
@@ -84,6 +86,7 @@ struct Work<'a> {
     shared: &'a Shared,
     place: &'a Path,
     seen: &'a Advertisement,
+    mirrored: &'a MirroredRefs,
     /// The refs that it has to have.
     wanted: Refs,
     credential: Option<CredentialFile>,
@@ -243,7 +246,12 @@ impl Work<'_> {
             credential: self.credential.as_ref(),
             authorities: self.shared.settings.authorities.as_deref(),
         };
-        self.run(self.tools.git.fetch_mirror(git_dir, &from), "fetch", Input::Null)
+        let refspecs = refspecs(self.mirrored, |name| self.wanted.contains_key(name));
+        if refspecs.is_empty() {
+            // Without any, git would fetch what it likes.
+            return Ok(());
+        }
+        self.run(self.tools.git.fetch_mirror(git_dir, &from, &refspecs), "fetch", Input::Null)
     }
 
     fn delete(&self, refs: &[(&str, &Oid)]) -> Result<(), UpstreamError> {
@@ -270,8 +278,10 @@ impl Work<'_> {
         }
     }
 
+    /// The refs that a mirror has, also those that were mirrored in an earlier life of the gate and are not any more.
     fn refs(&self, git_dir: &Path) -> Result<Refs, UpstreamError> {
-        Ok(ask::all_refs(self.tools.git, git_dir, &MIRRORED, &self.tools.asker)?)
+        let refs = ask::all_refs(self.tools.git, git_dir, &["refs"], &self.tools.asker)?;
+        Ok(those(&refs, |name| !name.starts_with(OWN)))
     }
 
     fn run(&self, invocation: Invocation, what: &'static str, stdin: Input) -> Result<(), UpstreamError> {

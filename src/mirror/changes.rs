@@ -7,7 +7,6 @@
 //! * A web page that is answered with status 200 (a proxy's, a login) is taken for an old server without a single ref, the
 //!   fetch succeeds, and pruning would remove every branch. So we remove what the strictly read advertisement lacks.
 
-use crate::git::upstream::MIRRORED;
 use crate::model::oid::Oid;
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -46,14 +45,9 @@ impl<'a> Changes<'a> {
     }
 }
 
-/// Those of an upstream's refs that are mirrored.
-pub(super) fn mirrored(refs: &Refs) -> Refs {
-    refs.iter().filter(|(name, _)| is_mirrored(name)).map(|(name, oid)| (name.clone(), oid.clone())).collect()
-}
-
-/// Whether a ref of this name is mirrored.
-pub(super) fn is_mirrored(name: &str) -> bool {
-    MIRRORED.iter().any(|place| name.strip_prefix(place).is_some_and(|rest| rest.starts_with('/')))
+/// Those of these refs for which `is_one`.
+pub(super) fn those(refs: &Refs, is_one: impl Fn(&str) -> bool) -> Refs {
+    refs.iter().filter(|(name, _)| is_one(name)).map(|(name, oid)| (name.clone(), oid.clone())).collect()
 }
 
 /// Whether one of `names` cannot be there together with `name`: it begins with that one and a slash, or the reverse.
@@ -135,18 +129,5 @@ mod tests {
                 .is_empty()
         );
         assert_eq!(blocking(&[("topic", b'1')], &[("topic-x", b'1'), ("topic/x", b'1')]), ["topic"]);
-    }
-
-    #[test]
-    fn branches_and_tags_are_mirrored_and_nothing_else() {
-        for (name, expected) in [
-            ("refs/heads/a", true),
-            ("refs/tags/a/b", true),
-            ("refs/pull/1/head", false),
-            ("refs/heads", false),
-            ("refs/headstone/a", false),
-        ] {
-            assert_eq!(is_mirrored(name), expected, "{name}");
-        }
     }
 }

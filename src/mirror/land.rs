@@ -5,7 +5,7 @@
 //! others can come, in one of their own before it.
 
 use super::bring::{pointless, run, script_file};
-use super::changes::{Refs, Script, is_in_the_way, is_mirrored};
+use super::changes::{Refs, Script, is_in_the_way};
 use super::error::LandError;
 use super::turns::Turn;
 use super::{Shared, litter};
@@ -47,16 +47,18 @@ pub(super) fn land(
     move_packs(&objects.join("pack"), &git_dir.join("objects/pack"))?;
     let landing = Landing { shared, git_dir, turn: &turn, tools };
     turn.set_landed(Instant::now());
-    landing.move_refs(refs, known.as_deref())?;
+    let mirrored = shared.mirrored(git_dir);
+    let refs: Vec<&RefUpdate> = refs.iter().filter(|it| mirrored.has(it.name.as_str())).collect();
+    landing.move_refs(&refs, known.as_deref())?;
     turn.set_clean(true);
-    known.into_iter().for_each(|known| turn.set_refs(moved(known, refs)));
+    known.into_iter().for_each(|known| turn.set_refs(moved(known, &refs)));
     Ok(())
 }
 
 /// The refs of a mirror in which these updates have landed.
-fn moved(mut known: Arc<Refs>, refs: &[RefUpdate]) -> Arc<Refs> {
+fn moved(mut known: Arc<Refs>, refs: &[&RefUpdate]) -> Arc<Refs> {
     let values = Arc::make_mut(&mut known);
-    for update in refs.iter().filter(|it| is_mirrored(it.name.as_str())) {
+    for update in refs {
         if update.new.is_zero() {
             values.remove(update.name.as_str());
         } else {
@@ -92,13 +94,12 @@ struct Landing<'a> {
 
 impl Landing<'_> {
     /// Moves them, where `known` are the values before, if they are known without asking.
-    fn move_refs(&self, refs: &[RefUpdate], known: Option<&Refs>) -> Result<(), LandError> {
-        let refs: Vec<&RefUpdate> = refs.iter().filter(|it| is_mirrored(it.name.as_str())).collect();
+    fn move_refs(&self, refs: &[&RefUpdate], known: Option<&Refs>) -> Result<(), LandError> {
         let scripts = match known {
-            Some(values) => scripts(&refs, values)?,
+            Some(values) => scripts(refs, values)?,
             None => {
                 let names: Vec<&str> = refs.iter().map(|update| update.name.as_str()).collect();
-                scripts(&refs, &ask::ref_values(self.tools.git, self.git_dir, &names, &self.tools.asker)?)?
+                scripts(refs, &ask::ref_values(self.tools.git, self.git_dir, &names, &self.tools.asker)?)?
             }
         };
         for script in scripts.into_iter().filter(|script| !script.is_empty()) {

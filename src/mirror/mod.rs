@@ -57,6 +57,7 @@ use crate::git::ask::FoundRefs;
 use crate::git::layout::Repository;
 use crate::git::tools::Tools;
 use crate::model::credential::UpstreamCredential;
+use crate::model::mirrored::MirroredRefs;
 use crate::model::name::RepoName;
 use crate::model::push::RefUpdate;
 use crate::sys::stop::Stop;
@@ -80,6 +81,8 @@ pub struct MirrorSettings {
     pub authorities: Option<PathBuf>,
     /// Whether symbolic links may lead out of an upstream that is a directory.
     pub follow_symlinks: bool,
+    /// Which refs are mirrored, by the names of the upstreams; branches and tags of one that is not among them.
+    pub refs: BTreeMap<String, MirroredRefs>,
 }
 
 /// The mirrors of a gate, and its way to their upstreams; clones share them.
@@ -89,6 +92,8 @@ pub struct Mirrors(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     settings: MirrorSettings,
+    /// Of upstreams that [`MirrorSettings::refs`] does not name.
+    plain_refs: MirroredRefs,
     places: Places,
     turns: Turns,
     doors: Doors,
@@ -109,7 +114,9 @@ impl Mirrors {
         let places = Places::open(data_dir)?;
         let (turns, doors, spellings) = (Turns::default(), Doors::default(), Spellings::default());
         let (learned, offers) = (Learned::default(), Offers::default());
-        Ok(Self(Arc::new(Shared { settings, places, turns, doors, web, spellings, learned, offers })))
+        let plain_refs = MirroredRefs::default();
+        let shared = Shared { settings, plain_refs, places, turns, doors, web, spellings, learned, offers };
+        Ok(Self(Arc::new(shared)))
     }
 
     /// The certificates that are trusted, in one PEM file, where they are not the system's.
@@ -124,12 +131,19 @@ impl Mirrors {
         self.0.places.find(repo)
     }
 
-    /// These branches and tags of a mirror and the values of all its branches, if they are known without asking git, as they
+    /// Which refs the mirror of `repo` has of its upstream's.
+    #[must_use]
+    pub fn refs_of(&self, repo: &RepoName) -> &MirroredRefs {
+        self.0.mirrored(&self.0.places.of(repo))
+    }
+
+    /// These refs of a mirror and the values of all its branches, if they are known without asking git, as they
     /// are unless somebody writes there.
     #[must_use]
     pub fn known_refs(&self, mirror: &Repository, refs: &[RefUpdate]) -> Option<FoundRefs> {
         let known = self.0.turns.refs(&mirror.git_dir)?;
-        let is_mirrored = refs.iter().all(|update| changes::is_mirrored(update.name.as_str()));
+        let mirrored = self.0.mirrored(&mirror.git_dir);
+        let is_mirrored = refs.iter().all(|update| mirrored.has(update.name.as_str()));
         let value = |update: &RefUpdate| known.get_key_value(update.name.as_str());
         let values = refs.iter().filter_map(value).map(|(name, oid)| (name.clone(), oid.clone())).collect();
         let below = known.iter().filter(|(name, _)| name.starts_with("refs/heads/"));
@@ -162,7 +176,7 @@ impl Mirrors {
         places::bytes(&self.0.places.of(repo))
     }
 
-    /// The mirror of `repo`, at least as fresh as `seen`: made, or brought up to date where its branches and tags differ
+    /// The mirror of `repo`, at least as fresh as `seen`: made, or brought up to date where its refs that are mirrored differ
     /// from those. One at a time works on a repository; whoever waits for another looks again whether anything is left to
     /// do, until the deadline of `tools`.
     ///
@@ -215,5 +229,13 @@ impl Mirrors {
     /// See [`ForgetError`]; the mirror is there as it was.
     pub fn forget(&self, repo: &RepoName, until: Instant, stop: &Stop) -> Result<bool, ForgetError> {
         forget::forget(&self.0, repo, until, stop)
+    }
+}
+
+impl Shared {
+    /// Which refs the mirror at `place` has of its upstream's.
+    fn mirrored(&self, place: &Path) -> &MirroredRefs {
+        let upstream = self.places.upstream_of(place);
+        upstream.and_then(|name| self.settings.refs.get(name)).unwrap_or(&self.plain_refs)
     }
 }

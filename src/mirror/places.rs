@@ -37,6 +37,11 @@ impl Places {
         self.mirrors.join(format!("{repo}.git"))
     }
 
+    /// The name of the upstream whose repository has its mirror at `place`.
+    pub(super) fn upstream_of<'a>(&self, place: &'a Path) -> Option<&'a str> {
+        place.strip_prefix(&self.mirrors).ok()?.iter().next()?.to_str()
+    }
+
     pub(super) fn find(&self, repo: &RepoName) -> Option<Repository> {
         let git_dir = self.of(repo);
         // It was given its name when it was whole.

@@ -58,7 +58,7 @@ struct State {
     doubted: Option<Instant>,
     /// When something was taken in that upstream may not have had before.
     landed: Option<Instant>,
-    /// Its branches and tags, where they are remembered.
+    /// Its refs, where they are remembered.
     refs: Option<Arc<Refs>>,
 }
 
@@ -116,7 +116,7 @@ impl Turns {
         self.lock().get(place).is_some_and(|state| state.doubted.is_some_and(|at| Some(at) > state.fresh))
     }
 
-    /// The branches and tags of the mirror at `place`, if they are remembered.
+    /// The refs of the mirror at `place`, if they are remembered.
     pub(super) fn refs(&self, place: &Path) -> Option<Arc<Refs>> {
         self.lock().get(place)?.refs.clone()
     }
@@ -287,7 +287,7 @@ impl Turn {
         self.0.turns.refs(&self.0.place)
     }
 
-    /// These are its branches and tags: nothing has been written since they were read, or what was is known.
+    /// These are its refs: nothing has been written since they were read, or what was is known.
     pub(super) fn set_refs(&self, refs: Arc<Refs>) {
         let mut states = self.0.turns.lock();
         make_room(&mut states, refs.len());

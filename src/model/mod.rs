@@ -7,6 +7,7 @@ pub mod credential;
 pub mod filetype;
 pub mod histogram;
 pub mod mirror;
+pub mod mirrored;
 pub mod name;
 pub mod net;
 pub mod oid;

@@ -21,6 +21,7 @@ access_cache = "11s"
 
 [upstream.mirror]
 repos = ["org/app"]
+refs = ["refs/heads/*", "refs/heads/a", "refs/changes/*"]
 sync_every = "5m"
 fresh_for = "11s"
 fetch_deadline = "121s"
@@ -124,6 +125,7 @@ fn an_upstream_has_its_own_times_for_its_mirrors() {
     let seconds = [11, 121, 2 * 60 * 60, 8 * 24 * 60 * 60, 15 * 24 * 60 * 60].map(Duration::from_secs);
     let MirrorSettings {
         repos,
+        refs,
         sync_every,
         fresh_for,
         fetch_deadline,
@@ -133,6 +135,7 @@ fn an_upstream_has_its_own_times_for_its_mirrors() {
     } = forge.mirror.clone();
     assert_eq!((repos, sync_every), (vec![repo("org/app")], Some(Duration::from_secs(5 * 60))));
     assert_eq!([fresh_for, fetch_deadline, first_clone_deadline, serve_stale_for, prune_after], seconds);
+    assert_eq!(refs.to_string(), "refs/heads/*, refs/changes/*");
     assert_eq!(forge.access_cache, Duration::from_secs(11));
     assert_eq!(github.mirror, MirrorSettings::default());
 }
@@ -261,7 +264,7 @@ fn each_mistake_in_an_upstream_names_its_key_and_line() {
         ("N\nU\naccess_cache = 10", "upstream.access_cache: must be a duration such as"),
         (
             "N\nU\nmirror.fresh = \"1s\"",
-            "upstream.mirror.fresh: is no key: those of [upstream.mirror] are repos, sync_every, fresh_for,",
+            "upstream.mirror.fresh: is no key: those of [upstream.mirror] are repos, refs, sync_every,",
         ),
         ("N\nU\nmirror.repos = [\"/a\"]", "upstream.mirror.repos: "),
         (
@@ -272,7 +275,9 @@ fn each_mistake_in_an_upstream_names_its_key_and_line() {
             "N\nU\ncredential = \"passthrough\"\nmirror.sync_every = \"5m\"",
             "upstream.mirror: has repos or sync_every, and with credential = \"passthrough\"",
         ),
-        ("N\nU\nmirror.refs = [\"a\"]", "upstream.mirror.refs: this version of tidegate does not choose"),
+        ("N\nU\nmirror.refs = [\"a\"]", "upstream.mirror.refs: is no pattern of refs: "),
+        ("N\nU\nmirror.refs = [\"refs/tidegate/x\"]", "upstream.mirror.refs: are refs of the gate's own"),
+        ("N\nU\nmirror.refs = []", "upstream.mirror.refs: is empty: "),
         ("N\nU\nca_file = \"/x\"", "upstream.ca_file: this version of tidegate does not trust"),
         ("N\nU\nproxy = \"http://x\"", "upstream.proxy: this version of tidegate does not reach"),
         ("N\nU\nfsck = \"strict\"", "upstream.fsck: this version of tidegate does not choose"),

@@ -1,6 +1,7 @@
 //! `[upstream.mirror]`: how the mirrors of an upstream are kept.
 
 use crate::config::keys::{Written, parsed, quoted, quoted_list, texts};
+use crate::model::mirrored::{MirroredRefs, RefPattern};
 use crate::model::name::RepoName;
 use crate::model::units;
 use std::fmt::Write;
@@ -11,6 +12,8 @@ use std::time::Duration;
 pub struct MirrorSettings {
     /// Those that are made without anybody asking for them, by their paths at the upstream.
     pub repos: Vec<RepoName>,
+    /// Which refs of the upstream they have.
+    pub refs: MirroredRefs,
     /// How often each is synced without anybody asking for it; never where this is not set.
     pub sync_every: Option<Duration>,
     /// How long after the start of the last sync a read asks nobody.
@@ -29,6 +32,7 @@ impl Default for MirrorSettings {
     fn default() -> Self {
         Self {
             repos: Vec::new(),
+            refs: MirroredRefs::default(),
             sync_every: None,
             fresh_for: Duration::from_secs(10),
             fetch_deadline: Duration::from_secs(120),
@@ -41,6 +45,8 @@ impl Default for MirrorSettings {
 
 /// The key of [`MirrorSettings::repos`].
 const REPOS: &str = "repos";
+/// The key of [`MirrorSettings::refs`].
+const REFS: &str = "refs";
 /// The key of [`MirrorSettings::sync_every`].
 const SYNC_EVERY: &str = "sync_every";
 
@@ -68,6 +74,13 @@ impl MirrorSettings {
         let time = || parsed(written, units::DURATION_FORM, units::parse_duration);
         match name {
             REPOS => return Some(texts(written, RepoName::parse).map(|repos| self.repos = repos)),
+            REFS => {
+                let refs = texts(written, RefPattern::parse).and_then(|refs| match &refs[..] {
+                    [] => Err("is empty: a mirror has some refs, as with [\"refs/heads/*\"]".to_owned()),
+                    _ => Ok(MirroredRefs::of(refs)),
+                });
+                return Some(refs.map(|refs| self.refs = refs));
+            }
             SYNC_EVERY => return Some(time().map(|time| self.sync_every = Some(time))),
             _ => {}
         }
@@ -78,7 +91,7 @@ impl MirrorSettings {
     /// The keys, for people.
     pub(super) fn names() -> String {
         let times = TIMES.map(|(name, _)| name);
-        [REPOS, SYNC_EVERY].into_iter().chain(times).collect::<Vec<_>>().join(", ")
+        [REPOS, REFS, SYNC_EVERY].into_iter().chain(times).collect::<Vec<_>>().join(", ")
     }
 
     /// The keys and their values as TOML.
@@ -86,7 +99,8 @@ impl MirrorSettings {
         // The rows reach their fields mutably; a copy makes one accessor serve both directions.
         let mut copy = self.clone();
         let repos: Vec<&str> = self.repos.iter().map(RepoName::as_str).collect();
-        let mut toml = format!("{REPOS} = {}\n", quoted_list(&repos));
+        let refs: Vec<&str> = self.refs.patterns().iter().map(RefPattern::as_str).collect();
+        let mut toml = format!("{REPOS} = {}\n{REFS} = {}\n", quoted_list(&repos), quoted_list(&refs));
         if let Some(every) = self.sync_every {
             // Writing to a String cannot fail.
             let _ = writeln!(toml, "{SYNC_EVERY} = {}", quoted(units::format_duration(every)));

@@ -5,6 +5,7 @@ mod meddler;
 mod origin;
 mod private;
 mod reading;
+mod refs;
 mod schedule;
 mod shapes;
 mod trouble;

@@ -76,7 +76,7 @@ fn what_an_upstream_cannot_take_is_refused_before_it_is_held() {
         let clone = stage.ahead("work");
         let before = stage.behind().refs("refs");
         let notes = clone.git(&["push", "origin", "main:refs/notes/x"]).fails();
-        notes.says("only branches and tags are passed on to an upstream");
+        notes.says("refs/notes/x is not mirrored, and only what is, is passed on: refs/heads/*, refs/tags/*");
         stage.behind().git(&["config", "receive.advertiseAtomic", "false"]).ok();
         let several = clone.git(&["push", "origin", "main", "main:refs/heads/b"]).fails();
         several.says("does not take several refs together or not at all: push them one by one");
