@@ -11,6 +11,7 @@ use crate::model::mirrored::{MirroredRefs, OWN, RefPattern};
 use crate::model::upstream::{Origin, Scheme, UpstreamUrl};
 use std::ffi::OsString;
 use std::path::Path;
+use std::time::Duration;
 
 /// What is forced on a git that speaks with a server.
 const HTTP: [(&str, &str); 4] = [
@@ -23,14 +24,11 @@ const HTTP: [(&str, &str); 4] = [
 ];
 
 /// What is forced on a git that writes to a mirror, beside what every git of ours gets.
-const FETCHING: [(&str, &str); 14] = [
+const FETCHING: [(&str, &str); 12] = [
     // One pack, however small: nothing is scattered, and what a killed fetch leaves is one file.
     ("fetch.unpackLimit", "1"),
     // Refs that a crash turns into zeroes would have to be fetched again by hand.
     ("core.fsync", "committed,reference"),
-    // Nobody waits longer than a minute for one byte a second; a line of progress counts.
-    ("http.lowSpeedLimit", "1"),
-    ("http.lowSpeedTime", "60"),
     ("fetch.fsckObjects", "true"),
     // What the gits of other times wrote, as for pushes.
     ("fetch.fsck.badTimezone", "warn"),
@@ -88,9 +86,16 @@ impl Git {
     }
 
     /// `git fetch` by these refspecs, as [`refspecs`] makes them: new refs come and moved ones move whichever way, all together or not at all.
-    /// Nothing else is written, and those that are gone stay: an answer that is not git's passes for one without refs.
+    /// Nothing else is written, and those that are gone stay: an answer that is not git's passes for one without refs. A server
+    /// that sends less than a byte a second for `idle_limit` is given up.
     #[must_use]
-    pub fn fetch_mirror(&self, git_dir: &Path, from: &Reaching<'_>, refspecs: &[String]) -> Invocation {
+    pub fn fetch_mirror(
+        &self,
+        git_dir: &Path,
+        from: &Reaching<'_>,
+        refspecs: &[String],
+        idle_limit: Duration,
+    ) -> Invocation {
         let mut args = vec![git_dir_option(git_dir), "fetch".into()];
         let words = ["--progress", "--no-tags", "--no-prune", "--atomic", "--no-write-fetch-head"];
         args.extend(words.map(OsString::from));
@@ -103,6 +108,10 @@ impl Git {
         settings.extend(self.forced(Usage::Fetch, git_dir));
         settings.extend(FETCHING.map(|(key, value)| (key, value.into())));
         settings.extend(from.settings());
+        // A little more than whoever looks after this git allows, who knows better what to say of it.
+        let seconds = idle_limit.as_secs().saturating_add(2);
+        settings
+            .extend([("http.lowSpeedLimit", "1".into()), ("http.lowSpeedTime", seconds.to_string().into())]);
         self.invocation(args, self.environment_with(settings))
     }
 
@@ -263,7 +272,7 @@ mod tests {
         let authorities = Some(Path::new("/etc/ca.pem"));
         let from = Reaching { url: &url, credential: Some(&file), authorities };
         let specs = refspecs(&MirroredRefs::default(), |_| false);
-        let fetch = git().fetch_mirror(Path::new("/data/m.git"), &from, &specs);
+        let fetch = git().fetch_mirror(Path::new("/data/m.git"), &from, &specs, Duration::from_millis(1500));
         let words = words(&fetch);
         assert_eq!(words[..2], ["--git-dir=/data/m.git", "fetch"]);
         let end =
@@ -279,6 +288,7 @@ mod tests {
             ("fetch.fsck.missingEmail", "warn"),
             ("core.hooksPath", "/dev/null"),
             ("gc.auto", "0"),
+            ("http.lowSpeedTime", "3"),
             ("include.path", path.to_str().unwrap()),
         ] {
             assert!(settings.contains(&expected), "{expected:?} is missing from {settings:?}");
@@ -302,7 +312,7 @@ mod tests {
     fn the_git_of_a_directory_gets_the_settings_of_a_read_and_none_of_ours() {
         let url = url("/srv/git/a.git");
         let from = Reaching { url: &url, credential: None, authorities: None };
-        let fetch = git().fetch_mirror(Path::new("/data/m.git"), &from, &[]);
+        let fetch = git().fetch_mirror(Path::new("/data/m.git"), &from, &[], Duration::from_secs(60));
         let words = words(&fetch);
         let told =
             words.iter().find_map(|word| word.strip_prefix("--upload-pack=GIT_CONFIG_COUNT=")).unwrap();

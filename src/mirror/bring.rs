@@ -8,6 +8,7 @@ use super::error::UpstreamError;
 use super::places::repository;
 use super::turns::{Turn, TurnError};
 use super::{Shared, head, litter};
+use crate::config::MirrorSettings as Keeping;
 use crate::git::ask::{self, Asker};
 use crate::git::command::Invocation;
 use crate::git::credential_file::CredentialFile;
@@ -15,12 +16,14 @@ use crate::git::layout::Repository;
 use crate::git::tools::Tools;
 use crate::git::upstream::{Reaching, refspecs};
 use crate::model::credential::UpstreamCredential;
-use crate::model::mirrored::{MirroredRefs, OWN};
+use crate::model::mirrored::OWN;
 use crate::model::name::RepoName;
 use crate::model::oid::Oid;
-use crate::supervise::{Input, Outcome, SpawnError, Spec};
+use crate::supervise::{Child, Input, Outcome, SpawnError, Spec};
 use crate::sys::poll::{self, Interest};
 use crate::sys::stop::Stop;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Seek, Write};
 use std::path::Path;
@@ -41,8 +44,8 @@ pub(super) fn bring(
     {
         return Ok(repository);
     }
-    let mirrored = shared.mirrored(&place);
-    let wanted = those(&seen.refs, |name| mirrored.has(name));
+    let keeping = shared.keeping(&place);
+    let wanted = those(&seen.refs, |name| keeping.refs.has(name));
     if let Some(repository) = shared.places.find(repo)
         && is_same(shared, &place, seen, &wanted)
     {
@@ -52,7 +55,7 @@ pub(super) fn bring(
     let at = seen.url.origin();
     let credential = credential.map(|it| CredentialFile::of(it, &at)).transpose();
     let credential = credential.map_err(failed_at("keeping the credential for", &place))?;
-    let work = Work { shared, place: &place, seen, mirrored, wanted, credential, turn, tools };
+    let work = Work { shared, place: &place, seen, keeping, wanted, credential, turn, tools };
     match shared.places.find(repo) {
         Some(_) => work.freshen()?,
         None => work.make()?,
@@ -86,7 +89,7 @@ struct Work<'a> {
     shared: &'a Shared,
     place: &'a Path,
     seen: &'a Advertisement,
-    mirrored: &'a MirroredRefs,
+    keeping: &'a Keeping,
     /// The refs that it has to have.
     wanted: Refs,
     credential: Option<CredentialFile>,
@@ -246,12 +249,18 @@ impl Work<'_> {
             credential: self.credential.as_ref(),
             authorities: self.shared.settings.authorities.as_deref(),
         };
-        let refspecs = refspecs(self.mirrored, |name| self.wanted.contains_key(name));
+        let refspecs = refspecs(&self.keeping.refs, |name| self.wanted.contains_key(name));
         if refspecs.is_empty() {
             // Without any, git would fetch what it likes.
             return Ok(());
         }
-        self.run(self.tools.git.fetch_mirror(git_dir, &from, &refspecs), "fetch", Input::Null)
+        let idle_limit = self.keeping.idle_limit;
+        let fetch = self.tools.git.fetch_mirror(git_dir, &from, &refspecs, idle_limit);
+        let is_sent = objects_come(&git_dir.join("objects/pack"));
+        let spec = self.tools.spec(fetch, format!("fetch {}", self.place.display()));
+        let mut child = self.start(spec)?;
+        child.limit_silence(idle_limit, "idle_limit", is_sent);
+        self.judge("fetch", child.stream(self.tools.asker.client, |_| Ok(())))
     }
 
     fn delete(&self, refs: &[(&str, &Oid)]) -> Result<(), UpstreamError> {
@@ -287,12 +296,32 @@ impl Work<'_> {
     fn run(&self, invocation: Invocation, what: &'static str, stdin: Input) -> Result<(), UpstreamError> {
         let mut spec = self.tools.spec(invocation, format!("{what} {}", self.place.display()));
         spec.stdin = stdin;
-        let outcome = run(spec, &self.turn, self.credential.as_ref(), self.tools)?;
+        self.judge(what, run(spec, &self.turn, self.tools)?)
+    }
+
+    /// Starts a git that may read the credential.
+    fn start(&self, spec: Spec) -> Result<Child, SpawnError> {
+        let mut child = start(spec, &self.turn, self.tools)?;
+        self.credential.iter().for_each(|file| child.hold(file.hold()));
+        Ok(child)
+    }
+
+    fn judge(&self, what: &'static str, outcome: Outcome) -> Result<(), UpstreamError> {
         if outcome.is_success() {
             return Ok(());
         }
         Err(UpstreamError::of_outcome(&self.seen.url.origin(), what, outcome))
     }
+}
+
+/// Whether a pack is there that was not, or a part of one. What cannot be read has none.
+fn objects_come(packs: &Path) -> impl Fn() -> bool + Send + use<> {
+    let list = |packs: &Path| {
+        let entries = fs::read_dir(packs).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name()).collect::<BTreeSet<OsString>>()
+    };
+    let (packs, before) = (packs.to_path_buf(), list(packs));
+    move || !list(&packs).is_subset(&before)
 }
 
 /// What is wrong with the mirror itself, if a git failed for that.
@@ -305,17 +334,16 @@ fn damage_of(error: &UpstreamError) -> Option<Damage> {
     None
 }
 
-/// Runs a git that writes to a mirror. It has a hand on the turn, and keeps the credential that it may read.
-pub(super) fn run(
-    spec: Spec,
-    turn: &Turn,
-    credential: Option<&CredentialFile>,
-    tools: &Tools<'_>,
-) -> Result<Outcome, SpawnError> {
+/// Runs a git that writes to a mirror.
+pub(super) fn run(spec: Spec, turn: &Turn, tools: &Tools<'_>) -> Result<Outcome, SpawnError> {
+    Ok(start(spec, turn, tools)?.stream(tools.asker.client, |_| Ok(())))
+}
+
+/// Starts one. It has a hand on the turn.
+fn start(spec: Spec, turn: &Turn, tools: &Tools<'_>) -> Result<Child, SpawnError> {
     let mut child = tools.asker.reaper.spawn(spec)?;
     child.hold(turn.hold());
-    credential.into_iter().for_each(|file| child.hold(file.hold()));
-    Ok(child.stream(tools.asker.client, |_| Ok(())))
+    Ok(child)
 }
 
 /// A transaction as the standard input of a git.

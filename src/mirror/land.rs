@@ -47,7 +47,7 @@ pub(super) fn land(
     move_packs(&objects.join("pack"), &git_dir.join("objects/pack"))?;
     let landing = Landing { shared, git_dir, turn: &turn, tools };
     turn.set_landed(Instant::now());
-    let mirrored = shared.mirrored(git_dir);
+    let mirrored = &shared.keeping(git_dir).refs;
     let refs: Vec<&RefUpdate> = refs.iter().filter(|it| mirrored.has(it.name.as_str())).collect();
     landing.move_refs(&refs, known.as_deref())?;
     turn.set_clean(true);
@@ -108,7 +108,7 @@ impl Landing<'_> {
             let what = format!("update-ref {}", self.git_dir.display());
             let mut spec = self.tools.spec(self.tools.git.move_refs(self.git_dir), what);
             spec.stdin = stdin;
-            let outcome = run(spec, self.turn, None, self.tools)?;
+            let outcome = run(spec, self.turn, self.tools)?;
             if !outcome.is_success() {
                 return Err(LandError::Git { what: "update-ref", outcome: Box::new(outcome) });
             }

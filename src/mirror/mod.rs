@@ -53,6 +53,7 @@ pub use turns::TurnError;
 pub use upkeep::Tended;
 pub use web::{reach, show};
 
+use crate::config::MirrorSettings as Keeping;
 use crate::git::ask::FoundRefs;
 use crate::git::layout::Repository;
 use crate::git::tools::Tools;
@@ -81,8 +82,8 @@ pub struct MirrorSettings {
     pub authorities: Option<PathBuf>,
     /// Whether symbolic links may lead out of an upstream that is a directory.
     pub follow_symlinks: bool,
-    /// Which refs are mirrored, by the names of the upstreams; branches and tags of one that is not among them.
-    pub refs: BTreeMap<String, MirroredRefs>,
+    /// How the mirrors of each upstream are kept, by its name; as by default of one that is not among them.
+    pub kept: BTreeMap<String, Keeping>,
 }
 
 /// The mirrors of a gate, and its way to their upstreams; clones share them.
@@ -92,8 +93,8 @@ pub struct Mirrors(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     settings: MirrorSettings,
-    /// Of upstreams that [`MirrorSettings::refs`] does not name.
-    plain_refs: MirroredRefs,
+    /// Of upstreams that [`MirrorSettings::kept`] does not name.
+    plain: Keeping,
     places: Places,
     turns: Turns,
     doors: Doors,
@@ -114,8 +115,8 @@ impl Mirrors {
         let places = Places::open(data_dir)?;
         let (turns, doors, spellings) = (Turns::default(), Doors::default(), Spellings::default());
         let (learned, offers) = (Learned::default(), Offers::default());
-        let plain_refs = MirroredRefs::default();
-        let shared = Shared { settings, plain_refs, places, turns, doors, web, spellings, learned, offers };
+        let plain = Keeping::default();
+        let shared = Shared { settings, plain, places, turns, doors, web, spellings, learned, offers };
         Ok(Self(Arc::new(shared)))
     }
 
@@ -134,7 +135,7 @@ impl Mirrors {
     /// Which refs the mirror of `repo` has of its upstream's.
     #[must_use]
     pub fn refs_of(&self, repo: &RepoName) -> &MirroredRefs {
-        self.0.mirrored(&self.0.places.of(repo))
+        &self.0.keeping(&self.0.places.of(repo)).refs
     }
 
     /// These refs of a mirror and the values of all its branches, if they are known without asking git, as they
@@ -142,7 +143,7 @@ impl Mirrors {
     #[must_use]
     pub fn known_refs(&self, mirror: &Repository, refs: &[RefUpdate]) -> Option<FoundRefs> {
         let known = self.0.turns.refs(&mirror.git_dir)?;
-        let mirrored = self.0.mirrored(&mirror.git_dir);
+        let mirrored = &self.0.keeping(&mirror.git_dir).refs;
         let is_mirrored = refs.iter().all(|update| mirrored.has(update.name.as_str()));
         let value = |update: &RefUpdate| known.get_key_value(update.name.as_str());
         let values = refs.iter().filter_map(value).map(|(name, oid)| (name.clone(), oid.clone())).collect();
@@ -233,9 +234,9 @@ impl Mirrors {
 }
 
 impl Shared {
-    /// Which refs the mirror at `place` has of its upstream's.
-    fn mirrored(&self, place: &Path) -> &MirroredRefs {
+    /// How the mirror at `place` is kept.
+    fn keeping(&self, place: &Path) -> &Keeping {
         let upstream = self.places.upstream_of(place);
-        upstream.and_then(|name| self.settings.refs.get(name)).unwrap_or(&self.plain_refs)
+        upstream.and_then(|name| self.settings.kept.get(name)).unwrap_or(&self.plain)
     }
 }

@@ -81,9 +81,9 @@ impl Upstreams {
     /// As [`Mirrors::open`].
     pub fn open(settings: &Settings, stop: &Stop) -> io::Result<Self> {
         let follow_symlinks = settings.follow_symlinks;
-        let refs = |upstream: &UpstreamSettings| (upstream.name.to_string(), upstream.mirror.refs.clone());
-        let refs = settings.upstreams.iter().map(refs).collect();
-        let mirrors = MirrorSettings { authorities: None, follow_symlinks, refs };
+        let kept = |upstream: &UpstreamSettings| (upstream.name.to_string(), upstream.mirror.clone());
+        let kept = settings.upstreams.iter().map(kept).collect();
+        let mirrors = MirrorSettings { authorities: None, follow_symlinks, kept };
         let mirrors = Mirrors::open(&settings.data_dir, mirrors, stop)?;
         Ok(Self::new(settings.upstreams.clone(), mirrors, follow_symlinks))
     }

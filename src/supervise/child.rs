@@ -4,6 +4,7 @@ use super::job::{Guard, Job, Phase};
 use super::jobs::Jobs;
 use super::orphans::{Ending, Orphans, TICK};
 use super::outcome::{Deadline, Exit, Outcome, Usage, Why};
+use super::silence::Silence;
 use super::tail::Tail;
 use crate::sys::poll::{self, Interest, Watch};
 use nix::errno::Errno;
@@ -47,6 +48,9 @@ pub struct Child {
     tail: Tail,
     grace: Duration,
     held: Held,
+    silence: Option<Silence>,
+    /// The limit that has passed, where that was not its deadline.
+    passed: Option<Deadline>,
     /// Why the owner ended it, also when it had exited by then and could not be told any more.
     verdict: Option<Why>,
     is_over: bool,
@@ -76,6 +80,8 @@ impl Child {
             tail: Tail::default(),
             grace,
             held: Held::default(),
+            silence: None,
+            passed: None,
             verdict: None,
             is_over: false,
         }
@@ -158,7 +164,10 @@ impl Child {
             let Some(stderr) = &self.stderr else { return };
             match read_some(stderr, &mut buffer) {
                 Ok(0) => self.stderr = None,
-                Ok(length) => self.tail.push(&buffer[..length]),
+                Ok(length) => {
+                    self.tail.push(&buffer[..length]);
+                    self.silence.iter_mut().for_each(|silence| silence.hear(Instant::now()));
+                }
                 Err(_) => return,
             }
         }
@@ -170,6 +179,18 @@ impl Child {
     /// An owner that cleans up behind the group holds a clone of its own until that is done.
     pub fn hold(&mut self, guard: Box<dyn Any + Send>) {
         self.held.0.push(guard);
+    }
+
+    /// Ends it as by its deadline, while [`Child::stream`] or [`Child::collect`] runs it, when its standard error is silent
+    /// for `limit`, unless `has_begun` says by then that its work shows: from there on it may be silent. `name` is what
+    /// people are told has passed.
+    pub fn limit_silence(
+        &mut self,
+        limit: Duration,
+        name: &'static str,
+        has_begun: impl Fn() -> bool + Send + 'static,
+    ) {
+        self.silence = Some(Silence::starting(Instant::now(), limit, name, Box::new(has_begun)));
     }
 
     /// Waits for a child that has ended its work: for its exit, at most until the deadline, and for its group. What it
@@ -250,7 +271,10 @@ impl Child {
     }
 
     fn wait_for_output(&mut self, leave: Option<((BorrowedFd<'_>, Interest), Why)>) -> Result<(), Why> {
-        let left = self.job.deadline.left(Instant::now());
+        let now = Instant::now();
+        self.look_for_signs(now)?;
+        let silent = self.silence.as_ref().map(|silence| silence.until().left(now));
+        let left = self.job.deadline.left(now).min(silent.unwrap_or(Duration::MAX));
         if left.is_zero() {
             return Err(Why::Deadline);
         }
@@ -260,6 +284,17 @@ impl Child {
                 .map_err(|_| Why::Internal)?;
         self.drain_stderr();
         why.filter(|_| is_over).map_or(Ok(()), Err)
+    }
+
+    fn look_for_signs(&mut self, now: Instant) -> Result<(), Why> {
+        let Some(silence) = self.silence.take_if(|silence| silence.until().has_passed(now)) else {
+            return Ok(());
+        };
+        if silence.is_over() {
+            return Ok(());
+        }
+        self.passed = Some(silence.until());
+        Err(Why::Deadline)
     }
 
     /// Answers whether the leader was reaped before the deadline.
@@ -350,7 +385,7 @@ impl Child {
         Outcome {
             exit,
             ended: self.job.ended().or(self.verdict),
-            deadline: self.job.deadline,
+            deadline: self.passed.unwrap_or(self.job.deadline),
             leaked: !is_gone,
             usage,
             wall: self.job.started.elapsed(),

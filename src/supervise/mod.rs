@@ -30,6 +30,7 @@ mod mark;
 mod orphans;
 mod outcome;
 mod reaper;
+mod silence;
 mod spec;
 mod survivors;
 mod sweep;

@@ -26,6 +26,7 @@ sync_every = "5m"
 fresh_for = "11s"
 fetch_deadline = "121s"
 first_clone_deadline = "2h"
+idle_limit = "61s"
 serve_stale_for = "8d"
 prune_after = "15d"
 
@@ -122,7 +123,7 @@ fn an_upstream_has_the_keys_of_the_gate_each_of_its_own() {
 #[test]
 fn an_upstream_has_its_own_times_for_its_mirrors() {
     let [forge, github, _] = &read_upstreams(UPSTREAMS).upstreams[..] else { panic!() };
-    let seconds = [11, 121, 2 * 60 * 60, 8 * 24 * 60 * 60, 15 * 24 * 60 * 60].map(Duration::from_secs);
+    let seconds = [11, 121, 2 * 60 * 60, 61, 8 * 24 * 60 * 60, 15 * 24 * 60 * 60].map(Duration::from_secs);
     let MirrorSettings {
         repos,
         refs,
@@ -130,11 +131,13 @@ fn an_upstream_has_its_own_times_for_its_mirrors() {
         fresh_for,
         fetch_deadline,
         first_clone_deadline,
+        idle_limit,
         serve_stale_for,
         prune_after,
     } = forge.mirror.clone();
     assert_eq!((repos, sync_every), (vec![repo("org/app")], Some(Duration::from_secs(5 * 60))));
-    assert_eq!([fresh_for, fetch_deadline, first_clone_deadline, serve_stale_for, prune_after], seconds);
+    let times = [fresh_for, fetch_deadline, first_clone_deadline, idle_limit, serve_stale_for, prune_after];
+    assert_eq!(times, seconds);
     assert_eq!(refs.to_string(), "refs/heads/*, refs/changes/*");
     assert_eq!(forge.access_cache, Duration::from_secs(11));
     assert_eq!(github.mirror, MirrorSettings::default());

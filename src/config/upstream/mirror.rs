@@ -22,6 +22,8 @@ pub struct MirrorSettings {
     pub fetch_deadline: Duration,
     /// How long the first one may take, which brings everything.
     pub first_clone_deadline: Duration,
+    /// How long an upstream may say nothing in a fetch before it sends objects.
+    pub idle_limit: Duration,
     /// How old a mirror may be that is served while its upstream is down.
     pub serve_stale_for: Duration,
     /// How long a mirror keeps what no branch or tag reaches any more, at the least.
@@ -37,6 +39,7 @@ impl Default for MirrorSettings {
             fresh_for: Duration::from_secs(10),
             fetch_deadline: Duration::from_secs(120),
             first_clone_deadline: Duration::from_secs(60 * 60),
+            idle_limit: Duration::from_secs(60),
             serve_stale_for: Duration::from_secs(7 * 24 * 60 * 60),
             prune_after: Duration::from_secs(14 * 24 * 60 * 60),
         }
@@ -54,10 +57,11 @@ const SYNC_EVERY: &str = "sync_every";
 type Field = fn(&mut MirrorSettings) -> &mut Duration;
 
 /// Every key that holds a time.
-const TIMES: [(&str, Field); 5] = [
+const TIMES: [(&str, Field); 6] = [
     ("fresh_for", |mirror| &mut mirror.fresh_for),
     ("fetch_deadline", |mirror| &mut mirror.fetch_deadline),
     ("first_clone_deadline", |mirror| &mut mirror.first_clone_deadline),
+    ("idle_limit", |mirror| &mut mirror.idle_limit),
     ("serve_stale_for", |mirror| &mut mirror.serve_stale_for),
     ("prune_after", |mirror| &mut mirror.prune_after),
 ];

@@ -86,6 +86,12 @@ impl Origin {
         fs::write(self.place.join("hold-objects"), "").unwrap();
     }
 
+    /// Objects that are wanted from now on are packed for that long, in whole seconds, with ten lines of progress a second
+    /// before the first object.
+    pub(super) fn pack_slowly(&self, seconds: u32) {
+        fs::write(self.place.join("slow"), format!("{}", 10 * seconds)).unwrap();
+    }
+
     /// Ends either.
     pub(super) fn release(&self) {
         for name in ["hold", "hold-objects"] {
@@ -143,7 +149,10 @@ fn command(program: &Path, arguments: &[&str]) -> Command {
 fn write_program(place: &Path, backend: &str) {
     let at = place.display();
     let text = format!(
-        "case $PATH_INFO in */git-upload-pack)
+        "if [ -e {at}/slow ]; then
+    export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=uploadpack.packObjectsHook GIT_CONFIG_VALUE_0={at}/pack
+fi
+case $PATH_INFO in */git-upload-pack)
     while [ -e {at}/hold ]; do : > {at}/held; sleep 0.02; done
     if [ -e {at}/hold-objects ]; then
         head -c \"$CONTENT_LENGTH\" > {at}/request-$$
@@ -156,6 +165,11 @@ esac
 exec {backend}/git-http-backend"
     );
     repo::script(&place.join("program"), &text);
+    let slow = format!(
+        "for line in $(seq $(cat {at}/slow)); do echo packing $line >&2; sleep 0.1; done
+exec \"$@\""
+    );
+    repo::script(&place.join("pack"), &slow);
 }
 
 fn configuration(place: &Path, repositories: &Path, address: SocketAddr) -> String {
@@ -171,7 +185,7 @@ fn configuration(place: &Path, repositories: &Path, address: SocketAddr) -> Stri
          fastcgi_param REQUEST_METHOD $request_method; fastcgi_param CONTENT_TYPE $content_type;
          fastcgi_param CONTENT_LENGTH $content_length; fastcgi_param REMOTE_USER $remote_user;
          fastcgi_param HTTP_CONTENT_ENCODING $http_content_encoding; fastcgi_param REMOTE_ADDR $remote_addr;
-         fastcgi_param SERVER_PROTOCOL $server_protocol;"
+         fastcgi_param SERVER_PROTOCOL $server_protocol; fastcgi_param NO_BUFFERING 1;"
     );
     let answers: String = [401, 403, 404, 429, 503]
         .iter()

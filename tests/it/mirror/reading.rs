@@ -167,6 +167,30 @@ fn a_fetch_that_hangs_is_ended_at_its_deadline() {
 }
 
 #[test]
+fn an_upstream_that_says_nothing_before_its_objects_is_given_up_and_one_that_packs_for_long_is_not() {
+    let scene = Scene::new();
+    let served = repo::history(&scene.place, "app.git");
+    scene.origin.hold();
+    let gate = scene.gate("open", "mirror = { fresh_for = \"1ms\", idle_limit = \"1s\" }").start();
+    gate.get(DOOR).expect(502).says("did not answer in time: the idle_limit of 1s has passed");
+    gate.await_childless(HANG);
+    assert!(!scene.mirror("app.git").exists(), "nothing is half there");
+    scene.origin.release();
+    gate.stop();
+    let gate = scene.gate("open", "mirror = { fresh_for = \"1ms\", idle_limit = \"3s\" }").start();
+    scene.origin.pack_slowly(6);
+    let begun = Instant::now();
+    let old = cloned_main(&scene, &gate, "first");
+    assert!(begun.elapsed() > Duration::from_secs(6), "{:?}", begun.elapsed());
+    let tree = served.oid("main^{tree}");
+    let new = served.git(&["commit-tree", &tree, "-p", "main", "-m", "new"]).ok().text();
+    served.git(&["update-ref", "refs/heads/main", &new]).ok();
+    scene.origin.hold();
+    assert_eq!(cloned_main(&scene, &gate, "stale"), old, "the mirror is served without it");
+    eventually(HANG, "the log says why", || gate.log().has("the idle_limit of 3s has passed"));
+}
+
+#[test]
 fn a_gate_killed_in_a_first_clone_serves_at_once_again_and_remakes_the_mirror() {
     let scene = Scene::new();
     let main = repo::history(&scene.place, "app.git").oid("main");
