@@ -17,6 +17,7 @@ use std::fs;
 use std::io::{BufRead, Read, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -289,6 +290,25 @@ fn a_data_directory_is_made_only_where_it_was_named_and_that_is_said() {
     let found = place.run(&["user", "add", "bob"]);
     assert!(!found.err.contains("made it"), "one that is there is used wherever it is: {}", found.err);
     assert!(found.done().starts_with("tg_"));
+}
+
+#[test]
+fn whoever_may_not_look_into_a_data_directory_hears_whose_it_is() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let place = Place::new();
+    place.user(&["add", "alice"]).done();
+    fs::set_permissions(place.0.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    // A copy, since another user may have no way to where it was built.
+    let program = place.path("tidegate");
+    fs::copy(env!("CARGO_BIN_EXE_tidegate"), &program).unwrap();
+    let mut command = Command::new(program);
+    command.args(["user", "list", "--data-dir", "tidegate-data"]).current_dir(place.0.path()).env_clear();
+    let output = command.uid(65534).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("tidegate-data belongs to uid 0 and this is uid 65534"), "{said}");
+    assert!(!said.contains("there is no tidegate data"), "{said}");
 }
 
 #[test]

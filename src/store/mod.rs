@@ -109,10 +109,14 @@ impl Store {
     /// # Errors
     /// [`StoreError::Absent`] when there is none; otherwise as [`Store::open`].
     pub fn open_existing(data_dir: &Path) -> Result<Self, StoreError> {
-        if data_dir.join(DATABASE).exists() {
-            Self::open(data_dir)
-        } else {
-            Err(StoreError::Absent(data_dir.to_owned()))
+        match data_dir.join(DATABASE).try_exists() {
+            Ok(true) => Self::open(data_dir),
+            Ok(false) => Err(StoreError::Absent(data_dir.to_owned())),
+            Err(source) => {
+                // Who may not look inside is to hear whose it is.
+                private::check_owner_of(data_dir)?;
+                Err(StoreError::io("looking into", data_dir)(source))
+            }
         }
     }
 

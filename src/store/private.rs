@@ -3,7 +3,7 @@
 use super::StoreError;
 use crate::sys::random;
 use nix::unistd::geteuid;
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -25,8 +25,7 @@ pub(super) fn directory(path: &Path) -> Result<(), StoreError> {
         .mode(0o700)
         .create(path)
         .map_err(StoreError::io("making the data directory", path))?;
-    let found = fs::metadata(path).map_err(StoreError::io("looking at", path))?;
-    check_owner(path, found.uid())?;
+    let found = check_owner_of(path)?;
     let is_new = !path.join(super::DATABASE).exists();
     let occupied = SWEPT.map(|name| path.join(name)).into_iter().find(|place| is_new && has_entries(place));
     if let Some(place) = occupied {
@@ -46,6 +45,13 @@ fn has_entries(directory: &Path) -> bool {
     fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
 }
 
+/// As [`check_owner`], with everything that is known of `path`.
+pub(super) fn check_owner_of(path: &Path) -> Result<Metadata, StoreError> {
+    let found = fs::metadata(path).map_err(StoreError::io("looking at", path))?;
+    check_owner(path, found.uid())?;
+    Ok(found)
+}
+
 /// Refuses what belongs to another user: our files in there would be his to replace, and his in ours not ours
 /// to write.
 pub(super) fn check_owner(path: &Path, owner: u32) -> Result<(), StoreError> {
@@ -59,8 +65,7 @@ pub(super) fn touch(path: &Path) -> Result<(), StoreError> {
     match create(path) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            let found = fs::metadata(path).map_err(StoreError::io("looking at", path))?;
-            check_owner(path, found.uid())?;
+            let found = check_owner_of(path)?;
             if found.mode() & OTHERS == 0 {
                 return Ok(());
             }
