@@ -379,6 +379,10 @@ fn what_this_machine_lacks_of_a_configuration_is_a_note() {
             "root = \"repos\"\n[git]\nprogram = \"/nowhere/git\"",
             "note: git.program: no executable \"/nowhere/git\"",
         ),
+        (
+            "[[upstream]]\nname = \"dir\"\nurl = \"/nowhere/forge\"",
+            "warning: dir: upstream.url: there is no directory /nowhere/forge on this machine",
+        ),
     ];
     for (text, want) in cases {
         let answer = place.check_config(text);
@@ -558,7 +562,9 @@ fn the_doctor_asks_every_upstream_and_reads_every_token() {
     place.write("gate.toml", &format!("{head}{bad}"));
     let answer = place.run(&["doctor", "--config", "gate.toml"]);
     assert_eq!(answer.code, 1, "{}", answer.out);
-    for finding in [&format!("gone: http://{gone} "), "gone: reading the token_file", "no-dir: "] {
+    for finding in
+        [&format!("gone: http://{gone} "), "gone: reading the token_file", "no-dir: upstream.url: opening /"]
+    {
         let line = answer.out.lines().find(|line| line.contains(finding)).unwrap_or_default();
         assert!(line.starts_with("WRONG    upstreams"), "{finding} not in {}", answer.out);
     }

@@ -3,6 +3,7 @@
 
 use crate::config::{ChecksSettings, CredentialSettings, Settings, UpstreamSettings};
 use crate::mirror::upstreams::read_token;
+use crate::model::upstream::UpstreamUrl;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -13,7 +14,7 @@ const OPEN: u32 = 0o026;
 /// The bits of a mode that let somebody start a program.
 const EXECUTABLE: u32 = 0o111;
 
-/// A sentence for each file that is not as it should be.
+/// A sentence for each file or directory that is not as it should be.
 #[must_use]
 pub fn doubts(settings: &Settings) -> Vec<String> {
     let tokens = settings.upstreams.iter().filter_map(|upstream| {
@@ -21,7 +22,14 @@ pub fn doubts(settings: &Settings) -> Vec<String> {
         let unread = read_token(path).err().map(|error| error.to_string());
         Some(format!("{}: {}", upstream.name, unread.or_else(|| open_to_others(path))?))
     });
-    tokens.chain(doubts_of_checks(&settings.checks)).collect()
+    let directories = settings.upstreams.iter().filter_map(|upstream| match &upstream.url {
+        UpstreamUrl::Directory(path) if !path.is_dir() => {
+            let name = &upstream.name;
+            Some(format!("{name}: upstream.url: there is no directory {} on this machine", path.display()))
+        }
+        UpstreamUrl::Directory(_) | UpstreamUrl::Http(_) => None,
+    });
+    directories.chain(tokens).chain(doubts_of_checks(&settings.checks)).collect()
 }
 
 /// The same for what is checked alone.

@@ -4,7 +4,7 @@
 use super::{Finding, Patient};
 use crate::config::{CredentialSettings, UpstreamSettings};
 use crate::gate::needed_files::open_to_others;
-use crate::git::layout::Root;
+use crate::git::layout::{LayoutError, Root};
 use crate::mirror;
 use crate::mirror::upstreams::read_token;
 use crate::model::access::Pattern;
@@ -34,7 +34,7 @@ fn look_at(upstream: &UpstreamSettings, follow_symlinks: bool) -> Vec<Finding> {
             status.map(|status| format!(" with status {status}")).map_err(|error| error.to_string())
         }
         UpstreamUrl::Directory(directory) => Root::open(directory, follow_symlinks)
-            .map_err(|error| error.to_string())
+            .map_err(|error| unopened(&error))
             .and_then(|_| fs::read_dir(directory).map_err(|error| format!("{url}: {error}")))
             .map(|_| String::new()),
     };
@@ -58,6 +58,13 @@ fn look_at(upstream: &UpstreamSettings, follow_symlinks: bool) -> Vec<Finding> {
         },
     }
     findings
+}
+
+/// As the error says it, with the key that names the directory here.
+fn unopened(error: &LayoutError) -> String {
+    let LayoutError::Root { path, source } = error else { return error.to_string() };
+    let cure = "name a directory that the user of the gate can list";
+    format!("upstream.url: opening {}: {source}; {cure}", path.display())
 }
 
 fn look_at_file(name: &UpstreamName, token_file: &Path) -> Finding {
