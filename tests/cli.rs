@@ -491,6 +491,8 @@ fn the_doctor_finds_git_and_changes_nothing() {
     for look in ["ok       git ", "ok       reaping ", "ok       clock "] {
         assert!(found.contains(look), "{found}");
     }
+    let places = found.lines().find(|line| line.contains(" repositories ")).unwrap();
+    assert!(places.starts_with("warning ") && places.contains("serve has nothing to serve"), "{found}");
     assert!(!place.path("tidegate-data").exists());
 }
 

@@ -232,10 +232,14 @@ fn look_at_parent(path: &Path) -> Finding {
 fn look_at_repositories(patient: &Patient<'_>) -> Vec<Finding> {
     let Some(root) = &patient.settings.root else {
         let upstreams = patient.settings.upstreams.len();
-        return vec![Finding::Good(match upstreams {
-            0 => "no root is set: name it with --root DIR".to_owned(),
-            _ => format!("no root is set: only upstreams are served, and there are {upstreams}"),
-        })];
+        return vec![match upstreams {
+            0 => Finding::Doubtful(
+                "no root is set and there is no upstream: serve has nothing to serve, and does not start; name a root \
+                 with --root DIR"
+                    .to_owned(),
+            ),
+            _ => Finding::Good(format!("no root is set: only upstreams are served, and there are {upstreams}")),
+        }];
     };
     let survey = match Root::open(root, patient.settings.follow_symlinks) {
         Ok(root) => survey(&root, machine::uid(), ENTRIES_MAX),
