@@ -69,6 +69,9 @@ pub fn serve(
     let (repository, beyond) = match app.road.upstreams().find(&target.repo) {
         None => (find(app, target)?, None),
         Some(place) => {
+            if !place.is_served() {
+                log::info!("{} is not served: repos and deny of the upstream say so", target.repo);
+            }
             let (mirror, beyond) = upstream::open(app, exchange, client, target, place)?;
             (mirror, Some(beyond))
         }

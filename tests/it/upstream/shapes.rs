@@ -3,7 +3,7 @@
 use super::stage::{BEHIND, KINDS, Kind, NAME, Plan, allow_pushes};
 use crate::support::http::basic;
 use crate::support::place::Place;
-use crate::support::{HANG, Random, number_from, procfs, repo};
+use crate::support::{HANG, Random, eventually, number_from, procfs, repo};
 
 #[test]
 fn the_first_push_to_an_empty_repository_reaches_it() {
@@ -104,6 +104,10 @@ fn what_is_no_repository_of_an_upstream_is_not_there() {
                 let answer = stage.gate.wire().get(&path, &[("Authorization", &alice)]);
                 assert_eq!(answer.status, 404, "{kind:?} {path}: {}", answer.text());
             }
+        }
+        for name in ["team/attic/old", "other/app"] {
+            let told = format!("forge/{name} is not served: repos and deny ");
+            eventually(HANG, "the operator is told", || stage.gate.log().has(&told));
         }
         stage.clone("work");
     }
