@@ -226,9 +226,10 @@ impl Forward<'_> {
     }
 }
 
-/// What git said before the destination could not be asked, and that.
+/// What git said before the destination could not be asked, and that; once, where both are the same.
 fn with_words(trouble: Trouble, why: &str) -> String {
     match trouble {
+        Trouble::Passing(words) if why.ends_with(&words) => why.to_owned(),
         Trouble::Passing(words) => clip(&format!("{words}; {why}"), REASON_MAX),
         Trouble::Declined(_) | Trouble::Refused(_) => why.to_owned(),
     }
@@ -258,6 +259,14 @@ mod tests {
 
     fn update(name: &str, old: u8, new: u8) -> RefUpdate {
         RefUpdate { name: RefName::parse(name.as_bytes()).unwrap(), old: oid(old), new: oid(new) }
+    }
+
+    #[test]
+    fn what_is_said_to_the_push_and_to_the_question_after_it_is_told_once() {
+        let why = "what came of the push is not known yet: the forge broke off";
+        let told = |words: &str| with_words(Trouble::Passing(words.to_owned()), why);
+        assert_eq!(told("the forge broke off"), why);
+        assert_eq!(told("the forge is silent"), format!("the forge is silent; {why}"));
     }
 
     #[test]

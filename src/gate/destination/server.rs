@@ -4,12 +4,14 @@ use super::{Destination, Parcel, Pushed, Said};
 use crate::git::porcelain::Fate;
 use crate::git::push_answer::PushAnswer;
 use crate::git::tools::Tools;
-use crate::mirror::{Delivery, Mirrors, NOT_ALONE, PushError, Remote, Side, WRONG_OLD_VALUE};
+use crate::mirror::{Delivery, Mirrors, NOT_ALONE, PushError, Remote, Side, UpstreamError, WRONG_OLD_VALUE};
 use crate::model::oid::Oid;
 use crate::model::text::{clip, sanitize};
 use crate::model::upstream::UpstreamUrl;
 use crate::sys::stop::Level;
+use nix::errno::Errno;
 use std::collections::BTreeMap;
+use std::io;
 
 /// Longest words of a failure, in bytes.
 const WORDS_MAX: usize = 500;
@@ -45,7 +47,11 @@ impl Destination for Server<'_> {
         let delivery = Delivery { url: self.url, updates, options, objects: &from.join("objects") };
         let answer = self.mirrors.push(&self.remote, &delivery, &tools.asker.deadline);
         let is_stopping = tools.stop.level() == Level::Killing;
-        Ok(answer.map_or_else(|error| unheard(&error, is_stopping), heard))
+        match answer {
+            Ok(answer) => Ok(heard(answer)),
+            Err(error) if !is_stopping && was_refused(&error) => Err(words(&error)),
+            Err(error) => Ok(unheard(&error, is_stopping)),
+        }
     }
 }
 
@@ -70,15 +76,25 @@ fn fate_of(reason: String) -> Fate {
     }
 }
 
+/// Whether nobody took the connection: nothing can have been sent then. Of all faults on the way, this one is met only
+/// before there is a connection (connect(2)).
+fn was_refused(error: &PushError) -> bool {
+    let refused = io::Error::from(Errno::ECONNREFUSED).to_string();
+    matches!(error, PushError::Upstream(UpstreamError::Unreachable { why, .. }) if *why == refused)
+}
+
+fn words(error: &PushError) -> String {
+    clip(&sanitize(&error.to_string()), WORDS_MAX)
+}
+
 /// The server said nothing about the refs.
 fn unheard(error: &PushError, is_stopping: bool) -> Pushed {
-    let words = clip(&sanitize(&error.to_string()), WORDS_MAX);
     let said = if is_stopping {
         Said::Passing("the gate is stopping".to_owned())
     } else if error.is_passing() {
-        Said::Passing(words)
+        Said::Passing(words(error))
     } else {
-        Said::No(words)
+        Said::No(words(error))
     };
     Pushed { said, remarks: Vec::new() }
 }

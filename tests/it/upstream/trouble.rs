@@ -84,8 +84,16 @@ fn a_push_whose_attempts_are_spent_has_failed_and_can_be_retried() {
     let (clone, client, push) = pending(&stage, "work");
     stage.forge().stop();
     stage.approve(&push);
-    client.finish(HANG).fails().says("given up after 1 attempts: ").says("! [remote rejected] main");
-    assert!(stage.until(PushState::Failed).message.contains("cannot be reached: Connection refused"));
+    let told = client.finish(HANG).fails().says("given up after 1 attempts: ");
+    told.says("! [remote rejected] main")
+        .says("its pusher or a reviewer may try again: tidegate push retry ");
+    let message = stage.until(PushState::Failed).message;
+    let (told, _) = message.split_once("cannot be reached: Connection refused").unwrap_or_default();
+    assert!(
+        told.starts_with("given up after 1 attempts: http://") && !told.contains("not known"),
+        "{message}"
+    );
+    assert_eq!(message.matches("cannot be reached").count(), 1, "{message}");
     let show = stage.operate(&["show", &push.id.to_string()]).ok();
     show.says("cannot be reached");
     stage.forge().restart();
