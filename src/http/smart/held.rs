@@ -610,7 +610,9 @@ fn sentence(push: &Push) -> String {
             format!("push {id} was rejected by {}: {}", decision.by, decision.reason)
         }
         (_, PushState::Failed) if push.deadline.is_some() => {
-            format!("push {id} is failed: {why}; a reviewer may try again: tidegate push retry {id}")
+            format!(
+                "push {id} is failed: {why}; its pusher or a reviewer may try again: tidegate push retry {id}"
+            )
         }
         (_, state) => format!("push {id} is {state}: {why}"),
     }
