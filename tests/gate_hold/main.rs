@@ -18,7 +18,8 @@ mod turned_away;
 mod upkeep;
 mod waiting;
 
-use support::Site;
+use std::time::{Duration, Instant};
+use support::{PATIENCE, Site};
 use tidegate::model::push::{Event, PushState};
 
 #[test]
@@ -108,6 +109,11 @@ fn a_push_that_is_kept_survives_a_stop_and_is_forwarded_when_it_is_approved() {
         assert!(!is_success, "{said}");
         if signal == "TERM" {
             assert!(said.contains(&format!("push {} still waits for approval", push.id)), "{said}");
+            let (told, since) = ("stays pending: the gate is stopping\n", Instant::now());
+            while !site.log().contains(told) {
+                assert!(since.elapsed() < PATIENCE, "{}", site.log());
+                std::thread::sleep(Duration::from_millis(20));
+            }
         }
         site.start();
         assert_eq!(site.until(PushState::Pending).id, push.id);

@@ -338,10 +338,14 @@ impl Hold<'_> {
 
     /// A push that waits is no work in flight: it is withdrawn, or waits on without its client.
     fn stop(&self, push: &Push) -> Turn {
-        self.road().abandon(push, CancelCause::GateStopping, STOPPING);
+        let abandon = |why| self.road().abandon(push, CancelCause::GateStopping, why);
         match push.on_disconnect {
-            OnDisconnect::Cancel => Turn::Again,
+            OnDisconnect::Cancel => {
+                abandon(STOPPING);
+                Turn::Again
+            }
             OnDisconnect::Keep => {
+                abandon("the gate is stopping");
                 let id = self.id;
                 Turn::End(End::Told(format!(
                     "the gate is stopping; push {id} still waits for approval and is forwarded then: do not push again"
