@@ -32,6 +32,7 @@ pub mod push_request;
 pub mod push_wire;
 pub mod reach;
 mod ref_locks;
+pub mod remark;
 mod repack;
 pub mod report;
 pub mod service;

@@ -192,6 +192,16 @@ impl Tracker {
         matches!(self.place, Place::Boundary { .. })
     }
 
+    /// Whether a packet has begun of which nothing but digits has passed.
+    #[must_use]
+    pub fn is_before_payload(&self) -> bool {
+        match &self.place {
+            Place::Digits { .. } => true,
+            Place::Payload(payload) => payload.start().is_empty(),
+            Place::Boundary { .. } | Place::Raw => false,
+        }
+    }
+
     /// Whether the last thing that passed was a flush.
     #[must_use]
     pub const fn is_flushed(&self) -> bool {

@@ -77,6 +77,13 @@ pub enum Refusal {
     GitFailed(Cow<'static, str>),
     /// The upstream is not there, or does not do its part; the sentence says how: 502.
     Upstream(Cow<'static, str>),
+    /// What the upstream has is still being fetched, and there is nothing to serve meanwhile: 503.
+    UnderWay {
+        /// What people are told, with the time after which to try again.
+        why: Cow<'static, str>,
+        /// That time.
+        retry: Duration,
+    },
     /// The server is at fault; the log says why.
     Internal,
     /// The client has left: nobody reads an answer.
@@ -154,6 +161,7 @@ impl Refusal {
             | Self::Waited { at_door: false, .. }
             | Self::Exhausted
             | Self::SpoolFull
+            | Self::UnderWay { .. }
             | Self::Stopping => 503,
             Self::DiskFull | Self::MirrorsFull => 507,
             Self::Unsupported(_) | Self::Lfs => 501,
@@ -199,6 +207,7 @@ impl Refusal {
             Self::Deadline(_) => "deadline",
             Self::GitFailed(_) => "git-failed",
             Self::Upstream(_) => "upstream",
+            Self::UnderWay { .. } => "under-way",
             Self::Internal => "internal",
             Self::ClientGone => "client-gone",
         }
@@ -216,6 +225,7 @@ impl Refusal {
             Self::UpstreamLogin(why)
             | Self::Forbidden(why)
             | Self::Conflict { why, .. }
+            | Self::UnderWay { why, .. }
             | Self::BadRequest(why)
             | Self::MediaType(why)
             | Self::TooSlow(why)
@@ -265,6 +275,7 @@ impl Refusal {
             Self::Busy { .. } | Self::Waited { .. } | Self::Exhausted | Self::SpoolFull | Self::Stopping => {
                 response.with("Retry-After", RETRY_AFTER.as_secs().to_string())
             }
+            Self::UnderWay { retry, .. } => response.with("Retry-After", retry.as_secs().to_string()),
             Self::Method(allow) => response.with("Allow", *allow),
             Self::Lfs => {
                 let body = serde_json::json!({ "message": self.sentence() }).to_string();

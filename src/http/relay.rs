@@ -5,6 +5,7 @@
 //! client does not hide a deadline.
 
 use super::writer::{PIECE, ResponseWriter, WriteError};
+use crate::git::remark::Remark;
 use crate::git::sideband::Tracker;
 use crate::supervise::{Child, Outcome, Why};
 use crate::sys::net::Socket;
@@ -29,17 +30,27 @@ pub struct Relayed {
     pub client_listens: bool,
 }
 
-/// Passes everything that `child` writes to `writer`, byte for byte, until both have ended or one must go. `banner`
-/// goes before the first byte, and nowhere when there is none.
+/// What the gate adds to what a git writes.
+#[derive(Debug)]
+pub struct Additions<'a> {
+    /// Goes before the first byte, and nowhere when there is none.
+    pub banner: &'a [u8],
+    /// Goes where the side band begins.
+    pub remark: Option<Remark>,
+}
+
+/// Passes everything that `child` writes to `writer`, byte for byte and with `additions`, until both have ended or one must
+/// go.
 pub fn relay(
     child: Child,
-    banner: &[u8],
+    additions: Additions<'_>,
     writer: &mut ResponseWriter,
     client: &Socket,
     stop: &Stop,
 ) -> Relayed {
-    let mut relay =
-        Relay { child, banner, writer, client, stop, tracker: Tracker::new(), bytes: 0, exited: false };
+    let Additions { banner, remark } = additions;
+    let tracker = Tracker::new();
+    let mut relay = Relay { child, banner, remark, writer, client, stop, tracker, bytes: 0, exited: false };
     let ended = relay.run();
     let Relay { child, tracker, bytes, .. } = relay;
     let (outcome, client_listens) = match ended {
@@ -52,6 +63,7 @@ pub fn relay(
 struct Relay<'a> {
     child: Child,
     banner: &'a [u8],
+    remark: Option<Remark>,
     writer: &'a mut ResponseWriter,
     client: &'a Socket,
     stop: &'a Stop,
@@ -111,7 +123,14 @@ impl Relay<'_> {
             Err(_) => return Err(Why::Internal),
         };
         front.copy_from_slice(banner);
-        self.send(buffer.get(..banner.len() + count).unwrap_or_default())
+        let bytes = buffer.get(..banner.len() + count).unwrap_or_default();
+        match self.remark.as_mut().filter(|remark| !remark.is_over()) {
+            Some(remark) => {
+                let woven = remark.weave(bytes);
+                self.send(&woven)
+            }
+            None => self.send(bytes),
+        }
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<(), Why> {

@@ -5,6 +5,7 @@ use super::changes::{Changes, Refs, Script, those};
 use super::damage::Damage;
 use super::draft::Draft;
 use super::error::UpstreamError;
+use super::making::Listed;
 use super::places::repository;
 use super::turns::{Turn, TurnError};
 use super::{Shared, head, litter};
@@ -103,9 +104,10 @@ impl Work<'_> {
     fn make(&self) -> Result<(), UpstreamError> {
         let draft = Draft::at(self.shared.places.new_draft());
         let (git, path) = (self.tools.git, draft.path());
+        let listed = self.shared.makings.list(self.place, path);
         self.run(git.init_mirror(path, self.seen.format), "init", Input::Null)?;
         if !self.wanted.is_empty() {
-            self.fetch(path)?;
+            self.fetch(path, Some(&listed))?;
             self.run(git.pack_refs(path), "pack-refs", Input::Null)?;
         }
         let refs = self.refs(path)?;
@@ -201,7 +203,7 @@ impl Work<'_> {
     /// landed would look gone. What is really gone goes after the next question.
     fn add(&self) -> Result<(), UpstreamError> {
         self.turn.set_clean(false);
-        self.fetch(self.place)?;
+        self.fetch(self.place, None)?;
         self.turn.set_clean(true);
         self.settle(Arc::new(self.refs(self.place)?))
     }
@@ -215,7 +217,7 @@ impl Work<'_> {
         self.turn.set_clean(false);
         self.delete(&changes.blocking)?;
         if !changes.coming.is_empty() {
-            self.fetch(self.place)?;
+            self.fetch(self.place, None)?;
         }
         let mut after = self.refs(self.place)?;
         if !changes.coming.is_empty() && !changes.moved_any(&before, &after) {
@@ -243,7 +245,7 @@ impl Work<'_> {
         UpstreamError::Malformed { at: self.seen.url.origin(), why }
     }
 
-    fn fetch(&self, git_dir: &Path) -> Result<(), UpstreamError> {
+    fn fetch(&self, git_dir: &Path, listed: Option<&Listed<'_>>) -> Result<(), UpstreamError> {
         let from = Reaching {
             url: &self.seen.url,
             credential: self.credential.as_ref(),
@@ -260,6 +262,7 @@ impl Work<'_> {
         let spec = self.tools.spec(fetch, format!("fetch {}", self.place.display()));
         let mut child = self.start(spec)?;
         child.limit_silence(idle_limit, "idle_limit", is_sent);
+        listed.into_iter().for_each(|listed| child.listen(listed.ear()));
         self.judge("fetch", child.stream(self.tools.asker.client, |_| Ok(())))
     }
 

@@ -19,7 +19,7 @@ pub use flight::Cause;
 pub use states::{Ending, State};
 
 use super::upstreams::{Place, TokenError, Upstreams};
-use super::{Advertisement, Approach, ForgetError, Remote, Side, UpstreamError};
+use super::{Advertisement, Approach, ForgetError, Progress, Remote, Side, UpstreamError};
 use crate::git::ask::Asker;
 use crate::git::layout::Repository;
 use crate::git::pool::{Claim, Class, Lane};
@@ -42,7 +42,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long an upstream may take to say what it has.
-pub const ASK_LIMIT: Duration = Duration::from_secs(30);
+const ASK_LIMIT: Duration = Duration::from_secs(30);
 
 /// What a keeper works with.
 #[derive(Debug)]
@@ -175,7 +175,8 @@ impl SyncError {
     }
 
     /// The upstream says that the repository is elsewhere; and where, if it does.
-    fn moved_to(&self) -> Option<Option<&str>> {
+    #[must_use]
+    pub fn moved_to(&self) -> Option<Option<&str>> {
         match self {
             Self::Upstream(error) => error.moved_to(),
             Self::Quota { .. } | Self::Token(_) | Self::NoWorker | Self::Descriptor(_) => None,
@@ -267,6 +268,12 @@ impl Keeper {
     #[must_use]
     pub fn age(&self, repo: &RepoName) -> Option<Duration> {
         self.state(repo)?.age(Instant::now(), Timestamp::now())
+    }
+
+    /// How far it is, if it is being made.
+    #[must_use]
+    pub fn progress(&self, repo: &RepoName) -> Option<Progress> {
+        self.0.parts.upstreams.mirrors().progress(repo)
     }
 
     /// Whether it is there and has all that upstream had at `since`.

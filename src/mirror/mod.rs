@@ -5,7 +5,7 @@
 //! | asking an upstream what it has | [`ask`], [`doors`], [`web`], [`socket`], [`names`], [`advertisement`] |
 //! | pushing to a server | [`push`] |
 //! | work that waits for an upstream and not for a client | [`approach`] |
-//! | the mirrors on disk | [`places`], [`draft`], [`litter`], [`turns`] |
+//! | the mirrors on disk | [`places`], [`draft`], [`making`], [`litter`], [`turns`] |
 //! | bringing one up to date | [`bring`], [`changes`], [`head`] |
 //! | telling clients that push what there is | [`advertise`] |
 //! | taking in what a push brought upstream | [`land`] |
@@ -34,6 +34,7 @@ mod head;
 pub mod keeper;
 mod land;
 mod litter;
+mod making;
 mod names;
 mod packs;
 mod places;
@@ -48,6 +49,7 @@ pub use advertisement::{Advertisement, Side};
 pub use approach::{Answer, Approach, Question};
 pub use ask::Remote;
 pub use error::{ForgetError, LandError, UpkeepError, UpstreamError};
+pub use making::{Progress, Step};
 pub use push::{Delivery, NOT_ALONE, PushError, WRONG_OLD_VALUE};
 pub use turns::TurnError;
 pub use upkeep::Tended;
@@ -64,6 +66,7 @@ use crate::model::push::RefUpdate;
 use crate::sys::stop::Stop;
 use advertise::Learned;
 use doors::Doors;
+use making::Makings;
 use places::Places;
 use push::Offers;
 use std::collections::BTreeMap;
@@ -97,6 +100,7 @@ struct Shared {
     plain: Keeping,
     places: Places,
     turns: Turns,
+    makings: Makings,
     doors: Doors,
     web: Web,
     spellings: Spellings,
@@ -114,9 +118,10 @@ impl Mirrors {
         let web = Web::new(settings.authorities.as_deref(), stop.clone())?;
         let places = Places::open(data_dir)?;
         let (turns, doors, spellings) = (Turns::default(), Doors::default(), Spellings::default());
-        let (learned, offers) = (Learned::default(), Offers::default());
+        let (learned, offers, makings) = (Learned::default(), Offers::default(), Makings::default());
         let plain = Keeping::default();
-        let shared = Shared { settings, plain, places, turns, doors, web, spellings, learned, offers };
+        let shared =
+            Shared { settings, plain, places, turns, makings, doors, web, spellings, learned, offers };
         Ok(Self(Arc::new(shared)))
     }
 
@@ -169,6 +174,12 @@ impl Mirrors {
     #[must_use]
     pub fn is_doubted(&self, repo: &RepoName) -> bool {
         self.0.turns.is_doubted(&self.0.places.of(repo))
+    }
+
+    /// How far the mirror of `repo` is, if it is being made.
+    #[must_use]
+    pub fn progress(&self, repo: &RepoName) -> Option<Progress> {
+        self.0.makings.progress(&self.0.places.of(repo))
     }
 
     /// What the mirror of `repo` takes on the disk, as far as that can be seen, in bytes.

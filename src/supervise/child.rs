@@ -46,6 +46,7 @@ pub struct Child {
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
     tail: Tail,
+    listener: Listener,
     grace: Duration,
     held: Held,
     silence: Option<Silence>,
@@ -55,6 +56,13 @@ pub struct Child {
     verdict: Option<Why>,
     is_over: bool,
 }
+
+/// What hears the words of a child on its standard error as it says them, in the pieces in which they are drained.
+pub type Ear = Box<dyn FnMut(&[u8]) + Send>;
+
+/// Who listens to a child, if anybody does.
+#[derive(Default)]
+struct Listener(Option<Ear>);
 
 /// What is held until the group is empty.
 #[derive(Default)]
@@ -78,6 +86,7 @@ impl Child {
             stdout: stdout.map(OwnedFd::from),
             stderr: stderr.map(OwnedFd::from),
             tail: Tail::default(),
+            listener: Listener::default(),
             grace,
             held: Held::default(),
             silence: None,
@@ -165,12 +174,18 @@ impl Child {
             match read_some(stderr, &mut buffer) {
                 Ok(0) => self.stderr = None,
                 Ok(length) => {
+                    self.listener.0.iter_mut().for_each(|hear| hear(&buffer[..length]));
                     self.tail.push(&buffer[..length]);
                     self.silence.iter_mut().for_each(|silence| silence.hear(Instant::now()));
                 }
                 Err(_) => return,
             }
         }
+    }
+
+    /// Lets `ear` hear all that it says from now on.
+    pub fn listen(&mut self, ear: Ear) {
+        self.listener.0 = Some(ear);
     }
 
     /// Keeps `guard` until the group is known to be empty, and drops it then, before the outcome is handed out. Of a
@@ -401,6 +416,12 @@ impl Drop for Child {
             let outcome = self.conclude(is_gone);
             log::debug!("{} was dropped by its owner: {outcome}", self.job.what);
         }
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} listening", self.0.iter().count())
     }
 }
 

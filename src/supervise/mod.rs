@@ -37,7 +37,7 @@ mod sweep;
 mod tail;
 mod wait;
 
-pub use child::{Child, KILL_CAP};
+pub use child::{Child, Ear, KILL_CAP};
 pub use counts::Counters;
 pub use job::{Phase, Running};
 pub use mark::Mark;

@@ -8,7 +8,9 @@ mod fetch;
 mod held;
 mod push;
 pub mod recovery;
+mod stale;
 mod stay;
+mod under_way;
 mod upstream;
 mod verdicts;
 mod work;
@@ -29,9 +31,6 @@ use crate::model::credential::UpstreamCredential;
 use crate::sys::space;
 use std::sync::Arc;
 use upstream::Beyond;
-
-/// The field that tells how old a mirror is, in seconds.
-const STALE: &str = "Tidegate-Stale";
 
 /// A request that is well addressed and allowed, with everything that is known before its body is read.
 #[derive(Debug)]
@@ -72,8 +71,10 @@ pub fn serve(
             if !place.is_served() {
                 log::info!("{} is not served: repos and deny of the upstream say so", target.repo);
             }
-            let (mirror, beyond) = upstream::open(app, exchange, client, target, place)?;
-            (mirror, Some(beyond))
+            match upstream::open(app, exchange, client, target, place) {
+                Ok((mirror, beyond)) => (mirror, Some(beyond)),
+                Err(refusal) => return under_way::tell(app, exchange, target, refusal),
+            }
         }
     };
     let request = exchange.request();
@@ -122,8 +123,8 @@ impl Call<'_> {
     /// The same, with the age in seconds of a mirror that could not be brought up to date.
     fn headers(&self, content_type: &'static str) -> Headers {
         let mut headers = headers(content_type);
-        if let Some(age) = self.beyond.as_ref().and_then(|beyond| beyond.stale) {
-            headers.push(STALE, age.as_secs().to_string());
+        if let Some(stale) = self.beyond.as_ref().and_then(|beyond| beyond.stale) {
+            headers.push(stale::FIELD, stale.age.as_secs().to_string());
         }
         headers
     }

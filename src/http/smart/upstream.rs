@@ -6,6 +6,8 @@
 //! says neither: who may read without it reads what the mirror has, and is told how old that is.
 
 use super::Client;
+use super::stale::{Reason, Stale};
+use super::under_way;
 use crate::config::UpstreamSettings;
 use crate::git::command::Service;
 use crate::git::layout::Repository;
@@ -14,7 +16,7 @@ use crate::http::app::App;
 use crate::http::exchange::Exchange;
 use crate::http::refusal::Refusal;
 use crate::http::route::{GitTarget, Phase};
-use crate::mirror::keeper::{ASK_LIMIT, BringError, Cause, Ending, Need, Shares, SyncError, Waiter};
+use crate::mirror::keeper::{BringError, Cause, Ending, Need, Shares, SyncError, Waiter};
 use crate::mirror::upstreams::Place;
 use crate::mirror::{Advertisement, Side, UpstreamError};
 use crate::model::credential::UpstreamCredential;
@@ -33,9 +35,6 @@ const GRANTS_MAX: usize = 10_000;
 /// between the two, and an upstream that has said no meanwhile is asked again at the next first one.
 const SECOND_REQUEST: Duration = Duration::from_secs(5 * 60);
 
-/// How much longer than the sync itself somebody waits for a first one, which he has nothing older than.
-const SLACK: Duration = Duration::from_secs(10);
-
 /// The upstream's side of a request.
 #[derive(Clone, Debug)]
 pub(super) struct Beyond {
@@ -45,8 +44,8 @@ pub(super) struct Beyond {
     pub(super) offers: PushOffers,
     /// What the client has shown, where that is for the upstream to judge.
     pub(super) credential: Option<UpstreamCredential>,
-    /// How old the mirror is, where it could not be brought up to date.
-    pub(super) stale: Option<Duration>,
+    /// How old the mirror is and why, where it could not be brought up to date.
+    pub(super) stale: Option<Stale>,
 }
 
 /// A yes of an upstream.
@@ -168,7 +167,7 @@ struct Found {
     mirror: Repository,
     url: UpstreamUrl,
     offers: PushOffers,
-    stale: Option<Duration>,
+    stale: Option<Stale>,
 }
 
 impl Visit<'_> {
@@ -177,7 +176,7 @@ impl Visit<'_> {
     }
 
     /// The mirror as it is, for a reader.
-    fn as_it_is(&self, stale: Option<Duration>) -> Option<Found> {
+    fn as_it_is(&self, stale: Option<Stale>) -> Option<Found> {
         let url = self.place.upstream.url.repository(self.place.path, true);
         let offers = PushOffers { has_atomic: false, has_push_options: false };
         Some(Found { mirror: self.app.keeper.find(self.repo)?, url, offers, stale })
@@ -190,7 +189,8 @@ impl Visit<'_> {
             Ending::Refused => None,
             Ending::Synced if state.fresh?.elapsed() < SECOND_REQUEST => self.as_it_is(None),
             Ending::Synced => None,
-            Ending::Moved | Ending::Failed => self.as_it_is(Some(self.bearable_age()?)),
+            Ending::Moved => self.as_it_is(Some(Stale { age: self.bearable_age()?, reason: Reason::Moved })),
+            Ending::Failed => self.as_it_is(Some(Stale { age: self.bearable_age()?, reason: Reason::Down })),
         }
     }
 
@@ -262,36 +262,35 @@ impl Visit<'_> {
         now.checked_sub(self.settings().mirror.fresh_for).unwrap_or(now)
     }
 
-    /// Brings the mirror to where it is needed. Whoever has an older one to go with waits no longer than for a worker.
+    /// Brings the mirror to where it is needed. Nobody waits longer than for a worker: whoever has no older one to go with
+    /// is told how far the first is.
     fn bring(&self, seen: Option<Advertisement>, shares: Shares) -> Result<(), BringError> {
         let now = Instant::now();
         let since = match (&seen, shares) {
             (Some(seen), Shares::Nothing) => seen.at,
             (Some(_) | None, Shares::All | Shares::AllButNo) | (None, Shares::Nothing) => self.since(now),
         };
-        let patience = match self.app.keeper.find(self.repo) {
-            Some(_) => self.app.settings.git.queue_wait,
-            None => ASK_LIMIT + self.settings().mirror.first_clone_deadline + SLACK,
-        };
         let cause = match self.side {
             Side::Fetch => Cause::Read,
             Side::Push => Cause::Push,
         };
-        let waiter = Waiter { client: Some(self.client), until: now + patience };
+        let waiter = Waiter { client: Some(self.client), until: now + self.app.settings.git.queue_wait };
         let (repo, place, credential) = (self.repo, self.place, self.credential.as_ref());
         self.app.keeper.bring(Need { repo, place, credential, seen, cause, since, shares }, &waiter)
     }
 
     /// What follows when an upstream, or the way to it, does not help: a clone gets what is known, unless it was a no.
     fn without(&self, error: BringError) -> Result<Found, Refusal> {
-        let is_down = match &error {
-            BringError::Failed(error) => !error.is_no(),
-            BringError::Late => true,
-            BringError::ClientGone | BringError::Stopping => false,
+        let reason = match &error {
+            BringError::Failed(error) if error.is_no() => None,
+            BringError::Failed(error) if error.moved_to().is_some() => Some(Reason::Moved),
+            BringError::Failed(_) => Some(Reason::Down),
+            BringError::Late => Some(Reason::Slow),
+            BringError::ClientGone | BringError::Stopping => None,
         };
-        if is_down
+        if let Some(reason) = reason
             && let Some(age) = self.bearable_age()
-            && let Some(found) = self.as_it_is(Some(age))
+            && let Some(found) = self.as_it_is(Some(Stale { age, reason }))
         {
             log::debug!("{} is served as it was {age:?} ago: {error}", self.repo);
             return Ok(found);
@@ -310,7 +309,10 @@ impl Visit<'_> {
                 log::warn!("{}: {error}", self.repo);
                 Refusal::MirrorsFull
             }
-            BringError::Late => Refusal::Upstream(error.to_string().into()),
+            BringError::Late => {
+                let is_there = self.app.keeper.find(self.repo).is_some();
+                under_way::refusal(self.repo, is_there, self.app.keeper.progress(self.repo))
+            }
             BringError::ClientGone => Refusal::ClientGone,
             BringError::Stopping => Refusal::Stopping,
         }

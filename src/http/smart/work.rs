@@ -8,13 +8,14 @@ use crate::git::layout::Repository;
 use crate::git::pool::{Claim, Kind, Lane};
 use crate::git::push_advertisement::PushAdvertisement;
 use crate::git::push_request::PushRequest;
+use crate::git::remark::Remark;
 use crate::git::report;
 use crate::git::settings::RepositorySettings;
 use crate::git::upstream::PushOffers;
 use crate::http::app::App;
 use crate::http::exchange::Exchange;
 use crate::http::refusal::Refusal;
-use crate::http::relay::{self, Relayed};
+use crate::http::relay::{self, Additions, Relayed};
 use crate::http::route::Phase;
 use crate::http::served::Served;
 use crate::http::writer::{PIECE, ResponseWriter, WriteError};
@@ -86,6 +87,7 @@ pub(super) fn run(
         offers: call.beyond.as_ref().map(|beyond| beyond.offers),
         identity: call.identity.clone(),
         body,
+        remark: remark(call),
         last_words,
         stay,
         lane: lane.kind(),
@@ -117,6 +119,15 @@ fn deadline(call: &Call<'_>) -> Deadline {
     Deadline::starting(Instant::now(), limit, name)
 }
 
+/// What is said in the answer to a fetch from a mirror that could not be brought up to date.
+fn remark(call: &Call<'_>) -> Option<Remark> {
+    let stale = call.beyond.as_ref()?.stale?;
+    match (call.target.phase, call.target.service) {
+        (Phase::Exchange, Service::UploadPack) => Some(Remark::new(&stale.sentence(&call.target.repo))),
+        (Phase::Advertise, _) | (Phase::Exchange, Service::ReceivePack) => None,
+    }
+}
+
 /// The job of a lane's worker; it owns all that it needs.
 struct Work {
     app: Arc<App>,
@@ -129,6 +140,7 @@ struct Work {
     offers: Option<PushOffers>,
     identity: Identity,
     body: Option<File>,
+    remark: Option<Remark>,
     last_words: LastWords,
     stay: Option<Stay>,
     lane: Kind,
@@ -153,7 +165,8 @@ impl Work {
             Phase::Advertise => self.service.banner(self.protocol),
             Phase::Exchange => b"",
         };
-        let relayed = relay::relay(child, banner, &mut self.writer, &self.client, &self.app.stop);
+        let additions = Additions { banner, remark: self.remark.take() };
+        let relayed = relay::relay(child, additions, &mut self.writer, &self.client, &self.app.stop);
         self.close(relayed, settings)
     }
 

@@ -8,6 +8,7 @@ mod reading;
 mod refs;
 mod schedule;
 mod shapes;
+mod told;
 mod trouble;
 mod upkeep;
 
@@ -43,7 +44,8 @@ impl Scene {
         // Repositories of its own are elsewhere: those in the root of the place are the upstream's.
         let root = self.place.work("own");
         let _ = std::fs::create_dir(&root);
-        let setup = self.place.gate().text("root", root.to_str().unwrap());
+        // Nobody is told to come again because the machine is slow.
+        let setup = self.place.gate().text("root", root.to_str().unwrap()).text("git.queue_wait", "10m");
         setup.tables(&format!("[[upstream]]\nname = \"forge\"\nurl = \"http://{address}/{path}\"\n{keys}\n"))
     }
 

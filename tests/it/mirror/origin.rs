@@ -19,6 +19,9 @@ use crate::support::port::Port;
 use crate::support::run::{Running, run};
 use crate::support::{HANG, eventually, repo};
 
+/// How much a held upstream sends of a pack, in bytes.
+pub(super) const PART: u64 = 300_000;
+
 /// A running upstream.
 pub(super) struct Origin {
     place: PathBuf,
@@ -99,6 +102,16 @@ impl Origin {
         }
     }
 
+    /// As [`Origin::hold`], with the first [`PART`] bytes of what is larger sent before.
+    pub(super) fn hold_halfway(&self) {
+        fs::write(self.place.join("halfway"), "").unwrap();
+    }
+
+    /// Ends that.
+    pub(super) fn release_halfway(&self) {
+        fs::remove_file(self.place.join("halfway")).unwrap();
+    }
+
     /// Waits until a fetch waits.
     #[track_caller]
     pub(super) fn await_held(&self) {
@@ -145,7 +158,8 @@ fn command(program: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// Git's server, which waits while there is a file `hold`, and before it sends objects while there is a file `hold-objects`.
+/// Git's server, which waits while there is a file `hold`, before it sends objects while there is a file `hold-objects`, and
+/// amid them while there is a file `halfway`.
 fn write_program(place: &Path, backend: &str) {
     let at = place.display();
     let text = format!(
@@ -162,7 +176,15 @@ case $PATH_INFO in */git-upload-pack)
         exec {backend}/git-http-backend < {at}/request-$$
     fi;;
 esac
-exec {backend}/git-http-backend"
+[ -e {at}/halfway ] || exec {backend}/git-http-backend
+{backend}/git-http-backend | {{
+    head -c {PART} > {at}/part-$$
+    cat {at}/part-$$
+    if [ $(stat -c %s {at}/part-$$) -eq {PART} ]; then
+        while [ -e {at}/halfway ]; do : > {at}/held; sleep 0.02; done
+    fi
+    cat
+}}"
     );
     repo::script(&place.join("program"), &text);
     let slow = format!(

@@ -139,17 +139,26 @@ fn how_old_a_mirror_is_outlives_the_gate_and_one_too_old_is_not_served() {
 fn who_waits_too_long_for_a_fetch_takes_the_older_copy_and_the_fetch_goes_on() {
     let scene = Scene::new();
     let served = repo::history(&scene.place, "app.git");
-    let setup = scene.gate("open", "mirror.fresh_for = \"1ms\"").text("git.queue_wait", "500ms");
-    let gate = setup.start();
+    let setup = || scene.gate("open", "mirror.fresh_for = \"1ms\"");
+    let gate = setup().start();
     let old = cloned_main(&scene, &gate, "before");
+    gate.stop();
+    let gate = setup().text("git.queue_wait", "500ms").start();
     let tree = served.oid("main^{tree}");
     let new = served.git(&["commit-tree", &tree, "-p", "main", "-m", "new"]).ok().text();
     served.git(&["update-ref", "refs/heads/main", &new]).ok();
     scene.origin.hold();
-    assert_eq!(cloned_main(&scene, &gate, "meanwhile"), old);
+    let work = scene.place.work("meanwhile");
+    let run = scene.place.client().try_clone(&["-q"], &gate.url("forge/app"), &work).ok();
+    assert!(
+        run.stderr.contains("remote: forge/app: what is new upstream is still on its way"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(scene.place.client().at(&work).oid("HEAD"), old);
     assert_eq!(gate.leaders("fetch").len(), 1, "the fetch goes on");
     scene.origin.release();
-    eventually(HANG, "the fetch ends", || gate.log().lines("mirror forge/app synced").len() == 2);
+    eventually(HANG, "the fetch ends", || gate.log().lines("mirror forge/app synced").len() == 1);
     assert_eq!(cloned_main(&scene, &gate, "after"), new);
 }
 
