@@ -593,7 +593,8 @@ fn the_doctor_takes_the_places_of_serve_and_says_what_is_not_served() {
     }
 }
 
-/// A git that stops in the middle of a large answer: so many bytes into the first packet behind so many, as a file says.
+/// A git that stops in the middle of a large answer: so many bytes into the first packet behind so many, or so many before
+/// that one's end, as a file says.
 const STALLING_GIT: &str = r#"#!/bin/sh
 PATH=/usr/local/bin:/usr/bin:/bin
 case " $* " in
@@ -610,6 +611,7 @@ while [ "$at" -lt "$behind" ] && [ "$at" -lt "$size" ]; do
     if [ "$length" -lt 4 ]; then length=4; fi
     at=$((at + length))
 done
+if [ "$cut" -lt 0 ]; then cut=$((0x$(tail -c +$((at + 1)) "$answer" | head -c 4) + cut)); fi
 head -c $((at + cut)) "$answer"
 if [ "$size" -gt $((at + cut)) ]; then exec sleep 60; fi
 "#;

@@ -279,8 +279,7 @@ impl Tracker {
     }
 }
 
-/// Completes a packet of whose digits only the first `count` have been sent: the shortest data packet that begins with
-/// them. `None` when they are no digits.
+/// Completes a packet of whose digits only the first `count` have been sent: the shortest packet that begins with them. `None` when they are no digits.
 fn complete_digits(seen: [u8; HEADER], count: usize, out: &mut Vec<u8>) -> Option<()> {
     let (sent, _) = seen.split_at(count);
     let with_end = |end: &[u8; HEADER]| {
@@ -295,16 +294,14 @@ fn complete_digits(seen: [u8; HEADER], count: usize, out: &mut Vec<u8>) -> Optio
     Some(())
 }
 
-/// Completes a packet of which `left` bytes are missing, with zeros in the data and blanks in what a terminal shows. One
-/// that lacks its band becomes data: an unknown band would be the client's last error, in place of ours.
+/// Completes a packet of which `left` bytes are missing with zeros, at which a terminal's line ends. One that lacks its band
+/// becomes progress, of which nothing is shown so: zeros in the data could end the client before it reads the last words.
 fn pad(left: usize, band: Option<u8>, out: &mut Vec<u8>) {
-    let text = [Band::Progress, Band::Fatal].map(|band| Some(band.byte())).contains(&band);
-    let filler = if text { b' ' } else { 0 };
     let end = out.len() + left;
     if band.is_none() {
-        out.push(Band::Data.byte());
+        out.push(Band::Progress.byte());
     }
-    out.resize(end, filler);
+    out.resize(end, 0);
 }
 
 #[cfg(test)]
@@ -331,7 +328,7 @@ mod tests {
             assert_eq!(fed(last_line).last_words("late").unwrap(), b"000a\x03late\n");
             assert_eq!(
                 fed(&[last_line, b"00"].concat()).last_words("late").unwrap(),
-                b"05\x01000a\x03late\n"
+                b"05\x02000a\x03late\n"
             );
         }
         assert_eq!(fed(b"0008NAK\n0006\x01P").last_words("late").unwrap(), b"000a\x03late\n");
@@ -352,8 +349,8 @@ mod tests {
     fn a_packet_of_the_side_band_is_completed_before_the_last_words() {
         let cases: [(&[u8], &[u8]); 4] = [
             (b"0006\x01P0009\x01PA", b"\x00\x00000a\x03late\n"),
-            (b"0006\x01P0009\x02PA", b"  000a\x03late\n"),
-            (b"0006\x01P0009", b"\x01\x00\x00\x00\x00000a\x03late\n"),
+            (b"0006\x01P0009\x02PA", b"\x00\x00000a\x03late\n"),
+            (b"0006\x01P0009", b"\x02\x00\x00\x00\x00000a\x03late\n"),
             (b"0009\x01", b"\x00\x00\x00\x00000a\x03late\n"),
         ];
         for (stream, words) in cases {
@@ -376,7 +373,7 @@ mod tests {
                 Packet::Flush | Packet::Delim | Packet::ResponseEnd => None,
             })
             .collect();
-            assert_eq!(bands, [1, 1, 3], "{digits}");
+            assert_eq!(bands, [1, 2, 3], "{digits}");
         }
     }
 
