@@ -24,7 +24,7 @@ use crate::supervise::{Child, Input, Outcome, SpawnError, Spec};
 use crate::sys::poll::{self, Interest};
 use crate::sys::stop::Stop;
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Seek, Write};
 use std::path::Path;
@@ -258,10 +258,9 @@ impl Work<'_> {
         }
         let idle_limit = self.keeping.idle_limit;
         let fetch = self.tools.git.fetch_mirror(git_dir, &from, &refspecs, idle_limit);
-        let is_sent = objects_come(&git_dir.join("objects/pack"));
         let spec = self.tools.spec(fetch, format!("fetch {}", self.place.display()));
         let mut child = self.start(spec)?;
-        child.limit_silence(idle_limit, "idle_limit", is_sent);
+        child.limit_silence(idle_limit, "idle_limit", work_shows(git_dir));
         listed.into_iter().for_each(|listed| child.listen(listed.ear()));
         self.judge("fetch", child.stream(self.tools.asker.client, |_| Ok(())))
     }
@@ -317,14 +316,24 @@ impl Work<'_> {
     }
 }
 
-/// Whether a pack is there that was not, or a part of one. What cannot be read has none.
-fn objects_come(packs: &Path) -> impl Fn() -> bool + Send + use<> {
-    let list = |packs: &Path| {
-        let entries = fs::read_dir(packs).into_iter().flatten().flatten();
-        entries.map(|entry| entry.file_name()).collect::<BTreeSet<OsString>>()
-    };
-    let (packs, before) = (packs.to_path_buf(), list(packs));
-    move || !list(&packs).is_subset(&before)
+/// Whether a fetch into a mirror has got so far that its upstream is not waited for: a pack is there that was not, or a part
+/// of one, or refs are being written, as many are for long.
+fn work_shows(git_dir: &Path) -> impl Fn() -> bool + Send + use<> {
+    let (packs, refs) = (git_dir.join("objects/pack"), git_dir.join("refs"));
+    let before = names_in(&packs);
+    move || !names_in(&packs).is_subset(&before) || has_lock(&refs)
+}
+
+/// What is in a directory; nothing in one that cannot be read.
+fn names_in(dir: &Path) -> BTreeSet<OsString> {
+    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect()
+}
+
+/// Whether somebody has the lock of a ref below `dir`.
+fn has_lock(dir: &Path) -> bool {
+    names_in(dir).into_iter().map(|name| dir.join(name)).any(|path| {
+        if path.is_dir() { has_lock(&path) } else { path.extension() == Some(OsStr::new("lock")) }
+    })
 }
 
 /// What is wrong with the mirror itself, if a git failed for that.
@@ -360,4 +369,28 @@ pub(super) fn script_file(tmp: &Path, script: &Script) -> io::Result<Input> {
 fn failed_at(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> UpstreamError {
     let path = path.to_path_buf();
     move |source| UpstreamError::Io { doing, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fetch_shows_by_its_pack_and_by_the_locks_of_refs() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for name in ["objects/pack", "refs/heads/a"] {
+            fs::create_dir_all(at(name)).unwrap();
+        }
+        for name in ["objects/pack/pack-1.pack", "refs/heads/a/b"] {
+            fs::write(at(name), "").unwrap();
+        }
+        let shows = work_shows(dir.path());
+        assert!(!shows(), "all of it was there before");
+        for name in ["objects/pack/tmp_pack_x", "objects/pack/pack-2.pack", "refs/heads/a/c.lock"] {
+            fs::write(at(name), "").unwrap();
+            assert!(shows(), "{name}");
+            fs::remove_file(at(name)).unwrap();
+        }
+    }
 }
