@@ -36,11 +36,17 @@ pub(crate) fn rows(bench: &Bench) -> Result<()> {
     let mirror = gate(bench, &upstream, TENDED, NAME)?;
     let record = mirror_of(&mirror, NAME).join("upkeep");
     wait_for(Instant::now(), || record.exists(), "a mirror is not tended")?;
-    clones(bench, "clone of a fresh mirror", Wanted::Both(1.0), [&mirror, &upstream])?;
+    let client = &bench.client;
+    let clone = |server: &Server| client.clone(server, &[]);
+    let wants = repository::tips(&bench.root.join(NAME))?;
+    row(bench, "clone of a fresh mirror", Wanted::Both(1.0), [&mirror, &upstream], &clone)?;
+    row(bench, "its pack to a bare socket", Wanted::Nothing, [&mirror, &upstream], &|server| {
+        client.fetch_raw(server, &wants)
+    })?;
     reads(bench, &mirror)?;
     drop(mirror);
     let mirror = gate(bench, &upstream, STAYS_FRESH, NAME)?;
-    clones(bench, "clone before its first upkeep", Wanted::Nothing, [&mirror, &upstream])?;
+    row(bench, "clone before its first upkeep", Wanted::Nothing, [&mirror, &upstream], &clone)?;
     drop(mirror);
     syncs(bench, &upstream)
 }
@@ -56,13 +62,20 @@ fn mirror_of(gate: &Server, repository: &str) -> PathBuf {
     gate.data_dir().join("mirrors/upstream").join(repository)
 }
 
-fn clones(bench: &Bench, name: &str, wanted: Wanted, [mirror, upstream]: [&Server; 2]) -> Result<()> {
-    let side = |is_mirror| if is_mirror { mirror } else { upstream };
-    let sample = |is_mirror| measure(side(is_mirror), |server| bench.client.clone(server, &[]));
+/// The printed row of a mirror and of another server, after one unmeasured round.
+fn row<'n>(
+    bench: &Bench,
+    name: &'n str,
+    wanted: Wanted,
+    [mirror, other]: [&Server; 2],
+    work: &Work<'_>,
+) -> Result<Row<'n>> {
+    let sample = |is_mirror| measure(if is_mirror { mirror } else { other }, work);
     sample(true)?;
     sample(false)?;
-    bench.row(name, wanted, sample)?.print();
-    Ok(())
+    let row = bench.row(name, wanted, sample)?;
+    row.print();
+    Ok(row)
 }
 
 /// The same requests to a mirror and to a hosted repository, which is the mirror's copy: so git has the same to do.
@@ -78,15 +91,10 @@ fn reads(bench: &Bench, mirror: &Server) -> Result<()> {
         ("POST ls-refs", &|server| client.ls_refs(server)),
     ];
     for (kind, read) in kinds {
-        let sample = |is_mirror: bool| {
-            let server = if is_mirror { mirror } else { &hosted };
-            measure(server, |server| (0..SMALL_REQUESTS).try_for_each(|_| read(server)))
-        };
-        sample(true)?;
-        sample(false)?;
         let name = format!("{SMALL_REQUESTS} x {kind}, mirror");
-        let row = bench.row(&name, Wanted::Nothing, sample)?;
-        row.print();
+        let row = row(bench, &name, Wanted::Nothing, [mirror, &hosted], &|server| {
+            (0..SMALL_REQUESTS).try_for_each(|_| read(server))
+        })?;
         println!("  a mirror adds {:.2} ms to each; wanted: under 1 ms", added(&row));
     }
     Ok(())
