@@ -5,6 +5,7 @@
 //! client does not hide a deadline.
 
 use super::writer::{PIECE, ResponseWriter, WriteError};
+use crate::git::push_answer::AnswerReader;
 use crate::git::remark::Remark;
 use crate::git::sideband::Tracker;
 use crate::supervise::{Child, Outcome, Why};
@@ -24,6 +25,8 @@ pub struct Relayed {
     pub outcome: Outcome,
     /// Where its output stopped.
     pub tracker: Tracker,
+    /// What has read along, if all of the output could be read as an answer to a push.
+    pub answer: Option<AnswerReader>,
     /// Bytes of output.
     pub bytes: u64,
     /// Whether the client can still be told something.
@@ -40,24 +43,26 @@ pub struct Additions<'a> {
 }
 
 /// Passes everything that `child` writes to `writer`, byte for byte and with `additions`, until both have ended or one must
-/// go.
+/// go; `answer` reads along.
 pub fn relay(
     child: Child,
     additions: Additions<'_>,
+    answer: Option<AnswerReader>,
     writer: &mut ResponseWriter,
     client: &Socket,
     stop: &Stop,
 ) -> Relayed {
     let Additions { banner, remark } = additions;
     let tracker = Tracker::new();
-    let mut relay = Relay { child, banner, remark, writer, client, stop, tracker, bytes: 0, exited: false };
+    let mut relay =
+        Relay { child, banner, remark, writer, client, stop, tracker, answer, bytes: 0, exited: false };
     let ended = relay.run();
-    let Relay { child, tracker, bytes, .. } = relay;
+    let Relay { child, tracker, answer, bytes, .. } = relay;
     let (outcome, client_listens) = match ended {
         Ok(()) => (child.finish(), true),
         Err(why) => (child.end(why), why != Why::ClientGone),
     };
-    Relayed { outcome, tracker, bytes, client_listens }
+    Relayed { outcome, tracker, answer, bytes, client_listens }
 }
 
 struct Relay<'a> {
@@ -68,6 +73,7 @@ struct Relay<'a> {
     client: &'a Socket,
     stop: &'a Stop,
     tracker: Tracker,
+    answer: Option<AnswerReader>,
     bytes: u64,
     /// Whether the leader has been reaped: from then on an empty pipe is the end of the output.
     exited: bool,
@@ -138,6 +144,10 @@ impl Relay<'_> {
             return Ok(());
         }
         self.tracker.feed(bytes);
+        if self.answer.as_mut().is_some_and(|answer| answer.feed(bytes).is_err()) {
+            // The bytes are the client's all the same, and he says what is wrong with them.
+            self.answer = None;
+        }
         self.bytes += bytes.len() as u64;
         self.writer.write(bytes, self.child.deadline().at).map_err(|error| match error {
             WriteError::Gone | WriteError::Stalled => Why::ClientGone,

@@ -227,6 +227,9 @@ fn objects_that_git_finds_broken_are_refused_where_the_repository_wants_it() {
         .ok()
         .text();
     clone.git(&["push", "origin", &format!("{commit}:refs/heads/broken")]).fails().says("badEmail");
+    eventually(HANG, "the operator is told", || gate.log().has(" 200 pack-refused "));
+    let told = gate.log().lines("git refused the pack: ");
+    assert!(told.len() == 1 && told[0].contains("WARN") && told[0].contains("badEmail"), "{told:?}");
     assert!(desk.served.refs("refs/heads/broken").is_empty());
     desk.assert_clean();
 }

@@ -7,6 +7,7 @@ use crate::git::command::{Identity, Protocol, Service, Serving};
 use crate::git::layout::Repository;
 use crate::git::pool::{Claim, Kind, Lane};
 use crate::git::push_advertisement::PushAdvertisement;
+use crate::git::push_answer::AnswerReader;
 use crate::git::push_request::PushRequest;
 use crate::git::remark::Remark;
 use crate::git::report;
@@ -166,7 +167,8 @@ impl Work {
             Phase::Exchange => b"",
         };
         let additions = Additions { banner, remark: self.remark.take() };
-        let relayed = relay::relay(child, additions, &mut self.writer, &self.client, &self.app.stop);
+        let answer = self.last_words.request().map(AnswerReader::new);
+        let relayed = relay::relay(child, additions, answer, &mut self.writer, &self.client, &self.app.stop);
         self.close(relayed, settings)
     }
 
@@ -254,13 +256,18 @@ impl Work {
     fn close(self, relayed: Relayed, settings: RepositorySettings) -> Result<Worked, Refusal> {
         let end = End::of(&relayed, self.phase);
         let Self { writer, stay, last_words, what, service, .. } = self;
-        let Relayed { outcome, tracker, bytes, .. } = relayed;
+        let Relayed { outcome, tracker, answer, bytes, .. } = relayed;
         let mut writer = Some(writer);
         if end == End::Whole {
             finish(writer.take());
         }
         if let Some(stay) = stay {
             stay.end(&outcome);
+        }
+        // Of a pack that it does not take git tells the client alone, and exits as if all were well.
+        let refused = last_words.refusal_of_pack(answer);
+        if let Some(why) = &refused {
+            log::warn!("{what}: {why}");
         }
         if end.is_failure() {
             let why = end.sentence(service, &outcome);
@@ -274,8 +281,24 @@ impl Work {
         }
         let processor = outcome.usage.user + outcome.usage.system;
         let detail = format!("{} cpu={}ms", outcome.exit, processor.as_millis());
-        let served = Served { status: end.status(), outcome: end.name(), bytes_out: bytes, detail };
+        let outcome = if end == End::Whole && refused.is_some() { "pack-refused" } else { end.name() };
+        let served = Served { status: end.status(), outcome, bytes_out: bytes, detail };
         Ok(Worked { served, settings })
+    }
+}
+
+impl LastWords {
+    /// The push that is answered with a report.
+    fn request(&self) -> Option<&PushRequest> {
+        match self {
+            Self::Report(request) => Some(request),
+            Self::Status | Self::Stream => None,
+        }
+    }
+
+    /// Why git did not take the pack, where its report is whole and says so.
+    fn refusal_of_pack(&self, answer: Option<AnswerReader>) -> Option<String> {
+        answer?.finish(self.request()?).ok()?.refusal_of_pack()
     }
 }
 
@@ -308,7 +331,7 @@ impl End {
     /// A git that failed after it had said everything, its last flush included, has served its client; one that succeeds
     /// without a word has advertised nothing, while some exchanges have an empty answer.
     fn of(relayed: &Relayed, phase: Phase) -> Self {
-        let Relayed { outcome, tracker, bytes, client_listens } = relayed;
+        let Relayed { outcome, tracker, bytes, client_listens, .. } = relayed;
         match (outcome.ended, outcome.exit) {
             (Some(Why::ClientGone), _) => Self::ClientGone,
             _ if !client_listens => Self::ClientGone,
