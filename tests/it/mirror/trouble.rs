@@ -131,7 +131,7 @@ fn an_upstream_that_hangs_in_a_pack_is_waited_for_up_to_the_deadline_and_by_read
     eventually(HANG, "what was made is gone", || drafts(&scene) == 0);
     assert!(!mirror.exists());
     meddler.set(None);
-    eventually(HANG, "it is mirrored", || door(&gate, "app").status == 200);
+    eventually(HANG, "it is mirrored", || door(&gate, "app").status == 200 && mirror.exists());
     let old = served.oid("main");
     assert_eq!(clone(&scene, &gate, "app", "first"), old);
     let new = grow(&served, "second");
