@@ -12,6 +12,7 @@ use crate::git::pktline::{Dialect, Packet, Packets, ReadError};
 use crate::git::push_request::excerpt;
 use crate::git::push_wire::PushCapabilities;
 use crate::git::service::Service;
+use crate::git::wants::Unadvertised;
 use crate::model::oid::Oid;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -41,6 +42,8 @@ pub struct Advertised {
     pub head: Option<String>,
     /// What can be done with pushes; said by receive-pack.
     pub push: PushCapabilities,
+    /// What else can be fetched; said by upload-pack.
+    pub unadvertised: Unadvertised,
     /// Which hash names the objects.
     pub format: ObjectFormat,
 }
@@ -227,6 +230,7 @@ impl Reading {
     fn take_capabilities(&mut self, list: &[u8]) -> Result<(), AdvertisementError> {
         for word in list.split(|&byte| byte == b' ') {
             self.advertised.push.take(word);
+            self.advertised.unadvertised.take(word);
             self.take_valued(word)?;
         }
         Ok(())
@@ -459,7 +463,7 @@ mod tests {
             let value = oid(&"b".repeat(format.digits()));
             let refs = names.map(|name| (name, value.clone())).collect();
             let push = PushCapabilities { atomic, options, object_format: true, ..Default::default() };
-            let advertised = Advertised { refs, head, push, format };
+            let advertised = Advertised { refs, head, push, format, ..Advertised::default() };
             let found = read(print(&advertised).as_slice(), None, BOUNDS).unwrap();
             prop_assert_eq!(found, advertised);
         }

@@ -7,9 +7,11 @@ use crate::git::command::{
 use crate::git::layout::Repository;
 use crate::git::push_request::excerpt;
 use crate::git::upstream::PushOffers;
+use crate::git::wants::Unadvertised;
 use crate::model::oid::Oid;
-use crate::supervise::{Deadline, Outcome, Reaper, SpawnError, Why};
+use crate::supervise::{Deadline, Input, Outcome, Reaper, SpawnError, Why};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Duration;
@@ -185,6 +187,21 @@ pub fn all_refs(
     Ok(refs.into_iter().map(|it| (it.name, it.value)).collect())
 }
 
+/// Those of the objects named in `names`, one a line, that a repository has not.
+///
+/// # Errors
+/// When git cannot read the repository.
+pub fn missing_objects(
+    git: &Git,
+    git_dir: &Path,
+    names: File,
+    asker: &Asker<'_>,
+) -> Result<Vec<Oid>, AskError> {
+    let what = format!("cat-file {}", git_dir.display());
+    let answer = ask_with(what.clone(), git.look_up(git_dir), Input::File(names), ANSWER_MAX, asker)?;
+    parse_missing(&answer).map_err(|why| AskError::Answer { what, why })
+}
+
 fn list_refs(
     git: &Git,
     git_dir: &Path,
@@ -208,8 +225,8 @@ pub fn advertisement(
     service: Service,
     asker: &Asker<'_>,
 ) -> Result<Vec<u8>, AskError> {
-    let identity = Identity::default();
-    let serving = Serving { service, git_dir, advertise: true, protocol: Protocol::V0, identity: &identity };
+    let (identity, protocol, unadvertised) = (Identity::default(), Protocol::V0, Unadvertised::default());
+    let serving = Serving { service, git_dir, advertise: true, protocol, identity: &identity, unadvertised };
     ask(format!("{} {}", service.command(), git_dir.display()), git.serve(&serving), ALL_REFS_MAX, asker)
 }
 
@@ -261,8 +278,31 @@ fn parse_refs(answer: &[u8]) -> Result<Vec<Listed>, String> {
         .collect()
 }
 
+/// Lines of an object's name alone, or with the word `missing`.
+fn parse_missing(answer: &[u8]) -> Result<Vec<Oid>, String> {
+    let lines = answer.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+    let parse = |line: &[u8]| match line.strip_suffix(b" missing") {
+        Some(name) => Oid::parse(name).map(Some),
+        None => Oid::parse(line).map(|_| None),
+    };
+    let parsed =
+        lines.map(|line| parse(line).ok_or_else(|| format!("{} is not `OID [missing]`", excerpt(line))));
+    parsed.filter_map(Result::transpose).collect()
+}
+
 fn ask(what: String, invocation: Invocation, limit: usize, asker: &Asker<'_>) -> Result<Vec<u8>, AskError> {
+    ask_with(what, invocation, Input::Null, limit, asker)
+}
+
+fn ask_with(
+    what: String,
+    invocation: Invocation,
+    stdin: Input,
+    limit: usize,
+    asker: &Asker<'_>,
+) -> Result<Vec<u8>, AskError> {
     let mut spec = invocation.spec(what.clone(), "ask", asker.deadline);
+    spec.stdin = stdin;
     spec.grace = asker.grace;
     let (outcome, answer) = asker.reaper.spawn(spec)?.collect(limit, asker.client);
     if outcome.is_success() { Ok(answer) } else { Err(AskError::Failed { what, outcome: Box::new(outcome) }) }
@@ -280,6 +320,15 @@ mod tests {
         assert_eq!(portions.iter().map(|some| some.len()).collect::<Vec<_>>(), [2, 2, 1]);
         assert_eq!(portions.concat(), names);
         assert_eq!(in_portions(&[]).len(), 0);
+    }
+
+    #[test]
+    fn objects_are_missing_that_git_says_so_of() {
+        let [here, gone] = ["a", "b"].map(|digit| digit.repeat(40));
+        let answer = format!("{here}\n{gone} missing\n");
+        let gone = Oid::parse(gone.as_bytes()).unwrap();
+        assert_eq!(parse_missing(answer.as_bytes()), Ok(vec![gone]));
+        assert!(parse_missing(b"aa missing\n").is_err() && parse_missing(b"what\n").is_err());
     }
 
     #[test]

@@ -10,6 +10,7 @@
 
 pub use crate::git::service::{Protocol, ProtocolError, Service};
 pub use crate::git::version::{GitVersion, MINIMUM, VersionError};
+use crate::git::wants::Unadvertised;
 use crate::supervise::{Deadline, Input, Spec};
 use nix::unistd::{AccessFlags, access};
 use std::ffi::{OsStr, OsString};
@@ -91,6 +92,8 @@ pub struct Serving<'a> {
     pub protocol: Protocol,
     /// On whose behalf.
     pub identity: &'a Identity,
+    /// What may be fetched of a mirror that its refs do not show, beside what it is configured for.
+    pub unadvertised: Unadvertised,
 }
 
 /// Why git could not be found.
@@ -177,7 +180,9 @@ impl Git {
             args.push("--http-backend-info-refs".into());
         }
         args.extend(["--".into(), serving.git_dir.into()]);
-        let mut env = self.environment(usage, serving.git_dir);
+        let mut settings = self.forced(usage, serving.git_dir);
+        settings.extend(serving.unadvertised.settings(serving.advertise));
+        let mut env = self.environment_with(settings);
         env.extend(
             serving.protocol.settled(serving.service).variable().map(|value| pair("GIT_PROTOCOL", value)),
         );
@@ -411,7 +416,8 @@ mod tests {
         protocol: Protocol,
         identity: &Identity,
     ) -> Invocation {
-        git.serve(&Serving { service, git_dir: Path::new("/srv/a.git"), advertise, protocol, identity })
+        let (git_dir, unadvertised) = (Path::new("/srv/a.git"), Unadvertised::default());
+        git.serve(&Serving { service, git_dir, advertise, protocol, identity, unadvertised })
     }
 
     fn variables(invocation: &Invocation) -> HashMap<&str, &str> {

@@ -8,8 +8,18 @@
 use crate::git::pktline::{Dialect, Packet, Packets, ReadError};
 use crate::git::push_request::excerpt;
 use crate::git::service::Protocol;
+use crate::git::wants::Wants;
 use crate::model::oid::Oid;
 use std::io::Read;
+
+/// A request that git can be given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchRequest {
+    /// What it asks for.
+    pub asked: Asked,
+    /// The objects and refs, where it asks for any.
+    pub wants: Wants,
+}
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,12 +67,14 @@ pub enum FetchError {
 ///
 /// # Errors
 /// See [`FetchError`].
-pub fn check(reader: impl Read, protocol: Protocol) -> Result<Asked, FetchError> {
+pub fn check(reader: impl Read, protocol: Protocol) -> Result<FetchRequest, FetchError> {
     let mut packets = Packets::new(reader, Dialect::of(protocol));
-    match protocol {
-        Protocol::V0 | Protocol::V1 => check_classic(&mut packets),
-        Protocol::V2 => check_v2(&mut packets),
-    }
+    let mut wants = Wants::default();
+    let asked = match protocol {
+        Protocol::V0 | Protocol::V1 => check_classic(&mut packets, &mut wants),
+        Protocol::V2 => check_v2(&mut packets, &mut wants),
+    }?;
+    Ok(FetchRequest { asked, wants })
 }
 
 /// Lines of the first section in v0 and v1.
@@ -104,7 +116,7 @@ impl Value {
 
 /// One section of wants, then sections of haves. Git stops reading at the flush after the haves or at `done`; a depth
 /// request ends after the wants.
-fn check_classic<R: Read>(packets: &mut Packets<R>) -> Result<Asked, FetchError> {
+fn check_classic<R: Read>(packets: &mut Packets<R>, wants: &mut Wants) -> Result<Asked, FetchError> {
     let mut section: &[(&str, Value)] = &WANTS;
     let mut asked = Asked::Nothing;
     let mut is_closed = false;
@@ -116,6 +128,7 @@ fn check_classic<R: Read>(packets: &mut Packets<R>) -> Result<Asked, FetchError>
                 if !section.iter().any(|row| is_line(line, row)) {
                     return Err(FetchError::Unexpected { at, line: excerpt(line) });
                 }
+                wants.take(line);
                 asked = Asked::Objects;
                 is_closed = line == b"done";
             }
@@ -134,10 +147,10 @@ fn is_line(line: &[u8], &(keyword, value): &(&str, Value)) -> bool {
 }
 
 /// `command=…` and capabilities, then, after a delimiter, the arguments; a flush ends it, and nothing follows.
-fn check_v2<R: Read>(packets: &mut Packets<R>) -> Result<Asked, FetchError> {
+fn check_v2<R: Read>(packets: &mut Packets<R>, wants: &mut Wants) -> Result<Asked, FetchError> {
     let (asked, end) = check_v2_head(packets)?;
     if end == End::Delim {
-        check_v2_arguments(packets)?;
+        check_v2_arguments(packets, wants)?;
     }
     loop {
         let at = packets.offset();
@@ -193,7 +206,7 @@ fn command(name: &[u8]) -> Result<Asked, FetchError> {
     }
 }
 
-fn check_v2_arguments<R: Read>(packets: &mut Packets<R>) -> Result<(), FetchError> {
+fn check_v2_arguments<R: Read>(packets: &mut Packets<R>, wants: &mut Wants) -> Result<(), FetchError> {
     loop {
         let at = packets.offset();
         match packets.next_packet()? {
@@ -201,7 +214,7 @@ fn check_v2_arguments<R: Read>(packets: &mut Packets<R>) -> Result<(), FetchErro
             Some(Packet::Data(payload)) if payload.starts_with(b"packfile-uris ") => {
                 return Err(FetchError::NotServed { what: "packfile-uris".to_owned() });
             }
-            Some(Packet::Data(_)) => {}
+            Some(Packet::Data(payload)) => wants.take(chomp(payload)),
             Some(Packet::Flush) => return Ok(()),
             None | Some(Packet::Delim | Packet::ResponseEnd) => return Err(FetchError::Unfinished { at }),
         }
@@ -237,7 +250,7 @@ mod tests {
     }
 
     fn checked(protocol: Protocol, lines: &[&str]) -> Result<Asked, String> {
-        check(&stream(lines)[..], protocol).map_err(|error| error.to_string())
+        check(&stream(lines)[..], protocol).map(|it| it.asked).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -320,6 +333,22 @@ mod tests {
         for lines in refused {
             assert!(checked(Protocol::V2, lines).is_err(), "{lines:?}");
         }
+    }
+
+    #[test]
+    fn what_is_wanted_is_found_wherever_the_protocol_has_it() {
+        let found = |protocol, lines: &[&str]| check(&stream(lines)[..], protocol).unwrap().wants;
+        let a = Oid::parse(A.as_bytes()).unwrap();
+        let other = a.as_str().replace('a', "b");
+        let more = format!("want {other}");
+        let both = [&a, &Oid::parse(other.as_bytes()).unwrap()].map(Clone::clone).into();
+        let classic = ["want A side-band\n", &more, "deepen 1", "0000", "have A\n", "0000", "done\n"];
+        assert_eq!(found(Protocol::V0, &classic).oids, both);
+        let new = ["command=fetch", "0001", "want A\n", &more, "want-ref refs/heads/x\n", "done", "0000"];
+        let new = found(Protocol::V2, &new);
+        assert_eq!((new.oids, new.refs), (both, ["refs/heads/x".to_owned()].into()));
+        let no = found(Protocol::V2, &["command=ls-refs", "0001", "ref-prefix want", "0000"]);
+        assert_eq!(no, Wants::default());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! | for | rooms |
 //! |---|---|
 //! | starting git | [`command`], [`held`], [`upstream`], [`credential_file`], [`inspect`], [`service`], [`version`], [`ask`], [`upkeep`], `repack`, [`tools`], [`pool`] |
-//! | the wire | [`pktline`], [`sideband`], [`push_request`], [`push_wire`], [`fetch_request`], [`report`], [`advertisement`], [`push_advertisement`] |
+//! | the wire | [`pktline`], [`sideband`], [`push_request`], [`push_wire`], [`fetch_request`], [`wants`], [`report`], [`advertisement`], [`push_advertisement`] |
 //! | what git answers | [`push_answer`], [`porcelain`], [`transport_fault`] |
 //! | repositories on disk | [`layout`], [`object_format`], [`pack_index`], [`settings`], [`lease`], [`footprint`], [`reach`], [`leftovers`], [`survey`] |
 //!
@@ -46,3 +46,4 @@ pub mod transport_fault;
 pub mod upkeep;
 pub mod upstream;
 pub mod version;
+pub mod wants;

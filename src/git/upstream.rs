@@ -8,6 +8,7 @@ use crate::git::credential_file::CredentialFile;
 use crate::git::held::{Update, leases};
 use crate::git::object_format::ObjectFormat;
 use crate::model::mirrored::{MirroredRefs, OWN, RefPattern};
+use crate::model::oid::Oid;
 use crate::model::upstream::{Origin, Scheme, UpstreamUrl};
 use std::ffi::OsString;
 use std::path::Path;
@@ -96,6 +97,37 @@ impl Git {
         refspecs: &[String],
         idle_limit: Duration,
     ) -> Invocation {
+        self.fetch(git_dir, from, refspecs.iter().map(OsString::from), idle_limit)
+    }
+
+    /// `git fetch` of these objects with all that they reach. No ref is written: nobody sees them who does not name them, and
+    /// upkeep drops them one day.
+    #[must_use]
+    pub fn fetch_objects(
+        &self,
+        git_dir: &Path,
+        from: &Reaching<'_>,
+        oids: &[Oid],
+        idle_limit: Duration,
+    ) -> Invocation {
+        self.fetch(git_dir, from, oids.iter().map(|oid| oid.as_str().into()), idle_limit)
+    }
+
+    /// Says of each object on standard input, one a line, that it is there, or that it is missing.
+    #[must_use]
+    pub fn look_up(&self, git_dir: &Path) -> Invocation {
+        let words = ["cat-file", "--batch-check=%(objectname)", "--buffer"].map(OsString::from);
+        let args = std::iter::once(git_dir_option(git_dir)).chain(words).collect();
+        self.invocation(args, self.environment(Usage::Inspect, git_dir))
+    }
+
+    fn fetch(
+        &self,
+        git_dir: &Path,
+        from: &Reaching<'_>,
+        what: impl IntoIterator<Item = OsString>,
+        idle_limit: Duration,
+    ) -> Invocation {
         let mut args = vec![git_dir_option(git_dir), "fetch".into()];
         let words = ["--progress", "--no-tags", "--no-prune", "--atomic", "--no-write-fetch-head"];
         args.extend(words.map(OsString::from));
@@ -103,7 +135,7 @@ impl Git {
         let (there, upload_pack) = self.side_of(from.url, Usage::Read, "upload-pack");
         args.extend(upload_pack);
         args.extend(["--".into(), place(from.url)]);
-        args.extend(refspecs.iter().map(OsString::from));
+        args.extend(what);
         let mut settings = there;
         settings.extend(self.forced(Usage::Fetch, git_dir));
         settings.extend(FETCHING.map(|(key, value)| (key, value.into())));
@@ -306,6 +338,18 @@ mod tests {
         };
         assert_eq!(of(&patterns[..2]), ["+refs/heads/main:refs/heads/main"]);
         assert_eq!(of(&patterns), ["+refs/*:refs/*", "^refs/tidegate/*"]);
+    }
+
+    #[test]
+    fn a_fetch_of_objects_names_them_and_no_ref() {
+        let url = url("https://forge.example/a.git");
+        let oids = ["a", "b"].map(|digit| Oid::parse(digit.repeat(40).as_bytes()).unwrap());
+        let from = Reaching { url: &url, credential: None, authorities: None };
+        let fetch = git().fetch_objects(Path::new("/data/m.git"), &from, &oids, Duration::from_secs(60));
+        let words = words(&fetch);
+        let end = ["--", "https://forge.example/a.git", oids[0].as_str(), oids[1].as_str()];
+        assert_eq!(words[words.len() - 4..], end);
+        assert!(words.contains(&"--no-write-fetch-head") && !words.iter().any(|word| word.contains("refs/")));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::git::object_format::ObjectFormat;
 use crate::git::push_wire::PushCapabilities;
 use crate::git::service::Service;
 use crate::git::upstream::PushOffers;
+use crate::git::wants::Unadvertised;
 use crate::model::oid::Oid;
 use crate::model::upstream::UpstreamUrl;
 use std::collections::BTreeMap;
@@ -32,14 +33,16 @@ pub struct Advertisement {
     pub head: Option<String>,
     /// What can be done with pushes; told by [`Side::Push`] only.
     pub push: PushCapabilities,
+    /// Which objects can be fetched that no ref shows; told by [`Side::Fetch`] only.
+    pub unadvertised: Unadvertised,
     /// Which hash names the objects. A repository without refs tells it to [`Side::Push`] only: SHA-1 otherwise.
     pub format: ObjectFormat,
 }
 
 impl Advertisement {
     pub(super) fn of(url: UpstreamUrl, at: Instant, advertised: Advertised) -> Self {
-        let Advertised { refs, head, push, format } = advertised;
-        Self { url, at, refs, head, push, format }
+        let Advertised { refs, head, push, unadvertised, format } = advertised;
+        Self { url, at, refs, head, push, unadvertised, format }
     }
 
     /// What a mirror of this repository offers to clients that push.

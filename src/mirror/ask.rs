@@ -40,10 +40,14 @@ impl Mirrors {
         git: &Git,
         asker: &Asker<'_>,
     ) -> Result<Advertisement, UpstreamError> {
-        match remote.url {
+        let answer = match remote.url {
             UpstreamUrl::Http(_) => self.0.ask_server(remote, path, side, asker),
             UpstreamUrl::Directory(directory) => self.0.ask_directory(directory, path, side, git, asker),
+        };
+        if let (Ok(seen), Side::Fetch) = (&answer, side) {
+            self.0.words.remember(&remote.url.repository(path, false), seen);
         }
+        answer
     }
 }
 

@@ -318,7 +318,7 @@ impl Work<'_> {
 
 /// Whether a fetch into a mirror has got so far that its upstream is not waited for: a pack is there that was not, or a part
 /// of one, or refs are being written, as many are for long.
-fn work_shows(git_dir: &Path) -> impl Fn() -> bool + Send + use<> {
+pub(super) fn work_shows(git_dir: &Path) -> impl Fn() -> bool + Send + use<> {
     let (packs, refs) = (git_dir.join("objects/pack"), git_dir.join("refs"));
     let before = names_in(&packs);
     move || !names_in(&packs).is_subset(&before) || has_lock(&refs)
@@ -352,7 +352,7 @@ pub(super) fn run(spec: Spec, turn: &Turn, tools: &Tools<'_>) -> Result<Outcome,
 }
 
 /// Starts one. It has a hand on the turn.
-fn start(spec: Spec, turn: &Turn, tools: &Tools<'_>) -> Result<Child, SpawnError> {
+pub(super) fn start(spec: Spec, turn: &Turn, tools: &Tools<'_>) -> Result<Child, SpawnError> {
     let mut child = tools.asker.reaper.spawn(spec)?;
     child.hold(turn.hold());
     Ok(child)
@@ -366,7 +366,7 @@ pub(super) fn script_file(tmp: &Path, script: &Script) -> io::Result<Input> {
     Ok(Input::File(file))
 }
 
-fn failed_at(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> UpstreamError {
+pub(super) fn failed_at(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> UpstreamError {
     let path = path.to_path_buf();
     move |source| UpstreamError::Io { doing, path, source }
 }

@@ -11,11 +11,13 @@ mod chores;
 mod condition;
 mod flight;
 mod schedule;
+mod search;
 mod states;
 
 pub use chores::Chore;
 pub use condition::Condition;
 pub use flight::Cause;
+pub use search::Part;
 pub use states::{Ending, State};
 
 use super::upstreams::{Place, TokenError, Upstreams};
@@ -35,6 +37,7 @@ use chores::Chores;
 use flight::{Flight, Flights, Lead, Outcome};
 use jiff::Timestamp;
 use schedule::Errands;
+use search::{Searches, Way};
 use states::{Moment, Noted, States};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -70,7 +73,11 @@ pub struct Keeper(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     parts: KeeperParts,
+    /// Syncs.
     flights: Flights,
+    /// Fetches of objects by their ids.
+    fetches: Flights,
+    searches: Searches,
     states: States,
     errands: Errands,
     chores: Chores,
@@ -199,8 +206,9 @@ impl Keeper {
     /// When that cannot be read.
     pub fn new(parts: KeeperParts) -> Result<Self, StoreError> {
         let states = States::load(parts.store.clone())?;
-        let (flights, errands, chores) = (Flights::default(), Errands::default(), Chores::default());
-        let keeper = Self(Arc::new(Shared { parts, flights, states, errands, chores }));
+        let (flights, fetches, searches) = (Flights::default(), Flights::default(), Searches::default());
+        let (errands, chores) = (Errands::default(), Chores::default());
+        let keeper = Self(Arc::new(Shared { parts, flights, fetches, searches, states, errands, chores }));
         keeper.plan(Timestamp::now());
         Ok(keeper)
     }
@@ -399,7 +407,11 @@ impl Keeper {
         let Approach { reaper, git, grace, lane, .. } = approach;
         let asker = Asker { reaper, deadline, grace: *grace, client: None };
         let tools = Tools { git, asker, lane: lane.kind().name(), memory: *memory, stop };
+        let before = upstreams.mirrors().refs(repo);
         upstreams.mirrors().bring(repo, seen, credential, &tools)?;
+        if before.is_some_and(|before| upstreams.mirrors().refs(repo) != Some(before)) {
+            self.0.searches.succeed(repo, Way::Sync);
+        }
         Ok(())
     }
 

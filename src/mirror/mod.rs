@@ -2,11 +2,11 @@
 //!
 //! | for | rooms |
 //! |---|---|
-//! | asking an upstream what it has | [`ask`], [`doors`], [`web`], [`socket`], [`names`], [`advertisement`] |
+//! | asking an upstream what it has | [`ask`], [`doors`], [`web`], [`socket`], [`names`], [`advertisement`], [`told`] |
 //! | pushing to a server | [`push`] |
 //! | work that waits for an upstream and not for a client | [`approach`] |
 //! | the mirrors on disk | [`places`], [`draft`], [`making`], [`litter`], [`turns`] |
-//! | bringing one up to date | [`bring`], [`changes`], [`head`] |
+//! | bringing one up to date | [`bring`], [`changes`], [`head`], [`objects`] |
 //! | telling clients that push what there is | [`advertise`] |
 //! | taking in what a push brought upstream | [`land`] |
 //! | which upstream a repository belongs to, and how | [`upstreams`] |
@@ -36,10 +36,12 @@ mod land;
 mod litter;
 mod making;
 mod names;
+mod objects;
 mod packs;
 mod places;
 mod push;
 mod socket;
+mod told;
 mod turns;
 mod upkeep;
 pub mod upstreams;
@@ -51,6 +53,7 @@ pub use ask::Remote;
 pub use error::{ForgetError, LandError, UpkeepError, UpstreamError};
 pub use making::{Progress, Step};
 pub use push::{Delivery, NOT_ALONE, PushError, WRONG_OLD_VALUE};
+pub use told::Told;
 pub use turns::TurnError;
 pub use upkeep::Tended;
 pub use web::{reach, show};
@@ -59,10 +62,13 @@ use crate::config::MirrorSettings as Keeping;
 use crate::git::ask::FoundRefs;
 use crate::git::layout::Repository;
 use crate::git::tools::Tools;
+use crate::git::wants::Wants;
 use crate::model::credential::UpstreamCredential;
 use crate::model::mirrored::MirroredRefs;
 use crate::model::name::RepoName;
+use crate::model::oid::Oid;
 use crate::model::push::RefUpdate;
+use crate::model::upstream::UpstreamUrl;
 use crate::sys::stop::Stop;
 use advertise::Learned;
 use doors::Doors;
@@ -74,6 +80,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+use told::Words;
 use turns::Turns;
 use web::{Spellings, Web};
 
@@ -106,6 +113,7 @@ struct Shared {
     spellings: Spellings,
     learned: Learned,
     offers: Offers,
+    words: Words,
 }
 
 impl Mirrors {
@@ -119,9 +127,9 @@ impl Mirrors {
         let places = Places::open(data_dir)?;
         let (turns, doors, spellings) = (Turns::default(), Doors::default(), Spellings::default());
         let (learned, offers, makings) = (Learned::default(), Offers::default(), Makings::default());
-        let plain = Keeping::default();
+        let (plain, words) = (Keeping::default(), Words::default());
         let shared =
-            Shared { settings, plain, places, turns, makings, doors, web, spellings, learned, offers };
+            Shared { settings, plain, places, turns, makings, doors, web, spellings, learned, offers, words };
         Ok(Self(Arc::new(shared)))
     }
 
@@ -155,6 +163,54 @@ impl Mirrors {
         let below = known.iter().filter(|(name, _)| name.starts_with("refs/heads/"));
         let below = below.map(|(_, oid)| oid.clone()).collect();
         is_mirrored.then(|| FoundRefs { values, symbolic: BTreeMap::new(), below })
+    }
+
+    /// Of what is wanted, what the branches and tags of a mirror are known not to show. Where they are not remembered that is
+    /// every object, and no ref: what is not known of it costs a look, and no more.
+    #[must_use]
+    pub fn unshown(&self, mirror: &Repository, wants: &Wants) -> Wants {
+        let mut left = wants.clone();
+        let Some(known) = self.0.turns.refs(&mirror.git_dir) else {
+            left.refs.clear();
+            return left;
+        };
+        let mirrored = &self.0.keeping(&mirror.git_dir).refs;
+        left.refs.retain(|name| mirrored.has(name) && !known.contains_key(name));
+        for oid in known.values() {
+            if left.oids.is_empty() {
+                break;
+            }
+            left.oids.remove(oid);
+        }
+        left
+    }
+
+    /// The branches and tags of the mirror of `repo`, where they are remembered.
+    #[must_use]
+    pub fn refs(&self, repo: &RepoName) -> Option<Arc<BTreeMap<String, Oid>>> {
+        self.0.turns.refs(&self.0.places.of(repo))
+    }
+
+    /// What the upstream at `url` has last said of its repository `path`, if it is remembered.
+    #[must_use]
+    pub fn told(&self, url: &UpstreamUrl, path: &str) -> Option<Told> {
+        self.0.words.find(&url.repository(path, false))
+    }
+
+    /// Fetches objects into the mirror of `repo` from its upstream's repository at `url`, with all that they reach, and no ref.
+    /// Waits for its turn until the deadline of `tools`.
+    ///
+    /// # Errors
+    /// See [`UpstreamError`]; nothing has come then.
+    pub fn fetch_objects(
+        &self,
+        repo: &RepoName,
+        url: &UpstreamUrl,
+        oids: &[Oid],
+        credential: Option<&UpstreamCredential>,
+        tools: &Tools<'_>,
+    ) -> Result<(), UpstreamError> {
+        objects::fetch_objects(&self.0, repo, url, oids, credential, tools)
     }
 
     /// Whether the mirror of `repo` has all that its upstream said at `at` or later, in this life of the gate.

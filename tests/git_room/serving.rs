@@ -10,6 +10,7 @@ use tidegate::git::fetch_request::{self, Asked};
 use tidegate::git::layout::Root;
 use tidegate::git::push_request::{Bounds, PushRequest};
 use tidegate::git::report;
+use tidegate::git::wants::Unadvertised;
 use tidegate::model::name::RepoName;
 use tidegate::supervise::Input;
 
@@ -52,7 +53,14 @@ fn http_backend(
 fn ours(git: &Git, git_dir: &Path, service: Service, protocol: Protocol, body: Option<&[u8]>) -> Vec<u8> {
     let identity = Identity { user: Some("alice".into()), address: None };
     let advertise = body.is_none();
-    let invocation = git.serve(&Serving { service, git_dir, advertise, protocol, identity: &identity });
+    let invocation = git.serve(&Serving {
+        service,
+        git_dir,
+        advertise,
+        protocol,
+        identity: &identity,
+        unadvertised: Unadvertised::default(),
+    });
     let (outcome, answer) = run(invocation, body.map_or(Input::Null, spooled));
     assert!(outcome.is_success(), "{outcome}: {}", outcome.stderr);
     match body {
@@ -168,7 +176,7 @@ fn advertisements_and_answers_are_those_of_http_backend_byte_for_byte() {
             }
         }
         let refs = b"0014command=ls-refs\n0015agent=git/2.47.3\n00010009peel\n000csymrefs\n0000";
-        assert_eq!(fetch_request::check(&refs[..], Protocol::V2).unwrap(), Asked::Refs);
+        assert_eq!(fetch_request::check(&refs[..], Protocol::V2).unwrap().asked, Asked::Refs);
         let body = Some((&Service::UploadPack, &refs[..]));
         let theirs = http_backend(&git, &base, "/srv.git/git-upload-pack", "", body, "version=2").unwrap();
         assert_eq!(theirs, ours(&git, &git_dir, Service::UploadPack, Protocol::V2, Some(refs)));

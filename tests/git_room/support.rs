@@ -14,6 +14,7 @@ use tidegate::git::ask::{Asker, find_git};
 use tidegate::git::command::{Git, Identity, Invocation, Protocol, Service, Serving, Surroundings};
 use tidegate::git::layout::Repository;
 use tidegate::git::pktline::{Packet, encode};
+use tidegate::git::wants::Unadvertised;
 use tidegate::supervise::{Child, Deadline, Exit, Input, Mark, Outcome, Reaper, Spec};
 use tidegate::sys::stop::{Level, Stop};
 
@@ -139,7 +140,8 @@ impl Site {
     /// `git receive-pack` or `git upload-pack` in `srv.git`, for nobody.
     pub(crate) fn serve(&self, service: Service, advertise: bool, protocol: Protocol) -> Invocation {
         let git_dir = &self.path("srv.git");
-        self.git.serve(&Serving { service, git_dir, advertise, protocol, identity: &Identity::default() })
+        let (identity, unadvertised) = (&Identity::default(), Unadvertised::default());
+        self.git.serve(&Serving { service, git_dir, advertise, protocol, identity, unadvertised })
     }
 
     pub(crate) fn tip(&self) -> String {

@@ -13,6 +13,7 @@ mod stay;
 mod under_way;
 mod upstream;
 mod verdicts;
+mod wants;
 mod work;
 
 pub use upstream::Grants;

@@ -12,6 +12,7 @@ use crate::config::UpstreamSettings;
 use crate::git::command::Service;
 use crate::git::layout::Repository;
 use crate::git::upstream::PushOffers;
+use crate::git::wants::Unadvertised;
 use crate::http::app::App;
 use crate::http::exchange::Exchange;
 use crate::http::refusal::Refusal;
@@ -42,6 +43,8 @@ pub(super) struct Beyond {
     pub(super) url: UpstreamUrl,
     /// What can be pushed there.
     pub(super) offers: PushOffers,
+    /// What it gives that its refs do not show.
+    pub(super) unadvertised: Unadvertised,
     /// What the client has shown, where that is for the upstream to judge.
     pub(super) credential: Option<UpstreamCredential>,
     /// How old the mirror is and why, where it could not be brought up to date.
@@ -101,18 +104,8 @@ pub(super) fn open(
     if !place.is_served() {
         return Err(Refusal::NotFound);
     }
-    let credential = app.road.upstreams().shown(place.upstream, client.credential.clone());
-    let credential = credential.map_err(|error| {
-        log::error!("{}: {error}", target.repo);
-        Refusal::Upstream("the gate cannot read its own credential for the upstream; its log says why".into())
-    })?;
-    let side = match target.service {
-        Service::UploadPack => Side::Fetch,
-        Service::ReceivePack => Side::Push,
-    };
     let socket = exchange.socket();
-    let shown = app.store.fingerprint(credential.as_ref().map(|it| it.authorization()).as_ref());
-    let visit = Visit { app, repo: &target.repo, place, side, credential, shown, client: socket.fd() };
+    let visit = Visit::new(app, target, place, client.credential.clone(), socket.fd())?;
     let found = match (target.service, target.phase) {
         (Service::UploadPack, phase) if place.judges_readers() => visit.read_as_guest(phase),
         // What a clone was shown at its first request it is served at the next.
@@ -125,7 +118,9 @@ pub(super) fn open(
     if stale.is_some() {
         app.metrics.served_stale();
     }
-    Ok((mirror, Beyond { url, offers, credential: client.credential.clone(), stale }))
+    let told = app.road.upstreams().mirrors().told(&place.upstream.url, place.path);
+    let unadvertised = told.map(|told| told.unadvertised).unwrap_or_default();
+    Ok((mirror, Beyond { url, offers, unadvertised, credential: client.credential.clone(), stale }))
 }
 
 /// What is wrong on our side is the log's to explain.
@@ -152,14 +147,14 @@ fn for_clients(error: &UpstreamError) -> String {
 }
 
 /// One request's dealings with an upstream.
-struct Visit<'a> {
-    app: &'a Arc<App>,
-    repo: &'a RepoName,
-    place: Place<'a>,
+pub(super) struct Visit<'a> {
+    pub(super) app: &'a Arc<App>,
+    pub(super) repo: &'a RepoName,
+    pub(super) place: Place<'a>,
     side: Side,
-    credential: Option<UpstreamCredential>,
+    pub(super) credential: Option<UpstreamCredential>,
     shown: Fingerprint,
-    client: BorrowedFd<'a>,
+    pub(super) client: BorrowedFd<'a>,
 }
 
 /// The mirror that serves a request, and what is known of its upstream.
@@ -168,6 +163,30 @@ struct Found {
     url: UpstreamUrl,
     offers: PushOffers,
     stale: Option<Stale>,
+}
+
+impl<'a> Visit<'a> {
+    /// A visit by whoever has shown `credential`, where that is for the upstream to judge.
+    pub(super) fn new(
+        app: &'a Arc<App>,
+        target: &'a GitTarget,
+        place: Place<'a>,
+        credential: Option<UpstreamCredential>,
+        client: BorrowedFd<'a>,
+    ) -> Result<Self, Refusal> {
+        let credential = app.road.upstreams().shown(place.upstream, credential);
+        let credential = credential.map_err(|error| {
+            log::error!("{}: {error}", target.repo);
+            let why = "the gate cannot read its own credential for the upstream; its log says why";
+            Refusal::Upstream(why.into())
+        })?;
+        let side = match target.service {
+            Service::UploadPack => Side::Fetch,
+            Service::ReceivePack => Side::Push,
+        };
+        let shown = app.store.fingerprint(credential.as_ref().map(|it| it.authorization()).as_ref());
+        Ok(Self { app, repo: &target.repo, place, side, credential, shown, client })
+    }
 }
 
 impl Visit<'_> {
@@ -298,7 +317,7 @@ impl Visit<'_> {
         Err(self.refusal_of(&error))
     }
 
-    fn refusal_of(&self, error: &BringError) -> Refusal {
+    pub(super) fn refusal_of(&self, error: &BringError) -> Refusal {
         match error {
             BringError::Failed(SyncError::Upstream(error)) => self.refusal(error),
             BringError::Failed(SyncError::Token(_) | SyncError::NoWorker | SyncError::Descriptor(_)) => {

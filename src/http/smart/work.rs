@@ -13,6 +13,7 @@ use crate::git::remark::Remark;
 use crate::git::report;
 use crate::git::settings::RepositorySettings;
 use crate::git::upstream::PushOffers;
+use crate::git::wants::Unadvertised;
 use crate::http::app::App;
 use crate::http::exchange::Exchange;
 use crate::http::refusal::Refusal;
@@ -71,11 +72,7 @@ pub(super) fn run(
         Phase::Exchange => call.target.service.result_type(),
     };
     let lane = lane(call);
-    // Whoever may push is known by name; a fetch may be anybody's.
-    let claim = Claim::of_client(match call.target.service {
-        Service::UploadPack => exchange.request().peer.subscriber(),
-        Service::ReceivePack => None,
-    });
+    let claim = claim(call, exchange);
     let writer = exchange.start(200, &call.headers(content_type), None);
     let socket = exchange.socket();
     let work = Work {
@@ -86,6 +83,7 @@ pub(super) fn run(
         protocol: call.protocol,
         repository: call.repository.clone(),
         offers: call.beyond.as_ref().map(|beyond| beyond.offers),
+        unadvertised: call.beyond.as_ref().map(|beyond| beyond.unadvertised).unwrap_or_default(),
         identity: call.identity.clone(),
         body,
         remark: remark(call),
@@ -103,6 +101,14 @@ pub(super) fn run(
     ticket.wait(Some(socket.fd()), queue_wait, &call.app.stop).map_err(refused)?
 }
 
+/// Whoever may push is known by name; a fetch may be anybody's.
+pub(super) fn claim(call: &Call<'_>, exchange: &Exchange) -> Claim {
+    Claim::of_client(match call.target.service {
+        Service::UploadPack => exchange.request().peer.subscriber(),
+        Service::ReceivePack => None,
+    })
+}
+
 /// Pushes have a lane of their own, their advertisement included: a read lane full of slow clones delays none.
 fn lane<'a>(call: &Call<'a>) -> &'a Lane {
     match call.target.service {
@@ -111,7 +117,7 @@ fn lane<'a>(call: &Call<'a>) -> &'a Lane {
     }
 }
 
-fn deadline(call: &Call<'_>) -> Deadline {
+pub(super) fn deadline(call: &Call<'_>) -> Deadline {
     let git = &call.app.settings.git;
     let (limit, name) = match call.target.service {
         Service::UploadPack => (git.read_deadline, "read_deadline"),
@@ -139,6 +145,8 @@ struct Work {
     repository: Repository,
     /// What can be pushed to the upstream, where the repository is its mirror.
     offers: Option<PushOffers>,
+    /// What can be fetched of it that its refs do not show.
+    unadvertised: Unadvertised,
     identity: Identity,
     body: Option<File>,
     remark: Option<Remark>,
@@ -239,6 +247,7 @@ impl Work {
                 advertise: self.phase == Phase::Advertise,
                 protocol: self.protocol,
                 identity: &self.identity,
+                unadvertised: self.unadvertised,
             }),
         };
         let mut spec = invocation.spec(&self.what, self.lane.name(), self.deadline);

@@ -5,7 +5,7 @@ use super::SyncError;
 use crate::model::name::RepoName;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::hash_map::{Entry, VacantEntry};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -22,6 +22,8 @@ pub(super) struct Flights(Arc<Mutex<HashMap<RepoName, Arc<Flight>>>>);
 pub enum Cause {
     /// A clone or a fetch.
     Read,
+    /// A fetch of something that the mirror lacks.
+    Search,
     /// A push, which has to know what the upstream has at that moment.
     Push,
     /// The schedule.
@@ -35,6 +37,7 @@ impl Cause {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
+            Self::Search => "search",
             Self::Push => "push",
             Self::Schedule => "schedule",
             Self::Demand => "demand",
@@ -77,13 +80,38 @@ impl Flights {
     pub(super) fn join(&self, repo: &RepoName, cause: Cause) -> io::Result<Place> {
         match self.lock().entry(repo.clone()) {
             Entry::Occupied(taken) => Ok(Place::Guest(Arc::clone(taken.get()))),
-            Entry::Vacant(free) => {
-                let done = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-                let flight = Arc::new(Flight { cause, outcome: OnceLock::new(), done });
-                free.insert(Arc::clone(&flight));
-                Ok(Place::Lead(Lead { flights: self.clone(), repo: repo.clone(), flight }))
-            }
+            Entry::Vacant(free) => self.begin(repo, cause, free).map(Place::Lead),
         }
+    }
+
+    /// As [`Flights::join`]; where none is under way, one begins only if `may_lead`, which nobody else begins or ends one
+    /// beside.
+    ///
+    /// # Errors
+    /// As [`Flights::join`].
+    pub(super) fn join_if(
+        &self,
+        repo: &RepoName,
+        cause: Cause,
+        may_lead: impl FnOnce() -> bool,
+    ) -> io::Result<Option<Place>> {
+        match self.lock().entry(repo.clone()) {
+            Entry::Occupied(taken) => Ok(Some(Place::Guest(Arc::clone(taken.get())))),
+            Entry::Vacant(free) if may_lead() => Ok(Some(Place::Lead(self.begin(repo, cause, free)?))),
+            Entry::Vacant(_) => Ok(None),
+        }
+    }
+
+    fn begin(
+        &self,
+        repo: &RepoName,
+        cause: Cause,
+        free: VacantEntry<'_, RepoName, Arc<Flight>>,
+    ) -> io::Result<Lead> {
+        let done = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let flight = Arc::new(Flight { cause, outcome: OnceLock::new(), done });
+        free.insert(Arc::clone(&flight));
+        Ok(Lead { flights: self.clone(), repo: repo.clone(), flight })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<RepoName, Arc<Flight>>> {
@@ -168,6 +196,21 @@ mod tests {
         assert!(matches!(guest.outcome(), Some(Ok(()))));
         drop(lead(&flights, "forge/a"));
         drop(other);
+    }
+
+    #[test]
+    fn who_may_not_lead_joins_what_is_under_way_and_begins_nothing() {
+        let flights = Flights::default();
+        assert!(flights.join_if(&repo("forge/a"), Cause::Search, || false).unwrap().is_none());
+        let first = lead(&flights, "forge/a");
+        let joined =
+            flights.join_if(&repo("forge/a"), Cause::Search, || panic!("nobody is asked for leave to join"));
+        assert!(matches!(joined.unwrap(), Some(Place::Guest(_))));
+        first.end(Ok(()));
+        assert!(matches!(
+            flights.join_if(&repo("forge/a"), Cause::Search, || true).unwrap(),
+            Some(Place::Lead(_))
+        ));
     }
 
     #[test]

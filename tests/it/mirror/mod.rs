@@ -11,6 +11,7 @@ mod shapes;
 mod told;
 mod trouble;
 mod upkeep;
+mod wants;
 
 use crate::support::gate::{Gate, Setup};
 use crate::support::place::Place;
