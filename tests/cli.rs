@@ -404,8 +404,8 @@ fn a_wrong_configuration_is_told_by_line_and_key() {
             "gate.toml:3: rule.push: \"everyone\" is not allowed here",
         ),
         (
-            "[[upstream]]\nname = \"x\"\nurl = \"https://x.example\"\nca_file = \"/x.pem\"",
-            "upstream.ca_file: this version of tidegate does not",
+            "[[upstream]]\nname = \"x\"\nurl = \"https://x.example\"\nfsck = \"strict\"",
+            "upstream.fsck: this version of tidegate does not",
         ),
         ("listen = \"0.0.0.0:80\"", "listen: 0.0.0.0:80 is not a loopback address"),
         (

@@ -1,5 +1,6 @@
 //! The process environment, read once.
 
+use super::proxies::ProxyVariables;
 use crate::model::secret::Secret;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -27,6 +28,8 @@ pub struct Environment {
     pub url: Option<String>,
     /// The token that it shows there.
     pub token: Option<Secret>,
+    /// Which proxies lead to the world.
+    pub proxies: ProxyVariables,
     /// What systemd wants.
     pub systemd: Systemd,
     /// Where a test wants the gate to die (`TIDEGATE_FAULT_POINT`).
@@ -72,6 +75,7 @@ impl Environment {
             log: text("TIDEGATE_LOG").or_else(|| text("RUST_LOG")),
             url: text("TIDEGATE_URL"),
             token: text("TIDEGATE_TOKEN").map(Secret::new),
+            proxies: ProxyVariables::among(&text),
             systemd: Systemd::from_vars(&text, get("NOTIFY_SOCKET"), pid),
             #[cfg(feature = "fault-points")]
             fault_point: text("TIDEGATE_FAULT_POINT"),

@@ -5,9 +5,11 @@ use super::checks::{CommandDraft, ProtectedDraft};
 use super::entry::{self, Entry};
 use super::environment::overridden_key;
 use super::keys::{self, LATER, Written};
+use super::proxies::BadVariable;
 use super::rules::RuleDraft;
 use super::upstream::{UpstreamDraft, UpstreamSettings};
 use crate::model::access::Rule;
+use crate::model::upstream::UpstreamUrl;
 use std::ffi::OsStr;
 use std::ops::Range;
 use std::path::Path;
@@ -97,8 +99,8 @@ fn read_list(draft: &mut Draft, source: &Source<'_>, path: &str, value: &Spanned
             }
         }
         UpstreamDraft::PATH => {
-            for (place, upstream) in entry::read::<UpstreamDraft>(draft, source, value) {
-                add_upstream(draft, place, upstream);
+            for (place, (upstream, is_open)) in entry::read::<UpstreamDraft>(draft, source, value) {
+                add_upstream(draft, place, upstream, is_open);
             }
         }
         ProtectedDraft::PATH => {
@@ -135,8 +137,18 @@ fn add_rule(draft: &mut Draft, place: String, rule: Rule) {
     draft.rules.push(rule);
 }
 
-/// Adds an upstream, whose name must be its own: repositories are known by it.
-pub(super) fn add_upstream(draft: &mut Draft, place: String, upstream: UpstreamSettings) {
+/// Adds an upstream, whose name must be its own: repositories are known by it. Where it is `open` by which proxy it is
+/// reached, the environment says.
+pub(super) fn add_upstream(draft: &mut Draft, place: String, mut upstream: UpstreamSettings, is_open: bool) {
+    if is_open && let UpstreamUrl::Http(url) = &upstream.url {
+        match draft.proxies.find(url) {
+            Ok(proxy) => upstream.route.proxy = proxy,
+            Err(BadVariable { name, error }) => {
+                let why = format!("{error}; or write proxy = \"none\" for the upstream {}", upstream.name);
+                draft.problem(name, format!("{}.proxy", UpstreamDraft::PATH), why);
+            }
+        }
+    }
     if draft.settings.upstreams.iter().any(|other| other.name == upstream.name) {
         let why =
             format!("{:?} stands there twice: give each upstream a name of its own", upstream.name.as_str());

@@ -133,8 +133,6 @@ pub(super) const CHECK_KEYS: &[Key] = &[
 /// Keys that the design has and this version does not, with what is missing. They are refused rather than
 /// ignored: whoever writes them relies on them.
 pub(super) const LATER: &[(&str, &str)] = &[
-    ("upstream.ca_file", "trust other authorities than the system's"),
-    ("upstream.proxy", "reach upstreams through a proxy"),
     ("upstream.fsck", "choose how strictly an upstream's objects are checked"),
     ("fleet", "talk to other gates"),
     ("peer", "talk to other gates"),

@@ -4,6 +4,7 @@
 //! that over the file, that over the default. An unknown key or value is refused by name; nothing is guessed.
 //! `keys` is the one table of what may be set: reading, overriding, printing and comparing all go through it.
 
+mod authorities;
 pub mod checks;
 mod entry;
 pub mod environment;
@@ -13,14 +14,17 @@ mod keys;
 mod listen;
 mod places;
 mod print;
+mod proxies;
 mod rules;
 mod upstream;
 
+pub use authorities::read_authorities;
 pub use checks::ChecksSettings;
 pub use environment::{Environment, Systemd};
 pub use gate::{Approval, GateSettings, OnDisconnect};
 pub use listen::{ListenAddr, ListenError};
-pub use upstream::{CredentialSettings, MirrorSettings, ReadAccess, UpstreamSettings};
+pub use proxies::ProxyVariables;
+pub use upstream::{CredentialSettings, MirrorSettings, ReadAccess, ServiceAccount, UpstreamSettings};
 
 use crate::model::access::{Pushers, Rule, Rules};
 use crate::model::net::Proxy;
@@ -276,6 +280,8 @@ struct Draft {
     is_data_dir_named: bool,
     /// Whether anybody said how many pushes may be held; otherwise the number follows the connections.
     is_held_pushes_set: bool,
+    /// For upstreams about whose proxy nobody says anything else.
+    proxies: ProxyVariables,
     problems: Vec<Problem>,
 }
 
@@ -288,6 +294,7 @@ impl Draft {
             rules: Vec::new(),
             is_data_dir_named: environment.state_directory.is_some(),
             is_held_pushes_set: false,
+            proxies: environment.proxies.clone(),
             problems: Vec::new(),
         }
     }
@@ -323,7 +330,7 @@ impl Draft {
     fn apply_upstream(&mut self, text: &str) {
         const FLAG: &str = "--upstream";
         match upstream::parse_flag(text) {
-            Ok(upstream) => file::add_upstream(self, FLAG.to_owned(), upstream),
+            Ok(upstream) => file::add_upstream(self, FLAG.to_owned(), upstream, true),
             Err(why) => self.problem(FLAG, UpstreamDraft::PATH, why),
         }
     }
@@ -336,9 +343,11 @@ impl Draft {
             settings.limits.held_pushes = settings.limits.held_pushes_max().min(HELD_PUSHES);
         }
         for upstream in &mut settings.upstreams {
-            match &mut upstream.credential {
-                CredentialSettings::Service { token_file, .. } => *token_file = absolute(token_file)?,
-                CredentialSettings::None | CredentialSettings::Passthrough => {}
+            if let Some(service) = &mut upstream.service {
+                service.token_file = absolute(&service.token_file)?;
+            }
+            for file in upstream.route.files_mut() {
+                *file = absolute(file)?;
             }
         }
         let others = if settings.anonymous_push { Pushers::Anyone } else { Pushers::Users };
@@ -387,11 +396,11 @@ impl Settings {
     }
 
     /// Whether `data_dir`, `root` and the directories of upstreams are apart on this machine, every link followed, and the
-    /// names of upstreams free in `root`. How the paths are written has been judged when they were read; where they lead
+    /// names of upstreams free in `root`; and whether each `ca_file` has certificates. How the paths are written has been judged when they were read; where they lead
     /// may change, so a start asks again.
     ///
     /// # Errors
-    /// When two are one directory, or one lies inside of the other, or a name is taken.
+    /// When two are one directory, or one lies inside of the other, or a name is taken, or a file cannot be used.
     pub fn check_places(&self) -> Result<(), ConfigError> {
         let overlap = |root: &PathBuf| places::overlap(&places::real(&self.data_dir), &places::real(root));
         let of_root = self.root.as_ref().and_then(overlap);

@@ -15,6 +15,7 @@ use super::Settings;
 use super::gate::{GateSettings, Word};
 use crate::model::access::Pattern;
 use crate::model::name::RepoName;
+use crate::model::route::Route;
 use crate::model::upstream::{UpstreamName, UpstreamUrl};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -33,12 +34,16 @@ pub struct UpstreamSettings {
     pub repos: Vec<Pattern>,
     /// Which are not, even where `repos` names them.
     pub deny: Vec<Pattern>,
-    /// What it is shown.
+    /// What it is shown for clients.
     pub credential: CredentialSettings,
+    /// What it is shown by syncs that no client asks for, and for clients too with [`CredentialSettings::Service`].
+    pub service: Option<ServiceAccount>,
     /// Who may read the mirrors, if the rules agree.
     pub access: ReadAccess,
     /// How long its yes to a credential holds.
     pub access_cache: Duration,
+    /// How it is reached, where it is a server.
+    pub route: Route,
     /// How its mirrors are kept.
     pub mirror: MirrorSettings,
     /// How pushes to it are held and passed on.
@@ -46,19 +51,29 @@ pub struct UpstreamSettings {
 }
 
 /// What an upstream is shown to let us in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CredentialSettings {
     /// Nothing.
+    #[default]
     None,
-    /// A credential of the gate's own.
-    Service {
-        /// The user name.
-        username: String,
-        /// The file of the token; absolute.
-        token_file: PathBuf,
-    },
+    /// The gate's own credential.
+    Service,
     /// The credential that the client sent, which is for the upstream to judge.
     Passthrough,
+}
+
+impl Word for CredentialSettings {
+    const ALL: &'static [(&'static str, Self)] =
+        &[("none", Self::None), ("service", Self::Service), ("passthrough", Self::Passthrough)];
+}
+
+/// A credential of the gate's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceAccount {
+    /// The user name.
+    pub username: String,
+    /// The file of the token; absolute.
+    pub token_file: PathBuf,
 }
 
 /// Who may read what is mirrored.
@@ -86,8 +101,10 @@ impl UpstreamSettings {
             repos: Vec::new(),
             deny: Vec::new(),
             credential: CredentialSettings::None,
+            service: None,
             access: ReadAccess::Public,
             access_cache: ACCESS_CACHE,
+            route: Route::default(),
             mirror: MirrorSettings::default(),
             gate: GateSettings::default(),
         }

@@ -3,6 +3,7 @@
 
 use super::destination::{Destination, Directory, Server};
 use super::road::{Parts, Road};
+use crate::config::UpstreamSettings;
 use crate::git::layout::Repository;
 use crate::mirror::upstreams::Place;
 use crate::mirror::{Remote, Side};
@@ -48,7 +49,8 @@ impl Goal<'_> {
                 Box::new(Directory { repository, leases, store })
             }
             Taker::Server { place, url, credential, is_locked_out } => {
-                let remote = Remote { url: &place.upstream.url, credential: credential.as_ref() };
+                let UpstreamSettings { url: here, route, .. } = place.upstream;
+                let remote = Remote { url: here, route, credential: credential.as_ref() };
                 let side = if *is_locked_out { Side::Fetch } else { Side::Push };
                 Box::new(Server { mirrors: upstreams.mirrors(), remote, path: place.path, url, side })
             }

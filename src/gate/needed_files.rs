@@ -1,8 +1,8 @@
 //! Files that the settings name and a gate does without until it needs them: what is wrong with them now is worth a
 //! warning, since they may come later.
 
-use crate::config::{ChecksSettings, CredentialSettings, Settings, UpstreamSettings};
-use crate::mirror::upstreams::read_token;
+use crate::config::{ChecksSettings, Settings};
+use crate::mirror::secrets::{SecretError, read_login, read_token};
 use crate::model::upstream::UpstreamUrl;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -17,10 +17,12 @@ const EXECUTABLE: u32 = 0o111;
 /// A sentence for each file or directory that is not as it should be.
 #[must_use]
 pub fn doubts(settings: &Settings) -> Vec<String> {
-    let tokens = settings.upstreams.iter().filter_map(|upstream| {
-        let path = token_file(upstream)?;
-        let unread = read_token(path).err().map(|error| error.to_string());
-        Some(format!("{}: {}", upstream.name, unread.or_else(|| open_to_others(path))?))
+    let secrets = settings.upstreams.iter().flat_map(|upstream| {
+        let token = upstream.service.as_ref().map(|service| service.token_file.as_path());
+        let token = token.and_then(|path| doubt(path, read_token(path).err()));
+        let login = upstream.route.proxy_auth_file();
+        let login = login.and_then(|path| doubt(path, read_login(path).err()));
+        token.into_iter().chain(login).map(|why| format!("{}: {why}", upstream.name))
     });
     let directories = settings.upstreams.iter().filter_map(|upstream| match &upstream.url {
         UpstreamUrl::Directory(path) if !path.is_dir() => {
@@ -29,7 +31,11 @@ pub fn doubts(settings: &Settings) -> Vec<String> {
         }
         UpstreamUrl::Directory(_) | UpstreamUrl::Http(_) => None,
     });
-    directories.chain(tokens).chain(doubts_of_checks(&settings.checks)).collect()
+    directories.chain(secrets).chain(doubts_of_checks(&settings.checks)).collect()
+}
+
+fn doubt(path: &Path, unread: Option<SecretError>) -> Option<String> {
+    unread.map(|error| error.to_string()).or_else(|| open_to_others(path))
 }
 
 /// The same for what is checked alone.
@@ -52,13 +58,6 @@ pub fn open_to_others(path: &Path) -> Option<String> {
     let mode = fs::metadata(path).ok()?.mode() & 0o7777;
     (mode & OPEN != 0)
         .then(|| format!("{} is open to other users (mode {mode:o}): chmod g-w,o-rwx", path.display()))
-}
-
-fn token_file(upstream: &UpstreamSettings) -> Option<&Path> {
-    match &upstream.credential {
-        CredentialSettings::None | CredentialSettings::Passthrough => None,
-        CredentialSettings::Service { token_file, .. } => Some(token_file),
-    }
 }
 
 fn not_a_program(path: &Path) -> Option<String> {

@@ -69,6 +69,7 @@ impl Road {
             Taker::Server { place, credential, is_locked_out, .. } => Some(Question {
                 url: place.upstream.url.clone(),
                 path: place.path.to_owned(),
+                route: place.upstream.route.clone(),
                 side: if is_locked_out { Side::Fetch } else { Side::Push },
                 credential,
             }),

@@ -154,6 +154,11 @@ impl Git {
         &self.program
     }
 
+    /// The empty directory that is its home.
+    pub(crate) fn home(&self) -> &Path {
+        &self.surroundings.home
+    }
+
     /// Another program where git and its hooks look for programs.
     #[must_use]
     pub fn find_program(&self, name: &Path) -> Option<PathBuf> {

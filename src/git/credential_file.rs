@@ -15,6 +15,7 @@
 //! No argument, no environment, no file on a disk and no shell takes part.
 
 use crate::model::credential::UpstreamCredential;
+use crate::model::secret::Secret;
 use crate::model::upstream::Origin;
 use crate::sys::memory_file::MemoryFile;
 use std::any::Any;
@@ -27,15 +28,24 @@ use std::sync::Arc;
 pub struct CredentialFile(Arc<MemoryFile>);
 
 impl CredentialFile {
-    /// The file for `credential`, which is shown to `origin` and nobody else. A directory is shown none: the file is empty.
+    /// The file for `credential`, which is shown to `origin` and nobody else, and for the address of a proxy that has a login
+    /// in it. A directory is shown none: the file is empty.
     ///
     /// # Errors
     /// When the machine is short of memory or descriptors.
-    pub fn of(credential: &UpstreamCredential, origin: &Origin) -> io::Result<Self> {
+    pub fn of(
+        credential: Option<&UpstreamCredential>,
+        origin: &Origin,
+        proxy: Option<&Secret>,
+    ) -> io::Result<Self> {
+        let shown = |credential: &UpstreamCredential| {
+            let value = credential.authorization();
+            format!("[http \"{origin}/\"]\n\textraHeader = \"Authorization: {}\"\n", value.reveal())
+        };
+        let way = |proxy: &Secret| format!("[http]\n\tproxy = \"{}\"\n", proxy.reveal());
         let text = match origin {
             Origin::Http { .. } => {
-                let value = credential.authorization();
-                format!("[http \"{origin}/\"]\n\textraHeader = \"Authorization: {}\"\n", value.reveal())
+                credential.map(shown).unwrap_or_default() + &proxy.map(way).unwrap_or_default()
             }
             Origin::Directory => String::new(),
         };
@@ -58,14 +68,14 @@ impl CredentialFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::secret::Secret;
     use crate::model::upstream::UpstreamUrl;
     use std::fs;
 
     fn written_for(url: &str) -> String {
         let credential =
             UpstreamCredential { username: "bot".to_owned(), secret: Secret::new("s3cret".to_owned()) };
-        let file = CredentialFile::of(&credential, &UpstreamUrl::parse(url).unwrap().origin()).unwrap();
+        let file =
+            CredentialFile::of(Some(&credential), &UpstreamUrl::parse(url).unwrap().origin(), None).unwrap();
         fs::read_to_string(file.path()).unwrap()
     }
 
@@ -77,5 +87,13 @@ mod tests {
         assert_eq!(text, expected);
         assert!(written_for("http://[::1]:8080/x").starts_with("[http \"http://[::1]:8080/\"]"));
         assert_eq!(written_for("/srv/git"), "");
+    }
+
+    #[test]
+    fn a_proxy_with_a_login_stands_there_by_itself_or_beside_the_credential() {
+        let origin = UpstreamUrl::parse("https://forge/").unwrap().origin();
+        let proxy = Secret::new("http://u:p@proxy:1".to_owned());
+        let file = CredentialFile::of(None, &origin, Some(&proxy)).unwrap();
+        assert_eq!(fs::read_to_string(file.path()).unwrap(), "[http]\n\tproxy = \"http://u:p@proxy:1\"\n");
     }
 }

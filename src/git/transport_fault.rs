@@ -30,11 +30,13 @@ pub enum TransportFault {
 }
 
 /// What stands in a line, and what it means. The first that fits counts.
-const SIGNS: [(&str, TransportFault); 26] = [
+const SIGNS: [(&str, TransportFault); 28] = [
     ("Authentication failed for ", TransportFault::Unauthorized),
     ("could not read Username for ", TransportFault::Unauthorized),
     ("could not read Password for ", TransportFault::Unauthorized),
     ("Could not resolve host", TransportFault::Unreachable),
+    ("Could not resolve proxy", TransportFault::Unreachable),
+    ("CONNECT tunnel failed", TransportFault::Unreachable),
     ("Failed to connect to ", TransportFault::Unreachable),
     ("Couldn't connect to server", TransportFault::Unreachable),
     ("Connection refused", TransportFault::Unreachable),
@@ -98,6 +100,8 @@ impl TransportFault {
             401 => Self::Unauthorized,
             403 => Self::Forbidden,
             404 | 410 => Self::NotFound,
+            // A proxy says so: it has passed nothing on.
+            407 => Self::Unreachable,
             300..=399 => Self::Moved(status),
             _ => Self::Status(status),
         }
@@ -152,6 +156,9 @@ mod tests {
             (to("The requested URL returned error: 504"), Fault::Status(504)),
             (to("Could not resolve host: no.such.invalid"), Fault::Unreachable),
             (to(refused), Fault::Unreachable),
+            (to("Could not resolve proxy: no.such.invalid"), Fault::Unreachable),
+            (to("CONNECT tunnel failed, response 407"), Fault::Unreachable),
+            (to("The requested URL returned error: 407"), Fault::Unreachable),
             (to(slow), Fault::TimedOut),
             (to(tls), Fault::Tls),
             (to(untrusted), Fault::Tls),

@@ -9,16 +9,19 @@ use crate::git::held::{Update, leases};
 use crate::git::object_format::ObjectFormat;
 use crate::model::mirrored::{MirroredRefs, OWN, RefPattern};
 use crate::model::oid::Oid;
+use crate::model::route::Route;
 use crate::model::upstream::{Origin, Scheme, UpstreamUrl};
 use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
 /// What is forced on a git that speaks with a server.
-const HTTP: [(&str, &str); 4] = [
+const HTTP: [(&str, &str); 5] = [
     // A redirect would carry the credential, or the gate itself, to another place.
     ("http.followRedirects", "false"),
     ("http.sslVerify", "true"),
+    // What a proxy is shown goes with the first request, as in ours.
+    ("http.proxyAuthMethod", "basic"),
     // Whoever asks a helper hears what another program knows; the credential is in the request already.
     ("credential.helper", ""),
     ("credential.useHttpPath", "true"),
@@ -50,8 +53,8 @@ pub struct Reaching<'a> {
     pub url: &'a UpstreamUrl,
     /// What is shown there, if anything; the child has to hold it.
     pub credential: Option<&'a CredentialFile>,
-    /// The certificates that are trusted, in one PEM file, where they are not the system's.
-    pub authorities: Option<&'a Path>,
+    /// The way there.
+    pub route: &'a Route,
 }
 
 /// A push to a server as a client's git makes it.
@@ -139,7 +142,7 @@ impl Git {
         let mut settings = there;
         settings.extend(self.forced(Usage::Fetch, git_dir));
         settings.extend(FETCHING.map(|(key, value)| (key, value.into())));
-        settings.extend(from.settings());
+        settings.extend(self.way(from));
         // A little more than whoever looks after this git allows, who knows better what to say of it.
         let seconds = idle_limit.as_secs().saturating_add(2);
         settings
@@ -161,7 +164,7 @@ impl Git {
         let refspec = |update: &Update<'_>| format!("{}:{}", update.new.unwrap_or_default(), update.name);
         args.extend(push.updates.iter().map(|update| refspec(update).into()));
         let mut settings = self.forced(Usage::Send, push.from);
-        settings.extend(push.to.settings());
+        settings.extend(self.way(&push.to));
         settings.extend(push.options.iter().map(|option| ("push.pushOption", option.into())));
         self.invocation(args, self.environment_with(settings))
     }
@@ -205,6 +208,30 @@ impl Git {
         self.invocation(args.collect(), self.environment_with(settings))
     }
 
+    /// What git has to know of the way.
+    fn way(&self, to: &Reaching<'_>) -> Vec<(&'static str, OsString)> {
+        let transport = match to.url.origin() {
+            Origin::Http { scheme, .. } => match scheme {
+                Scheme::Http => "protocol.http.allow",
+                Scheme::Https => "protocol.https.allow",
+            },
+            Origin::Directory => "protocol.file.allow",
+        };
+        let mut settings: Vec<(&'static str, OsString)> =
+            vec![("protocol.allow", "never".into()), (transport, "always".into())];
+        settings.extend(HTTP.map(|(key, value)| (key, value.into())));
+        // An empty one says that there is none, whatever an environment has.
+        let proxy = to.route.proxy.as_ref().map(ToString::to_string);
+        settings.push(("http.proxy", proxy.unwrap_or_default().into()));
+        if let Some(file) = &to.route.ca_file {
+            settings.push(("http.sslCAInfo", file.into()));
+            // Instead of the system's, and not beside those of its directory: ours is empty.
+            settings.push(("http.sslCAPath", self.home().into()));
+        }
+        settings.extend(to.credential.map(|file| ("include.path", file.path().into())));
+        settings
+    }
+
     /// The settings for the git at the other end, and how it is started, where that is a child of this one. Git takes the
     /// number of settings in the environment from it: those that are for it come first, and the command says how many.
     fn side_of(
@@ -221,25 +248,6 @@ impl Git {
                 (there, Some(start.into()))
             }
         }
-    }
-}
-
-impl Reaching<'_> {
-    /// What git has to know of the way.
-    fn settings(&self) -> Vec<(&'static str, OsString)> {
-        let transport = match self.url.origin() {
-            Origin::Http { scheme, .. } => match scheme {
-                Scheme::Http => "protocol.http.allow",
-                Scheme::Https => "protocol.https.allow",
-            },
-            Origin::Directory => "protocol.file.allow",
-        };
-        let mut settings: Vec<(&'static str, OsString)> =
-            vec![("protocol.allow", "never".into()), (transport, "always".into())];
-        settings.extend(HTTP.map(|(key, value)| (key, value.into())));
-        settings.extend(self.authorities.map(|file| ("http.sslCAInfo", file.into())));
-        settings.extend(self.credential.map(|file| ("include.path", file.path().into())));
-        settings
     }
 }
 
@@ -267,6 +275,7 @@ mod tests {
     use super::*;
     use crate::git::command::Surroundings;
     use crate::model::credential::UpstreamCredential;
+    use crate::model::route::Proxy;
     use crate::model::secret::Secret;
 
     fn git() -> Git {
@@ -300,9 +309,10 @@ mod tests {
         let url = url("https://forge.example/a.git");
         let credential =
             UpstreamCredential { username: "bot".to_owned(), secret: Secret::new("s3cret".to_owned()) };
-        let file = CredentialFile::of(&credential, &url.origin()).unwrap();
-        let authorities = Some(Path::new("/etc/ca.pem"));
-        let from = Reaching { url: &url, credential: Some(&file), authorities };
+        let file = CredentialFile::of(Some(&credential), &url.origin(), None).unwrap();
+        let proxy = Some(Proxy::parse("http://proxy:3128").unwrap());
+        let route = Route { ca_file: Some("/etc/ca.pem".into()), proxy };
+        let from = Reaching { url: &url, credential: Some(&file), route: &route };
         let specs = refspecs(&MirroredRefs::default(), |_| false);
         let fetch = git().fetch_mirror(Path::new("/data/m.git"), &from, &specs, Duration::from_millis(1500));
         let words = words(&fetch);
@@ -317,6 +327,8 @@ mod tests {
             ("protocol.https.allow", "always"),
             ("http.followRedirects", "false"),
             ("http.sslCAInfo", "/etc/ca.pem"),
+            ("http.sslCAPath", "/empty"),
+            ("http.proxy", "http://proxy:3128"),
             ("fetch.fsck.missingEmail", "warn"),
             ("core.hooksPath", "/dev/null"),
             ("gc.auto", "0"),
@@ -344,7 +356,7 @@ mod tests {
     fn a_fetch_of_objects_names_them_and_no_ref() {
         let url = url("https://forge.example/a.git");
         let oids = ["a", "b"].map(|digit| Oid::parse(digit.repeat(40).as_bytes()).unwrap());
-        let from = Reaching { url: &url, credential: None, authorities: None };
+        let from = Reaching { url: &url, credential: None, route: Route::PLAIN };
         let fetch = git().fetch_objects(Path::new("/data/m.git"), &from, &oids, Duration::from_secs(60));
         let words = words(&fetch);
         let end = ["--", "https://forge.example/a.git", oids[0].as_str(), oids[1].as_str()];
@@ -355,7 +367,7 @@ mod tests {
     #[test]
     fn the_git_of_a_directory_gets_the_settings_of_a_read_and_none_of_ours() {
         let url = url("/srv/git/a.git");
-        let from = Reaching { url: &url, credential: None, authorities: None };
+        let from = Reaching { url: &url, credential: None, route: Route::PLAIN };
         let fetch = git().fetch_mirror(Path::new("/data/m.git"), &from, &[], Duration::from_secs(60));
         let words = words(&fetch);
         let told =
@@ -379,7 +391,7 @@ mod tests {
         let push = |updates| {
             git().push_upstream(&UpstreamPush {
                 from: Path::new("/data/held/7.git"),
-                to: Reaching { url: &url, credential: None, authorities: None },
+                to: Reaching { url: &url, credential: None, route: Route::PLAIN },
                 updates,
                 options: &["ci.skip".to_owned()],
             })
@@ -400,6 +412,7 @@ mod tests {
         assert_eq!(words(&both), expected);
         let settings = settings(&both);
         assert!(settings.contains(&("push.pushOption", "ci.skip")));
+        assert!(settings.contains(&("http.proxy", "")), "no environment decides");
         assert!(settings.contains(&("protocol.http.allow", "always")));
         assert!(
             settings.iter().all(|(key, _)| !key.starts_with("http.lowSpeed")),

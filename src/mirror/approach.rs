@@ -8,6 +8,7 @@ use crate::git::ask::Asker;
 use crate::git::command::Git;
 use crate::git::pool::{Claim, Class, Lane};
 use crate::model::credential::UpstreamCredential;
+use crate::model::route::Route;
 use crate::model::upstream::UpstreamUrl;
 use crate::supervise::{Deadline, Reaper};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,6 +47,8 @@ pub struct Question {
     pub path: String,
     /// For which service.
     pub side: Side,
+    /// How it is reached.
+    pub route: Route,
     /// What is shown there.
     pub credential: Option<UpstreamCredential>,
 }
@@ -93,7 +96,8 @@ impl Approach {
     fn ask(&self, question: &Question) -> Answer {
         let deadline = Deadline::starting(Instant::now(), ASK_LIMIT, "time to ask an upstream");
         let asker = Asker { reaper: &self.reaper, deadline, grace: self.grace, client: None };
-        let remote = Remote { url: &question.url, credential: question.credential.as_ref() };
+        let Question { url, route, credential, .. } = question;
+        let remote = Remote { url, route, credential: credential.as_ref() };
         self.mirrors.ask(&remote, &question.path, question.side, &self.git, &asker)
     }
 }

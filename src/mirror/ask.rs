@@ -13,6 +13,7 @@ use crate::git::command::Git;
 use crate::git::layout::{LayoutError, Root};
 use crate::model::credential::UpstreamCredential;
 use crate::model::name::RepoName;
+use crate::model::route::Route;
 use crate::model::upstream::UpstreamUrl;
 use std::path::Path;
 use std::time::Instant;
@@ -22,6 +23,8 @@ use std::time::Instant;
 pub struct Remote<'a> {
     /// Where all its repositories are.
     pub url: &'a UpstreamUrl,
+    /// How it is reached.
+    pub route: &'a Route,
     /// What is shown there; a directory is shown nothing.
     pub credential: Option<&'a UpstreamCredential>,
 }
@@ -80,7 +83,7 @@ impl Shared {
             let url = remote.url.repository(path, has_suffix);
             let UpstreamUrl::Http(place) = &url else { break };
             let now = Instant::now();
-            match self.web.ask(place, &at, side.service(), remote.credential, &asker.deadline) {
+            match self.web.ask(place, &at, side.service(), remote, &asker.deadline) {
                 Err(UpstreamError::NotFound { .. }) => {}
                 Err(error) => return Err(error),
                 Ok(advertised) => {

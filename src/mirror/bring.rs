@@ -1,6 +1,7 @@
 //! Bringing a mirror up to date, or making it.
 
 use super::advertisement::Advertisement;
+use super::ask::Remote;
 use super::changes::{Changes, Refs, Script, those};
 use super::damage::Damage;
 use super::draft::Draft;
@@ -8,7 +9,7 @@ use super::error::UpstreamError;
 use super::making::Listed;
 use super::places::repository;
 use super::turns::{Turn, TurnError};
-use super::{Shared, head, litter};
+use super::{Shared, head, litter, proxy};
 use crate::config::MirrorSettings as Keeping;
 use crate::git::ask::{self, Asker};
 use crate::git::command::Invocation;
@@ -16,10 +17,11 @@ use crate::git::credential_file::CredentialFile;
 use crate::git::layout::Repository;
 use crate::git::tools::Tools;
 use crate::git::upstream::{Reaching, refspecs};
-use crate::model::credential::UpstreamCredential;
 use crate::model::mirrored::OWN;
 use crate::model::name::RepoName;
 use crate::model::oid::Oid;
+use crate::model::route::Route;
+use crate::model::upstream::Origin;
 use crate::supervise::{Child, Input, Outcome, SpawnError, Spec};
 use crate::sys::poll::{self, Interest};
 use crate::sys::stop::Stop;
@@ -36,7 +38,7 @@ pub(super) fn bring(
     shared: &Shared,
     repo: &RepoName,
     seen: &Advertisement,
-    credential: Option<&UpstreamCredential>,
+    remote: &Remote<'_>,
     tools: &Tools<'_>,
 ) -> Result<Repository, UpstreamError> {
     let place = shared.places.of(repo);
@@ -54,14 +56,29 @@ pub(super) fn bring(
     }
     let turn = shared.turns.take(&place, tools.asker.deadline.at, || pointless(&tools.asker, tools.stop))?;
     let at = seen.url.origin();
-    let credential = credential.map(|it| CredentialFile::of(it, &at)).transpose();
-    let credential = credential.map_err(failed_at("keeping the credential for", &place))?;
-    let work = Work { shared, place: &place, seen, keeping, wanted, credential, turn, tools };
+    let credential = secrets_for(remote, &at, &place)?;
+    let route = remote.route;
+    let work = Work { shared, place: &place, seen, keeping, wanted, route, credential, turn, tools };
     match shared.places.find(repo) {
         Some(_) => work.freshen()?,
         None => work.make()?,
     }
     Ok(repository(place))
+}
+
+/// What a git has to know of what is shown to the upstream and to a proxy before it.
+pub(super) fn secrets_for(
+    remote: &Remote<'_>,
+    at: &Origin,
+    place: &Path,
+) -> Result<Option<CredentialFile>, UpstreamError> {
+    let proxy = remote.route.proxy.as_ref().map(|proxy| proxy::address_with_login(proxy, at));
+    let proxy = proxy.transpose()?.flatten();
+    if remote.credential.is_none() && proxy.is_none() {
+        return Ok(None);
+    }
+    let file = CredentialFile::of(remote.credential, at, proxy.as_ref());
+    file.map(Some).map_err(failed_at("keeping the credential for", place))
 }
 
 /// Whether the mirror is known to be what upstream is: then there is nothing to have a turn for, and it is fresh.
@@ -93,6 +110,7 @@ struct Work<'a> {
     keeping: &'a Keeping,
     /// The refs that it has to have.
     wanted: Refs,
+    route: &'a Route,
     credential: Option<CredentialFile>,
     turn: Turn,
     tools: &'a Tools<'a>,
@@ -246,11 +264,7 @@ impl Work<'_> {
     }
 
     fn fetch(&self, git_dir: &Path, listed: Option<&Listed<'_>>) -> Result<(), UpstreamError> {
-        let from = Reaching {
-            url: &self.seen.url,
-            credential: self.credential.as_ref(),
-            authorities: self.shared.settings.authorities.as_deref(),
-        };
+        let from = Reaching { url: &self.seen.url, credential: self.credential.as_ref(), route: self.route };
         let refspecs = refspecs(&self.keeping.refs, |name| self.wanted.contains_key(name));
         if refspecs.is_empty() {
             // Without any, git would fetch what it likes.

@@ -20,8 +20,10 @@ pub use flight::Cause;
 pub use search::Part;
 pub use states::{Ending, State};
 
-use super::upstreams::{Place, TokenError, Upstreams};
+use super::secrets::SecretError;
+use super::upstreams::{Place, Upstreams};
 use super::{Advertisement, Approach, ForgetError, Progress, Remote, Side, UpstreamError};
+use crate::config::UpstreamSettings;
 use crate::git::ask::Asker;
 use crate::git::layout::Repository;
 use crate::git::pool::{Claim, Class, Lane};
@@ -139,7 +141,7 @@ pub enum SyncError {
     },
     /// The gate's own credential.
     #[error(transparent)]
-    Token(Arc<TokenError>),
+    Token(Arc<SecretError>),
     /// No worker was to be had, or it failed; the log says more.
     #[error("the gate had no worker for the sync: try again in a moment")]
     NoWorker,
@@ -308,7 +310,8 @@ impl Keeper {
         let KeeperParts { upstreams, approach: Approach { reaper, git, grace, .. }, .. } = &self.0.parts;
         let deadline = Deadline::starting(Instant::now(), ASK_LIMIT, "time to ask an upstream");
         let asker = Asker { reaper, deadline, grace: *grace, client };
-        let remote = Remote { url: &place.upstream.url, credential };
+        let UpstreamSettings { url, route, .. } = place.upstream;
+        let remote = Remote { url, route, credential };
         upstreams.mirrors().ask(&remote, place.path, side, git, &asker)
     }
 
@@ -408,7 +411,8 @@ impl Keeper {
         let asker = Asker { reaper, deadline, grace: *grace, client: None };
         let tools = Tools { git, asker, lane: lane.kind().name(), memory: *memory, stop };
         let before = upstreams.mirrors().refs(repo);
-        upstreams.mirrors().bring(repo, seen, credential, &tools)?;
+        let UpstreamSettings { url, route, .. } = upstreams.find(repo).ok_or(SyncError::NoWorker)?.upstream;
+        upstreams.mirrors().bring(repo, seen, &Remote { url, route, credential }, &tools)?;
         if before.is_some_and(|before| upstreams.mirrors().refs(repo) != Some(before)) {
             self.0.searches.succeed(repo, Way::Sync);
         }

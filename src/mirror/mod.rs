@@ -21,6 +21,7 @@
 
 mod advertise;
 mod advertisement;
+mod agents;
 mod approach;
 mod ask;
 mod bring;
@@ -39,7 +40,9 @@ mod names;
 mod objects;
 mod packs;
 mod places;
+mod proxy;
 mod push;
+pub mod secrets;
 mod socket;
 mod told;
 mod turns;
@@ -63,11 +66,11 @@ use crate::git::ask::FoundRefs;
 use crate::git::layout::Repository;
 use crate::git::tools::Tools;
 use crate::git::wants::Wants;
-use crate::model::credential::UpstreamCredential;
 use crate::model::mirrored::MirroredRefs;
 use crate::model::name::RepoName;
 use crate::model::oid::Oid;
 use crate::model::push::RefUpdate;
+use crate::model::route::Route;
 use crate::model::upstream::UpstreamUrl;
 use crate::sys::stop::Stop;
 use advertise::Learned;
@@ -77,7 +80,7 @@ use places::Places;
 use push::Offers;
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use told::Words;
@@ -87,9 +90,8 @@ use web::{Spellings, Web};
 /// What all mirrors have in common.
 #[derive(Clone, Debug, Default)]
 pub struct MirrorSettings {
-    /// The certificates of the authorities that are trusted, in one PEM file; the system's where none is named, and those of
-    /// browsers where there are none either.
-    pub authorities: Option<PathBuf>,
+    /// The ways that are looked at as the gate starts; one that is not among them is when it is first taken.
+    pub routes: Vec<Route>,
     /// Whether symbolic links may lead out of an upstream that is a directory.
     pub follow_symlinks: bool,
     /// How the mirrors of each upstream are kept, by its name; as by default of one that is not among them.
@@ -121,9 +123,10 @@ impl Mirrors {
     /// server, or sent to it, ends when `stop` kills.
     ///
     /// # Errors
-    /// When their place cannot be made, or the file of authorities is named and cannot be used.
+    /// When their place cannot be made, or the `ca_file` of a route cannot be used.
     pub fn open(data_dir: &Path, settings: MirrorSettings, stop: &Stop) -> io::Result<Self> {
-        let web = Web::new(settings.authorities.as_deref(), stop.clone())?;
+        let web = Web::new(stop.clone());
+        settings.routes.iter().try_for_each(|route| web.prepare(route).map_err(io::Error::other))?;
         let places = Places::open(data_dir)?;
         let (turns, doors, spellings) = (Turns::default(), Doors::default(), Spellings::default());
         let (learned, offers, makings) = (Learned::default(), Offers::default(), Makings::default());
@@ -131,12 +134,6 @@ impl Mirrors {
         let shared =
             Shared { settings, plain, places, turns, makings, doors, web, spellings, learned, offers, words };
         Ok(Self(Arc::new(shared)))
-    }
-
-    /// The certificates that are trusted, in one PEM file, where they are not the system's.
-    #[must_use]
-    pub fn authorities(&self) -> Option<&Path> {
-        self.0.settings.authorities.as_deref()
     }
 
     /// The mirror of `repo` as it is, if there is one.
@@ -197,7 +194,8 @@ impl Mirrors {
         self.0.words.find(&url.repository(path, false))
     }
 
-    /// Fetches objects into the mirror of `repo` from its upstream's repository at `url`, with all that they reach, and no ref.
+    /// Fetches objects into the mirror of `repo` from its repository at `url` of the upstream `remote`, with all that they
+    /// reach, and no ref.
     /// Waits for its turn until the deadline of `tools`.
     ///
     /// # Errors
@@ -207,10 +205,10 @@ impl Mirrors {
         repo: &RepoName,
         url: &UpstreamUrl,
         oids: &[Oid],
-        credential: Option<&UpstreamCredential>,
+        remote: &Remote<'_>,
         tools: &Tools<'_>,
     ) -> Result<(), UpstreamError> {
-        objects::fetch_objects(&self.0, repo, url, oids, credential, tools)
+        objects::fetch_objects(&self.0, repo, url, oids, remote, tools)
     }
 
     /// Whether the mirror of `repo` has all that its upstream said at `at` or later, in this life of the gate.
@@ -254,10 +252,10 @@ impl Mirrors {
         &self,
         repo: &RepoName,
         seen: &Advertisement,
-        credential: Option<&UpstreamCredential>,
+        remote: &Remote<'_>,
         tools: &Tools<'_>,
     ) -> Result<Repository, UpstreamError> {
-        bring::bring(&self.0, repo, seen, credential, tools)
+        bring::bring(&self.0, repo, seen, remote, tools)
     }
 
     /// Takes into a mirror what a push has brought to its upstream: the packs in the directory `objects` of its staging

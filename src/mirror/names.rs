@@ -4,6 +4,7 @@
 //! has a thread of its own, one at a time for a name, [`LOOKUPS_MAX`] in all; who asks waits for it 5 s at most. What was found
 //! is kept for 30 s, and used beyond that only while no newer answer is to be had.
 
+use crate::model::route::Proxy;
 use crate::sys::thread;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -140,19 +141,39 @@ impl Names {
     }
 }
 
-impl Resolver for Names {
+/// Whom a way leads to first.
+#[derive(Debug)]
+pub(super) struct NextHop {
+    names: Names,
+    proxy: Option<Proxy>,
+}
+
+impl NextHop {
+    /// The proxy where there is one, which looks names up itself; the server otherwise.
+    pub(super) const fn new(names: Names, proxy: Option<Proxy>) -> Self {
+        Self { names, proxy }
+    }
+}
+
+impl Resolver for NextHop {
     fn resolve(&self, uri: &Uri, _: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
-        let host = uri.host().ok_or(Error::HostNotFound)?;
-        let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
+        let (host, port) = match &self.proxy {
+            Some(proxy) => (proxy.host(), proxy.port()),
+            None => (uri.host().ok_or(Error::HostNotFound)?, port(uri)),
+        };
         let plain = host.trim_start_matches('[').trim_end_matches(']');
         let addresses = match plain.parse() {
             Ok(address) => vec![address],
-            Err(_) => self.find(plain, LIMIT.min(*timeout.after))?,
+            Err(_) => self.names.find(plain, LIMIT.min(*timeout.after))?,
         };
         let mut found = self.empty();
         addresses.into_iter().take(ADDRESSES_MAX).for_each(|it| found.push(SocketAddr::new(it, port)));
         Ok(found)
     }
+}
+
+fn port(uri: &Uri) -> u16 {
+    uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 })
 }
 
 #[cfg(test)]

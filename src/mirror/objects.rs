@@ -3,14 +3,13 @@
 //! They come into the mirror and no ref does: who does not know the id does not find them, and upkeep drops them when it has
 //! found them unreachable for long enough ([`super::upkeep`]).
 
-use super::bring::{failed_at, pointless, start, work_shows};
+use super::ask::Remote;
+use super::bring::{failed_at, pointless, secrets_for, start, work_shows};
 use super::error::UpstreamError;
 use super::turns::Turn;
 use super::{Shared, litter};
-use crate::git::credential_file::CredentialFile;
 use crate::git::tools::Tools;
 use crate::git::upstream::Reaching;
-use crate::model::credential::UpstreamCredential;
 use crate::model::name::RepoName;
 use crate::model::oid::Oid;
 use crate::model::upstream::UpstreamUrl;
@@ -22,7 +21,7 @@ pub(super) fn fetch_objects(
     repo: &RepoName,
     url: &UpstreamUrl,
     oids: &[Oid],
-    credential: Option<&UpstreamCredential>,
+    remote: &Remote<'_>,
     tools: &Tools<'_>,
 ) -> Result<(), UpstreamError> {
     let place = shared.places.of(repo);
@@ -34,10 +33,8 @@ pub(super) fn fetch_objects(
     if !turn.is_clean() {
         clear(&place, &turn)?;
     }
-    let credential = credential.map(|it| CredentialFile::of(it, &at)).transpose();
-    let credential = credential.map_err(failed_at("keeping the credential for", &place))?;
-    let authorities = shared.settings.authorities.as_deref();
-    let from = Reaching { url, credential: credential.as_ref(), authorities };
+    let credential = secrets_for(remote, &at, &place)?;
+    let from = Reaching { url, credential: credential.as_ref(), route: remote.route };
     let idle_limit = shared.keeping(&place).idle_limit;
     let invocation = tools.git.fetch_objects(&place, &from, oids, idle_limit);
     turn.set_unclean_beside_refs();

@@ -131,7 +131,7 @@ impl Mirrors {
     ) -> Result<Advertised, UpstreamError> {
         let (at, service) = (url.origin(), Service::ReceivePack);
         let UpstreamUrl::Http(place) = url else { return Err(UpstreamError::NotFound { at }) };
-        let advertised = self.0.web.ask(place, &at, service, remote.credential, deadline)?;
+        let advertised = self.0.web.ask(place, &at, service, remote, deadline)?;
         self.0.offers.remember(url, advertised.push);
         Ok(advertised)
     }
@@ -154,7 +154,7 @@ impl Mirrors {
         let letter = Letter { at: &at, service: Service::ReceivePack, body: &mut body, length };
         let mut reader = AnswerReader::new(request);
         let heed = |bytes: &[u8]| reader.feed(bytes).map_err(PushError::from);
-        self.0.web.post(place, letter, remote.credential, deadline, heed)?;
+        self.0.web.post(place, letter, remote, deadline, heed)?;
         Ok(reader.finish(request)?)
     }
 }

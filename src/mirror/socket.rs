@@ -6,6 +6,8 @@
 //! A server may answer before it has read the whole request, and close: 401, 413, a full disk. What it said then counts,
 //! and not that the rest could not be sent. So the rest is dropped silently, and reading finds the answer or the fault.
 
+use super::proxy::{self, Forwarding};
+use crate::model::route::Proxy;
 use crate::sys::poll::{self, Interest};
 use crate::sys::stop::{Level, Stop};
 use socket2::{Domain, Protocol, SockAddr, Type};
@@ -25,68 +27,73 @@ const STATUS_LINE: usize = "HTTP/1.1 2".len();
 #[derive(Debug)]
 pub(super) struct SocketConnector {
     stop: Stop,
+    proxy: Option<Proxy>,
 }
 
 impl SocketConnector {
-    /// Connections that end when `stop` kills.
-    pub(super) const fn new(stop: Stop) -> Self {
-        Self { stop }
+    /// Connections that end when `stop` kills, to servers or to the proxy that passes everything on.
+    pub(super) const fn new(stop: Stop, proxy: Option<Proxy>) -> Self {
+        Self { stop, proxy }
     }
 }
 
 impl Connector for SocketConnector {
     type Out = Socket;
 
-    /// Tries one address after the other; each but the last may take half of the time that is left.
+    /// Tries one address after the other; each but the last may take half of the time that is left. They are the proxy's
+    /// where there is one.
     fn connect(&self, details: &ConnectionDetails<'_>, _: Option<()>) -> Result<Option<Socket>, Error> {
         let limit = Limit::of(details.timeout)?;
+        let mut line = self.reach(details, &limit)?;
+        let forwarding = match &self.proxy {
+            Some(proxy) if details.needs_tls() => {
+                proxy::open_tunnel(&mut line, proxy, details.uri, &limit)?;
+                None
+            }
+            Some(proxy) => Some(Forwarding::by(proxy, details.uri)?),
+            None => None,
+        };
+        let config = details.config;
+        let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
+        Ok(Some(Socket { line, buffers, forwarding }))
+    }
+}
+
+impl SocketConnector {
+    fn reach(&self, details: &ConnectionDetails<'_>, limit: &Limit) -> Result<Line, Error> {
         let mut failed = Error::HostNotFound;
         let mut addresses = details.addrs.iter().peekable();
         while let Some(address) = addresses.next() {
-            let limit = if addresses.peek().is_some() { limit.halved() } else { limit };
-            match self.try_address(*address, details, &limit) {
-                Ok(socket) => return Ok(Some(socket)),
+            let limit = if addresses.peek().is_some() { &limit.halved() } else { limit };
+            match self.try_address(*address, !details.needs_tls(), limit) {
+                Ok(line) => return Ok(line),
                 Err(error) => failed = error,
             }
         }
         Err(failed)
     }
-}
 
-impl SocketConnector {
-    fn try_address(
-        &self,
-        address: SocketAddr,
-        details: &ConnectionDetails<'_>,
-        limit: &Limit,
-    ) -> Result<Socket, Error> {
+    fn try_address(&self, address: SocketAddr, is_plain: bool, limit: &Limit) -> Result<Line, Error> {
         let kind = Type::STREAM.nonblocking().cloexec();
         let socket = socket2::Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
         let begun = socket.connect(&SockAddr::from(address));
-        let (stream, config) = (TcpStream::from(socket), details.config);
-        let socket = Socket {
-            stream,
-            buffers: LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size()),
-            stop: self.stop.clone(),
-            is_plain: !details.needs_tls(),
-            may_be_answered: true,
-            is_over: false,
-        };
+        let (stream, stop) = (TcpStream::from(socket), self.stop.clone());
+        let line = Line { stream, stop, is_plain, may_be_answered: true, is_over: false };
         match begun {
             Err(error) if error.raw_os_error() == Some(nix::libc::EINPROGRESS) => {
-                socket.wait(&[Interest::Write], limit)?;
-                socket.stream.take_error()?.map_or(Ok(()), Err)?;
+                line.wait(&[Interest::Write], limit)?;
+                line.stream.take_error()?.map_or(Ok(()), Err)?;
             }
             begun => begun?,
         }
-        socket.stream.set_nodelay(true)?;
-        Ok(socket)
+        line.stream.set_nodelay(true)?;
+        Ok(line)
     }
 }
 
 /// Until when a step may take, and what ureq calls that.
 #[derive(Clone, Copy)]
-struct Limit {
+pub(super) struct Limit {
     until: Option<Instant>,
     reason: ureq::Timeout,
 }
@@ -115,8 +122,16 @@ impl Limit {
 /// A connection without TLS, or what TLS runs over.
 #[derive(Debug)]
 pub(super) struct Socket {
-    stream: TcpStream,
+    line: Line,
     buffers: LazyBuffers,
+    /// What a proxy wants to be told, where there is one and no tunnel through it.
+    forwarding: Option<Forwarding>,
+}
+
+/// The connection itself.
+#[derive(Debug)]
+pub(super) struct Line {
+    stream: TcpStream,
     stop: Stop,
     is_plain: bool,
     /// Whether what can be read during a request may be an answer that ends it.
@@ -132,12 +147,40 @@ impl Transport for Socket {
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         let limit = Limit::of(timeout.for_write())?;
+        let bytes = &self.buffers.output()[..amount];
+        match self.forwarding.as_mut().and_then(|forwarding| forwarding.amend(bytes)) {
+            Some(amended) => self.line.send(&amended, &limit),
+            None => self.line.send(bytes, &limit),
+        }
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        let limit = Limit::of(timeout.for_read())?;
+        let more = self.line.receive(self.buffers.input_append_buf(), &limit)?;
+        self.buffers.input_appended(more);
+        if more > 0 {
+            self.forwarding.iter_mut().for_each(Forwarding::answered);
+        }
+        Ok(more > 0)
+    }
+
+    /// Nothing to read is what an idle connection has.
+    fn is_open(&mut self) -> bool {
+        let is_idle =
+            matches!(self.line.stream.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock);
+        is_idle && !self.line.is_over
+    }
+}
+
+impl Line {
+    /// Sends all of it, unless the other side has answered or gone.
+    pub(super) fn send(&mut self, bytes: &[u8], limit: &Limit) -> Result<(), Error> {
         let mut sent = 0;
-        while sent < amount && !self.is_over {
+        while sent < bytes.len() && !self.is_over {
             self.heed_stop()?;
-            match self.stream.write(&self.buffers.output()[sent..amount]) {
+            match self.stream.write(&bytes[sent..]) {
                 Ok(more) => sent += more,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait_for_room(&limit)?,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait_for_room(limit)?,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if is_break(&error) => self.is_over = true,
                 Err(error) => return Err(error.into()),
@@ -146,18 +189,17 @@ impl Transport for Socket {
         Ok(())
     }
 
-    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        let limit = Limit::of(timeout.for_read())?;
+    /// Waits for something to read, and answers how much that is; nothing at the end.
+    pub(super) fn receive(&mut self, into: &mut [u8], limit: &Limit) -> Result<usize, Error> {
         loop {
             self.heed_stop()?;
-            match self.stream.read(self.buffers.input_append_buf()) {
+            match self.stream.read(into) {
                 Ok(more) => {
-                    self.buffers.input_appended(more);
                     self.may_be_answered = true;
-                    return Ok(more > 0);
+                    return Ok(more);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.wait(&[Interest::Read], &limit)?;
+                    self.wait(&[Interest::Read], limit)?;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
@@ -165,15 +207,6 @@ impl Transport for Socket {
         }
     }
 
-    /// Nothing to read is what an idle connection has.
-    fn is_open(&mut self) -> bool {
-        let is_idle =
-            matches!(self.stream.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock);
-        is_idle && !self.is_over
-    }
-}
-
-impl Socket {
     /// Waits until more can be sent, or need not be because the server has refused the request. TLS has more to say than
     /// answers, so there only a close tells.
     fn wait_for_room(&mut self, limit: &Limit) -> Result<(), Error> {

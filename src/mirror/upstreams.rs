@@ -1,18 +1,16 @@
 //! The upstreams of the gate: which one a repository belongs to, and what it is shown.
 
+use super::secrets::{SecretError, read_token};
 use super::{MirrorSettings, Mirrors};
-use crate::config::{CredentialSettings, ReadAccess, Settings, UpstreamSettings};
+use crate::config::{CredentialSettings, ReadAccess, ServiceAccount, Settings, UpstreamSettings};
 use crate::git::layout::{LayoutError, Repository, Root};
 use crate::model::credential::UpstreamCredential;
 use crate::model::name::RepoName;
-use crate::model::secret::Secret;
 use crate::model::upstream::UpstreamUrl;
 use crate::sys::stop::Stop;
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use thiserror::Error;
 
 /// All upstreams; clones share them.
 #[derive(Clone, Debug)]
@@ -33,25 +31,6 @@ pub struct Place<'a> {
     pub upstream: &'a UpstreamSettings,
     /// Its path there.
     pub path: &'a str,
-}
-
-/// A service's token that cannot be read.
-#[derive(Debug, Error)]
-pub enum TokenError {
-    /// The file cannot be read.
-    #[error("reading the token_file {}: {source}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Nothing is in it, or more than one line.
-    #[error("the token_file {} has to hold the token on one line, and nothing else", path.display())]
-    NotAToken {
-        /// The file.
-        path: PathBuf,
-    },
 }
 
 impl Place<'_> {
@@ -81,9 +60,10 @@ impl Upstreams {
     /// As [`Mirrors::open`].
     pub fn open(settings: &Settings, stop: &Stop) -> io::Result<Self> {
         let follow_symlinks = settings.follow_symlinks;
+        let routes = settings.upstreams.iter().map(|upstream| upstream.route.clone()).collect();
         let kept = |upstream: &UpstreamSettings| (upstream.name.to_string(), upstream.mirror.clone());
         let kept = settings.upstreams.iter().map(kept).collect();
-        let mirrors = MirrorSettings { authorities: None, follow_symlinks, kept };
+        let mirrors = MirrorSettings { routes, follow_symlinks, kept };
         let mirrors = Mirrors::open(&settings.data_dir, mirrors, stop)?;
         Ok(Self::new(settings.upstreams.clone(), mirrors, follow_symlinks))
     }
@@ -132,7 +112,7 @@ impl Upstreams {
         Err(LayoutError::NotFound)
     }
 
-    /// What an upstream is shown: the gate's own credential, the client's, or nothing.
+    /// What an upstream is shown for a client: the gate's own credential, the client's, or nothing.
     ///
     /// # Errors
     /// When the gate's own cannot be read.
@@ -140,55 +120,24 @@ impl Upstreams {
         &self,
         upstream: &UpstreamSettings,
         client: Option<UpstreamCredential>,
-    ) -> Result<Option<UpstreamCredential>, TokenError> {
-        match &upstream.credential {
+    ) -> Result<Option<UpstreamCredential>, SecretError> {
+        match upstream.credential {
             CredentialSettings::None => Ok(None),
             CredentialSettings::Passthrough => Ok(client),
+            CredentialSettings::Service => self.own(upstream),
+        }
+    }
+
+    /// What it is shown when no client asks: the gate's own credential, if there is one.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn own(&self, upstream: &UpstreamSettings) -> Result<Option<UpstreamCredential>, SecretError> {
+        let shown = |service: &ServiceAccount| {
             // Read each time: a token is replaced by replacing the file.
-            CredentialSettings::Service { username, token_file } => {
-                let secret = read_token(token_file)?;
-                Ok(Some(UpstreamCredential { username: username.clone(), secret }))
-            }
-        }
-    }
-}
-
-/// The token in the file at `path`.
-///
-/// # Errors
-/// When it cannot be read, or is not one line.
-pub fn read_token(path: &Path) -> Result<Secret, TokenError> {
-    let text = fs::read_to_string(path)
-        .map_err(|source| TokenError::Unreadable { path: path.to_path_buf(), source })?;
-    let token = text.strip_suffix('\n').unwrap_or(&text);
-    let token = token.strip_suffix('\r').unwrap_or(token);
-    if token.is_empty() || token.chars().any(char::is_control) {
-        return Err(TokenError::NotAToken { path: path.to_path_buf() });
-    }
-    Ok(Secret::new(token.to_owned()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_is_one_line_and_nothing_of_it_is_told() {
-        let home = tempfile::tempdir().unwrap();
-        let path = home.path().join("token");
-        let read = |text: &str| {
-            fs::write(&path, text).unwrap();
-            read_token(&path)
+            let secret = read_token(&service.token_file)?;
+            Ok(UpstreamCredential { username: service.username.clone(), secret })
         };
-        assert_eq!(read("s3cret\n").unwrap().reveal(), "s3cret");
-        assert_eq!(read("s3cret\r\n").unwrap().reveal(), "s3cret");
-        assert_eq!(read("two words").unwrap().reveal(), "two words");
-        for text in ["", "\n", "s3cret\nmore", "s3\tcret"] {
-            let error = read(text).unwrap_err();
-            assert!(matches!(error, TokenError::NotAToken { .. }), "{text:?}");
-            assert!(!format!("{error} {error:?}").contains("s3"));
-        }
-        fs::remove_file(&path).unwrap();
-        assert!(matches!(read_token(&path), Err(TokenError::Unreadable { .. })));
+        upstream.service.as_ref().map(shown).transpose()
     }
 }

@@ -1,48 +1,34 @@
 //! Speaking with an upstream server: one `GET info/refs`, or one `POST` of a push; either's answer is read as a stream.
 //!
-//! No proxy is used and no redirect followed: either would show the credential to somebody else. Four limits hold: 5 s for
+//! No redirect is followed, which would show the credential to somebody else, and no proxy is used but the one of the way.
+//! Four limits hold: 5 s for
 //! the name, 5 s until there is a connection, TLS included, 10 s until the answer to a question begins, and the caller's
 //! deadline for all of it. A push has no limit but these two of the connection and the deadline, since hooks may take their
 //! time. The stop of the gate ends every wait.
 
+use super::agents::{Agents, CONNECT, FIRST_BYTE, IDLE};
+use super::ask::Remote;
 use super::error::UpstreamError;
-use super::names::Names;
-use super::socket::SocketConnector;
+use super::proxy;
 use crate::git::advertisement::{Advertised, AdvertisementError, BOUNDS, read};
 use crate::git::pktline::ReadError;
 use crate::git::service::Service;
 use crate::model::credential::UpstreamCredential;
+use crate::model::route::{Proxy, Route};
 use crate::model::upstream::{HttpUrl, Origin};
 use crate::supervise::Deadline;
 use crate::sys::stop::Stop;
 use std::collections::HashMap;
-use std::fmt;
-use std::fs;
 use std::io::{self, BufReader, ErrorKind, Read};
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use ureq::http::Response;
 use ureq::http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::unversioned::transport::{Connector, RustlsConnector};
-use ureq::{Agent, Body, SendBody, Timeout};
-
-/// How long a name may take, and then a connection, TLS agreed on: a server that lives needs a second.
-const CONNECT: Duration = Duration::from_secs(5);
-
-/// How long the first byte of the answer may take: a server with a million refs needs seconds to list them.
-const FIRST_BYTE: Duration = Duration::from_secs(10);
-
-/// How long an idle connection is kept: servers close theirs after a minute or later.
-const IDLE: Duration = Duration::from_secs(15);
+use ureq::{Body, SendBody, Timeout};
 
 /// How long one may have been idle that a push goes over: whether a server has just closed it shows too late, and then
 /// nobody knows whether it took the push. The question at a push's admission is younger, as a rule.
 const IDLE_BEFORE_PUSH: Duration = Duration::from_secs(2);
-
-/// Where most systems have the certificates of authorities; libcurl reads the same file.
-const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// How a connection ends that had been there.
 const BREAKS: [ErrorKind; 4] = [
@@ -55,39 +41,27 @@ const BREAKS: [ErrorKind; 4] = [
 /// How much of an answer is read at a time, in bytes: a packet of the side band.
 const SLICE: usize = 64 << 10;
 
-/// Servers tell a git from a browser by how this begins.
-const USER_AGENT: &str = concat!("git/tidegate-", env!("CARGO_PKG_VERSION"));
-
 /// Repositories whose spelling is remembered; one takes about 150 bytes.
 const SPELLINGS_MAX: usize = 10_000;
 
 /// The client of all upstream servers.
+#[derive(Debug)]
 pub(super) struct Web {
-    agent: Agent,
+    agents: Agents,
 }
 
 impl Web {
-    /// A client that trusts the authorities in the PEM file `authorities`, else the system's, else those of browsers.
-    /// Its connections end when `stop` kills.
-    pub(super) fn new(authorities: Option<&Path>, stop: Stop) -> io::Result<Self> {
-        let roots = match authorities {
-            Some(file) => named_roots(file)?,
-            None => named_roots(Path::new(AUTHORITIES)).unwrap_or(RootCerts::WebPki),
-        };
-        let config = Agent::config_builder()
-            .proxy(None)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .http_status_as_error(false)
-            .user_agent(USER_AGENT)
-            .max_idle_age(IDLE)
-            .timeout_resolve(Some(CONNECT))
-            .timeout_connect(Some(CONNECT))
-            .timeout_recv_response(Some(FIRST_BYTE))
-            .tls_config(TlsConfig::builder().root_certs(roots).build())
-            .build();
-        let connector = ().chain(SocketConnector::new(stop)).chain(RustlsConnector::default());
-        Ok(Self { agent: Agent::with_parts(config, connector, Names::default()) })
+    /// A client whose connections end when `stop` kills.
+    pub(super) fn new(stop: Stop) -> Self {
+        Self { agents: Agents::new(stop) }
+    }
+
+    /// Makes ready for a way.
+    ///
+    /// # Errors
+    /// When its authorities cannot be read.
+    pub(super) fn prepare(&self, route: &Route) -> Result<(), UpstreamError> {
+        self.agents.of(route).map(drop)
     }
 
     /// What the repository at `url` says for `service`.
@@ -96,21 +70,22 @@ impl Web {
         url: &HttpUrl,
         at: &Origin,
         service: Service,
-        credential: Option<&UpstreamCredential>,
+        remote: &Remote<'_>,
         deadline: &Deadline,
     ) -> Result<Advertised, UpstreamError> {
-        let question = Question { at, deadline };
+        let question = Question { at, proxy: remote.route.proxy.as_ref(), deadline };
         let left = deadline.left(Instant::now());
         if left.is_zero() {
             return Err(question.timed_out());
         }
         let address = format!("{url}/info/refs?service={}", service.name());
+        let agent = self.agents.of(remote.route)?;
         let begin = |left, idle_max| {
-            let request = self.agent.get(&address).config().timeout_global(Some(left));
+            let request = agent.get(&address).config().timeout_global(Some(left));
             let request = request.max_idle_age(idle_max).build();
             // As git asks: nothing in between may answer from its memory.
             let request = request.header("Pragma", "no-cache").header("Cache-Control", "no-cache");
-            let request = match credential {
+            let request = match remote.credential {
                 Some(credential) => request.header(AUTHORIZATION, credential.authorization().reveal()),
                 None => request,
             };
@@ -135,24 +110,24 @@ impl Web {
         &self,
         url: &HttpUrl,
         letter: Letter<'_>,
-        credential: Option<&UpstreamCredential>,
+        remote: &Remote<'_>,
         deadline: &Deadline,
         heed: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let question = Question { at: letter.at, deadline };
+        let question = Question { at: letter.at, proxy: remote.route.proxy.as_ref(), deadline };
         let left = deadline.left(Instant::now());
         if left.is_zero() {
             return Err(question.timed_out().into());
         }
         let service = letter.service;
-        let request = self.agent.post(format!("{url}/{}", service.name())).config();
+        let request = self.agents.of(remote.route)?.post(format!("{url}/{}", service.name())).config();
         let request = request.timeout_global(Some(left)).timeout_recv_response(None);
         let request = request.max_idle_age(IDLE_BEFORE_PUSH).build();
         let request = request
             .header(CONTENT_TYPE, service.request_type())
             .header(ACCEPT, service.result_type())
             .header(CONTENT_LENGTH, letter.length);
-        let request = match credential {
+        let request = match remote.credential {
             Some(credential) => request.header(AUTHORIZATION, credential.authorization().reveal()),
             None => request,
         };
@@ -175,13 +150,12 @@ pub(super) struct Letter<'a> {
     pub(super) length: u64,
 }
 
-/// Asks the server at `url` for anything, and answers the status that it gave; nothing is shown to it. The authorities are
-/// the system's.
+/// Asks the server at `url` for anything, and answers the status that it gave; nothing is shown to it.
 ///
 /// # Errors
 /// Why it does not, as for a request that matters.
-pub fn reach(url: &HttpUrl, at: &Origin, deadline: &Deadline) -> Result<u16, UpstreamError> {
-    status_of(format!("{url}/"), at, None, deadline)
+pub fn reach(url: &HttpUrl, route: &Route, at: &Origin, deadline: &Deadline) -> Result<u16, UpstreamError> {
+    status_of(format!("{url}/"), route, at, None, deadline)
 }
 
 /// The same with the question that a fetch of the repository at `url` begins with, and this credential.
@@ -190,62 +164,41 @@ pub fn reach(url: &HttpUrl, at: &Origin, deadline: &Deadline) -> Result<u16, Ups
 /// As of [`reach`].
 pub fn show(
     url: &HttpUrl,
+    route: &Route,
     at: &Origin,
     credential: &UpstreamCredential,
     deadline: &Deadline,
 ) -> Result<u16, UpstreamError> {
     let address = format!("{url}/info/refs?service={}", Service::UploadPack.name());
-    status_of(address, at, Some(credential), deadline)
+    status_of(address, route, at, Some(credential), deadline)
 }
 
 fn status_of(
     address: String,
+    route: &Route,
     at: &Origin,
     credential: Option<&UpstreamCredential>,
     deadline: &Deadline,
 ) -> Result<u16, UpstreamError> {
-    let web = Stop::new().and_then(|stop| Web::new(None, stop)).map_err(|source| UpstreamError::Io {
-        doing: "reading the certificates in",
-        path: AUTHORITIES.into(),
-        source,
-    })?;
-    let request = web.agent.get(address).config().timeout_global(Some(deadline.left(Instant::now()))).build();
+    let failed =
+        |source| UpstreamError::Io { doing: "making a client for", path: address.clone().into(), source };
+    let web = Web::new(Stop::new().map_err(failed)?);
+    let request = web.agents.of(route)?.get(&address).config();
+    let request = request.timeout_global(Some(deadline.left(Instant::now()))).build();
     let request = match credential {
-        Some(credential) => request.header("Authorization", credential.authorization().reveal()),
+        Some(credential) => request.header(AUTHORIZATION, credential.authorization().reveal()),
         None => request,
     };
-    let answer = request.call().map_err(|error| Question { at, deadline }.failed(error));
-    Ok(answer?.status().as_u16())
-}
-
-impl fmt::Debug for Web {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Web").finish_non_exhaustive()
-    }
-}
-
-/// The certificates in a PEM file; there has to be one at least.
-fn named_roots(file: &Path) -> io::Result<RootCerts> {
-    let named = |why: &dyn fmt::Display| {
-        io::Error::new(ErrorKind::InvalidData, format!("the certificates in {}: {why}", file.display()))
-    };
-    let pem = fs::read(file).map_err(|error| io::Error::new(error.kind(), named(&error).to_string()))?;
-    let certificates: Vec<Certificate<'static>> = parse_pem(&pem)
-        .filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(Ok(certificate)),
-            Ok(_) => None,
-            Err(error) => Some(Err(named(&error))),
-        })
-        .collect::<io::Result<_>>()?;
-    if certificates.is_empty() {
-        return Err(named(&"there is none"));
-    }
-    Ok(RootCerts::new_with_certs(&certificates))
+    let question = Question { at, proxy: route.proxy.as_ref(), deadline };
+    let status = request.call().map_err(|error| question.failed(error))?.status().as_u16();
+    question.check_login(status).map(|()| status)
 }
 
 /// One question, for what is said of its failure.
 struct Question<'a> {
     at: &'a Origin,
+    /// Who passes it on.
+    proxy: Option<&'a Proxy>,
     deadline: &'a Deadline,
 }
 
@@ -254,6 +207,7 @@ impl Question<'_> {
     fn check(&self, response: &Response<Body>, expected: &str) -> Result<(), UpstreamError> {
         let field = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
         let status = response.status().as_u16();
+        self.check_login(status)?;
         if status != 200 {
             return Err(UpstreamError::of_status(self.at.clone(), status, field(LOCATION)));
         }
@@ -263,6 +217,23 @@ impl Question<'_> {
         }
         let why = format!("its answer is no {expected}");
         Err(UpstreamError::Malformed { at: self.at.clone(), why })
+    }
+
+    /// Whether the proxy has passed the question on.
+    fn check_login(&self, status: u16) -> Result<(), UpstreamError> {
+        match self.proxy {
+            Some(proxy) if status == 407 => Err(self.unreachable(proxy::through(proxy, proxy::NO_LOGIN))),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn unreachable(&self, why: String) -> UpstreamError {
+        UpstreamError::Unreachable { at: self.at.clone(), why }
+    }
+
+    /// What happened, and by whose hands everything goes.
+    fn by_way(&self, what: String) -> String {
+        self.proxy.map_or(what.clone(), |proxy| format!("{what} (through the proxy {proxy})"))
     }
 
     /// Reads an answer to its end.
@@ -285,14 +256,20 @@ impl Question<'_> {
     /// Both enums below are open: what is not named is an answer that is no HTTP, or a fault on the way there.
     fn failed(&self, error: ureq::Error) -> UpstreamError {
         let (at, why) = (self.at.clone(), error.to_string());
+        if let (ureq::Error::ConnectProxyFailed(what), Some(proxy)) = (&error, self.proxy) {
+            return self.unreachable(proxy::through(proxy, what));
+        }
         if let ureq::Error::Timeout(which) = error {
             self.timed_out_at(which)
         } else if let ureq::Error::Io(error) = error {
             self.broken(&error)
         } else if matches!(error, ureq::Error::HostNotFound) {
-            UpstreamError::Unreachable { at, why: "its name has no address".to_owned() }
+            match self.proxy {
+                Some(proxy) => self.unreachable(proxy::through(proxy, "has a name without an address")),
+                None => self.unreachable("its name has no address".to_owned()),
+            }
         } else if matches!(error, ureq::Error::ConnectionFailed) {
-            UpstreamError::Unreachable { at, why }
+            self.unreachable(self.by_way(why))
         } else if matches!(error, ureq::Error::Tls(_) | ureq::Error::Pem(_) | ureq::Error::Rustls(_)) {
             UpstreamError::Tls { at, why }
         } else {
@@ -309,9 +286,9 @@ impl Question<'_> {
             // What the TLS library has against the other side comes in this shape.
             UpstreamError::Tls { at, why }
         } else if BREAKS.contains(&kind) {
-            UpstreamError::BrokenOff { at, why }
+            UpstreamError::BrokenOff { at, why: self.by_way(why) }
         } else {
-            UpstreamError::Unreachable { at, why }
+            self.unreachable(self.by_way(why))
         }
     }
 
@@ -330,9 +307,9 @@ impl Question<'_> {
 
     fn timed_out_at(&self, which: Timeout) -> UpstreamError {
         let limit = if which == Timeout::Resolve {
-            format!("the limit of {CONNECT:?} for looking its name up")
+            self.by_way(format!("the limit of {CONNECT:?} for looking its name up"))
         } else if which == Timeout::Connect {
-            format!("the limit of {CONNECT:?} for a connection")
+            self.by_way(format!("the limit of {CONNECT:?} for a connection"))
         } else if which == Timeout::RecvResponse {
             format!("the limit of {FIRST_BYTE:?} for the first byte of its answer")
         } else {

@@ -13,6 +13,7 @@ pub mod net;
 pub mod oid;
 pub mod push;
 pub mod role;
+pub mod route;
 pub mod secret;
 pub mod status;
 pub mod text;

@@ -1,4 +1,4 @@
-//! Networks in CIDR notation, and the proxies that are believed.
+//! Networks in CIDR notation, the proxies that are believed, and what is this machine.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -141,6 +141,13 @@ impl fmt::Display for Proxy {
             Self::Net(net) => net.fmt(f),
         }
     }
+}
+
+/// Whether a host, a name or an address without brackets, is this machine itself.
+#[must_use]
+pub fn is_this_machine(host: &str) -> bool {
+    let is_loopback = |address: IpAddr| address.to_canonical().is_loopback();
+    host == "localhost" || host.parse().is_ok_and(is_loopback)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 use tidegate::git::pool::{Class, Kind, Lane, Size};
 use tidegate::mirror::{Approach, Question, Side};
+use tidegate::model::route::Route;
 use tidegate::model::upstream::UpstreamUrl;
 
 /// What came of a job: the name of its thread, and what it was told.
@@ -37,7 +38,8 @@ impl Way {
 
     fn send(&self, url: &str) {
         let url = UpstreamUrl::parse(url).unwrap();
-        let question = Question { url, path: "team/app".to_owned(), side: Side::Fetch, credential: None };
+        let (path, route) = ("team/app".to_owned(), Route::default());
+        let question = Question { url, path, side: Side::Fetch, route, credential: None };
         let sender = self.sender.clone();
         self.approach.send(question, Class::Schedule, move |answer| {
             let thread = std::thread::current().name().unwrap().to_owned();

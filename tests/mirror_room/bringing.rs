@@ -5,6 +5,7 @@ use crate::support::{LONG, MIRROR, Site, UPSTREAM, credential, gits, stop};
 use std::thread;
 use std::time::Duration;
 use tidegate::mirror::{MirrorSettings, Mirrors, Side, UpstreamError};
+use tidegate::model::route::Route;
 
 #[test]
 fn a_mirror_is_made_and_follows_every_change() {
@@ -80,7 +81,7 @@ fn a_mirror_of_a_closed_server_needs_the_credential() {
         assert!(matches!(refused, UpstreamError::Unauthorized { .. }), "{refused}");
         assert!(site.mirrors.find(&site.repo()).is_none());
         site.assert_tidy();
-        site.mirrors.bring(&site.repo(), &seen, Some(&credential()), &site.tools(LONG)).unwrap();
+        site.bring_with(&seen, Some(&credential()), LONG).unwrap();
         site.assert_same();
     }
 }
@@ -139,20 +140,16 @@ fn a_server_behind_tls_is_trusted_by_its_authority_only() {
         let mut site = Site::new(&git);
         let tls = Tls::before(&site.server, &site.path(""));
         let ask = |site: &Site| site.ask_at(&tls.at("closed"), Side::Fetch, Some(&credential()), LONG);
-        let bring = |site: &Site, seen| {
-            site.mirrors.bring(&site.repo(), seen, Some(&credential()), &site.tools(LONG))
-        };
+        let bring = |site: &Site, seen| site.bring_with(seen, Some(&credential()), LONG);
         let error = ask(&site).unwrap_err();
         assert!(matches!(error, UpstreamError::Tls { .. }) && error.is_down(), "{error:?}");
-        let system = site.mirrors.clone();
-        let authorities = Some(tls.authority.clone());
-        let settings = MirrorSettings { authorities, ..MirrorSettings::default() };
-        site.mirrors = Mirrors::open(&site.path("data"), settings, stop()).unwrap();
+        let trusting = Route { ca_file: Some(tls.authority.clone()), ..Route::default() };
+        let system = std::mem::replace(&mut site.route, trusting.clone());
         let seen = ask(&site).unwrap();
-        let trusting = std::mem::replace(&mut site.mirrors, system);
+        site.route = system;
         let error = bring(&site, &seen).unwrap_err();
         assert!(matches!(error, UpstreamError::Tls { .. }), "git trusts it as little: {error:?}");
-        site.mirrors = trusting;
+        site.route = trusting;
         bring(&site, &seen).unwrap();
         site.assert_same();
     }

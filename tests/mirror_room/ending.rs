@@ -7,7 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
-use tidegate::mirror::{Advertisement, MirrorSettings, Mirrors, Side, UpstreamError};
+use tidegate::mirror::{Advertisement, MirrorSettings, Mirrors, Remote, Side, UpstreamError};
+use tidegate::model::route::Route;
 
 /// Half a megabyte that does not compress, in a commit of its own.
 fn grow(site: &Site) {
@@ -21,7 +22,7 @@ fn seen_at(site: &Site, url: &str) -> Advertisement {
 }
 
 fn bring(site: &Site, seen: &Advertisement, limit: Duration) -> Result<(), UpstreamError> {
-    site.mirrors.bring(&site.repo(), seen, Some(&credential()), &site.tools(limit)).map(drop)
+    site.bring_with(seen, Some(&credential()), limit).map(drop)
 }
 
 #[test]
@@ -61,7 +62,9 @@ fn what_an_earlier_life_left_in_a_mirror_is_removed_before_the_next_fetch() {
     {
         fs::write(site.path(MIRROR).join(name), "left").unwrap();
     }
-    again.bring(&site.repo(), &site.ask(), None, &site.tools(LONG)).unwrap();
+    let seen = site.ask();
+    let remote = Remote { url: &seen.url, route: Route::PLAIN, credential: None };
+    again.bring(&site.repo(), &seen, &remote, &site.tools(LONG)).unwrap();
     site.assert_same();
 }
 

@@ -61,8 +61,7 @@ fn forgetting_waits_for_a_sync_as_long_as_it_may_and_an_upkeep_gives_way_to_it()
     let seen = site.ask_at(&relay.at("open"), Side::Fetch, None, LONG).unwrap();
     relay.stall_after(100_000);
     thread::scope(|scope| {
-        let bring =
-            || site.mirrors.bring(&site.repo(), &seen, None, &site.tools(Duration::from_secs(8))).is_ok();
+        let bring = || site.bring_with(&seen, None, Duration::from_secs(8)).is_ok();
         let sync = scope.spawn(bring);
         wait_for(|| relay.is_stalled());
         let error = forget(&site, Duration::from_millis(200)).unwrap_err();

@@ -21,6 +21,7 @@ use tidegate::mirror::{
 };
 use tidegate::model::oid::Oid;
 use tidegate::model::push::{RefName, RefUpdate};
+use tidegate::model::route::Route;
 use tidegate::model::upstream::UpstreamUrl;
 use tidegate::supervise::{Deadline, Outcome};
 use tidegate::sys::stop::{Level, Stop};
@@ -66,7 +67,8 @@ impl Site {
     ) -> Result<PushAnswer, PushError> {
         let base = UpstreamUrl::parse(at).unwrap();
         let credential = credential();
-        let remote = Remote { url: &base, credential: (!at.ends_with("/open")).then_some(&credential) };
+        let credential = (!at.ends_with("/open")).then_some(&credential);
+        let remote = Remote { url: &base, route: &self.route, credential };
         let updates: Vec<RefUpdate> = updates.iter().map(|text| self.update(text)).collect();
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
         let delivery = Delivery {
@@ -289,8 +291,7 @@ fn a_server_that_answers_before_it_has_read_all_is_heard() {
     let refused = upstream(site.push(&deaf.url(), &updates, &[]));
     assert!(is_413(&refused) && start.elapsed() < SOON, "{refused:?} after {:?}", start.elapsed());
     let tls = Tls::before(&site.server, &site.path(""));
-    let settings = MirrorSettings { authorities: Some(tls.authority.clone()), ..MirrorSettings::default() };
-    site.mirrors = Mirrors::open(&site.path("data"), settings, &Stop::new().unwrap()).unwrap();
+    site.route.ca_file = Some(tls.authority.clone());
     let small = upstream(site.push(&tls.at("open"), &updates, &[]));
     assert!(is_413(&small), "{small:?}");
     site.sh("cd work; git reset -q --hard main~1");
@@ -321,7 +322,7 @@ fn the_stop_of_the_gate_ends_a_push_whatever_the_server_does() {
     let (relay, stop) = (Relay::to(site.server.address()), Stop::new().unwrap());
     let mirrors = site.mirrors_until(&stop);
     let base = UpstreamUrl::parse(&relay.at("open")).unwrap();
-    let remote = Remote { url: &base, credential: None };
+    let remote = Remote { url: &base, route: Route::PLAIN, credential: None };
     mirrors.ask(&remote, "team/app", Side::Push, &site.git, &asker(LONG)).unwrap();
     relay.stall_after(0);
     ended(&mirrors, &relay.at("open"), &stop, &|| relay.is_stalled());

@@ -35,6 +35,7 @@ impl Server {
             place: &place,
             repositories: &base.join("srv"),
             address: port.address,
+            tls: None,
             backend: backend.trim(),
             moved: &moved,
         };

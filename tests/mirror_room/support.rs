@@ -16,6 +16,7 @@ use tidegate::git::tools::Tools;
 use tidegate::mirror::{Advertisement, MirrorSettings, Mirrors, Remote, Side, UpstreamError};
 use tidegate::model::credential::UpstreamCredential;
 use tidegate::model::name::RepoName;
+use tidegate::model::route::Route;
 use tidegate::model::secret::Secret;
 use tidegate::model::upstream::UpstreamUrl;
 use tidegate::supervise::{Child, Deadline, Input, Mark, Outcome, Reaper, Spec};
@@ -73,6 +74,7 @@ pub(crate) struct Site {
     pub(crate) git: Git,
     pub(crate) mirrors: Mirrors,
     pub(crate) server: Server,
+    pub(crate) route: Route,
     base: PathBuf,
     _dir: TempDir,
 }
@@ -96,7 +98,8 @@ impl Site {
         }
         let server = Server::start(&base, git);
         let mirrors = Mirrors::open(&base.join("data"), MirrorSettings::default(), stop()).unwrap();
-        let site = Self { git: git.clone(), mirrors, server, base, _dir: dir };
+        let route = Route::default();
+        let site = Self { git: git.clone(), mirrors, server, route, base, _dir: dir };
         site.sh(&format!(
             "mkdir -p srv/team; cd srv/team
              git init -q --bare --object-format={format} app.git
@@ -142,7 +145,7 @@ impl Site {
         limit: Duration,
     ) -> Result<Advertisement, UpstreamError> {
         let url = UpstreamUrl::parse(url).unwrap();
-        let remote = Remote { url: &url, credential };
+        let remote = Remote { url: &url, route: &self.route, credential };
         self.mirrors.ask(&remote, "team/app", side, &self.git, &asker(limit))
     }
 
@@ -152,7 +155,18 @@ impl Site {
     }
 
     pub(crate) fn bring_seen(&self, seen: &Advertisement) -> Result<Repository, UpstreamError> {
-        self.mirrors.bring(&self.repo(), seen, None, &self.tools(LONG))
+        self.bring_with(seen, None, LONG)
+    }
+
+    /// As `bring_seen`, with this credential.
+    pub(crate) fn bring_with(
+        &self,
+        seen: &Advertisement,
+        credential: Option<&UpstreamCredential>,
+        limit: Duration,
+    ) -> Result<Repository, UpstreamError> {
+        let remote = Remote { url: &seen.url, route: &self.route, credential };
+        self.mirrors.bring(&self.repo(), seen, &remote, &self.tools(limit))
     }
 
     /// Asks and brings, and sees that the mirror then is what the upstream is.

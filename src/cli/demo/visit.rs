@@ -12,6 +12,7 @@ use crate::git::pool::Kind;
 use crate::git::upstream::{Reaching, UpstreamPush};
 use crate::model::credential::UpstreamCredential;
 use crate::model::push::{PushId, PushState};
+use crate::model::route::Route;
 use crate::model::secret::Secret;
 use crate::model::upstream::UpstreamUrl;
 use crate::store::Store;
@@ -45,13 +46,13 @@ impl Visit {
         let ada = UpstreamCredential { username: ADA.name.to_owned(), secret };
         let gate = UpstreamUrl::parse(url).map_err(|error| DemoError::Git(format!("{url} {error}")))?;
         let to = gate.repository(&format!("{UPSTREAM}/{REPOSITORY}"), true);
-        let credential = CredentialFile::of(&ada, &to.origin());
+        let credential = CredentialFile::of(Some(&ada), &to.origin(), None);
         let credential = credential.map_err(|error| DemoError::Git(error.to_string()))?;
         let update =
             Update { name: "refs/heads/main", old: Some("refs/heads/main~1"), new: Some("refs/heads/main") };
         let mut invocation = git.push_upstream(&UpstreamPush {
             from,
-            to: Reaching { url: &to, credential: Some(&credential), authorities: None },
+            to: Reaching { url: &to, credential: Some(&credential), route: Route::PLAIN },
             updates: &[update],
             options: &[],
         });

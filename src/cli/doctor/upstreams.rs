@@ -2,11 +2,11 @@
 //! show there, and whether that is taken.
 
 use super::{Finding, Patient};
-use crate::config::{CredentialSettings, UpstreamSettings};
+use crate::config::{ServiceAccount, UpstreamSettings};
 use crate::gate::needed_files::open_to_others;
 use crate::git::layout::{LayoutError, Root};
 use crate::mirror;
-use crate::mirror::upstreams::read_token;
+use crate::mirror::secrets::{PROXY_AUTH_FILE, SecretError, TOKEN_FILE, read_login, read_token};
 use crate::model::access::Pattern;
 use crate::model::credential::UpstreamCredential;
 use crate::model::upstream::{UpstreamName, UpstreamUrl};
@@ -25,12 +25,12 @@ pub(super) fn look_at_upstreams(patient: &Patient<'_>) -> Vec<Finding> {
 }
 
 fn look_at(upstream: &UpstreamSettings, follow_symlinks: bool) -> Vec<Finding> {
-    let UpstreamSettings { name, url, credential, .. } = upstream;
+    let UpstreamSettings { name, url, route, service, .. } = upstream;
     let begun = Instant::now();
     let found = match url {
         UpstreamUrl::Http(server) => {
             let deadline = Deadline::starting(begun, ANSWER_LIMIT, "the doctor's patience");
-            let status = mirror::reach(server, &url.origin(), &deadline);
+            let status = mirror::reach(server, route, &url.origin(), &deadline);
             status.map(|status| format!(" with status {status}")).map_err(|error| error.to_string())
         }
         UpstreamUrl::Directory(directory) => Root::open(directory, follow_symlinks)
@@ -39,23 +39,26 @@ fn look_at(upstream: &UpstreamSettings, follow_symlinks: bool) -> Vec<Finding> {
             .map(|_| String::new()),
     };
     let is_reached = found.is_ok();
+    let way = route.proxy.as_ref().map(|proxy| format!(" through the proxy {proxy}")).unwrap_or_default();
     let reached = match found {
         Ok(how) => {
-            Finding::Good(format!("{name}: {url} answers after {} ms{how}", begun.elapsed().as_millis()))
+            Finding::Good(format!("{name}: {url} answers{way} after {} ms{how}", begun.elapsed().as_millis()))
         }
         Err(why) => Finding::Bad(format!("{name}: {why}")),
     };
     let mut findings = vec![reached];
-    match credential {
-        CredentialSettings::None | CredentialSettings::Passthrough => {}
-        CredentialSettings::Service { username, token_file } => match read_token(token_file) {
+    if let Some(path) = route.proxy_auth_file() {
+        findings.push(look_at_secret(name, PROXY_AUTH_FILE, path, read_login(path).map(drop)));
+    }
+    if let Some(ServiceAccount { username, token_file }) = service {
+        match read_token(token_file) {
             Ok(secret) => {
-                findings.push(look_at_file(name, token_file));
+                findings.push(look_at_secret(name, TOKEN_FILE, token_file, Ok(())));
                 let shown = UpstreamCredential { username: username.clone(), secret };
                 findings.extend(is_reached.then(|| look_at_login(upstream, &shown)).flatten());
             }
             Err(error) => findings.push(Finding::Bad(format!("{name}: {error}"))),
-        },
+        }
     }
     findings
 }
@@ -67,23 +70,24 @@ fn unopened(error: &LayoutError) -> String {
     format!("upstream.url: opening {}: {source}; {cure}", path.display())
 }
 
-fn look_at_file(name: &UpstreamName, token_file: &Path) -> Finding {
-    match open_to_others(token_file) {
-        Some(why) => Finding::Doubtful(format!("{name}: the token_file {why}")),
-        None => Finding::Good(format!("{name}: the token_file {} can be read", token_file.display())),
+fn look_at_secret(name: &UpstreamName, key: &str, path: &Path, read: Result<(), SecretError>) -> Finding {
+    match (read, open_to_others(path)) {
+        (Err(error), _) => Finding::Bad(format!("{name}: {error}")),
+        (Ok(()), Some(why)) => Finding::Doubtful(format!("{name}: the {key} {why}")),
+        (Ok(()), None) => Finding::Good(format!("{name}: the {key} {} can be read", path.display())),
     }
 }
 
 /// What a server says to the gate's own credential when a repository is asked for that the settings name; where they name
 /// only patterns, there may be none, and a server that looks at the credential first tells all the same.
 fn look_at_login(upstream: &UpstreamSettings, credential: &UpstreamCredential) -> Option<Finding> {
-    let UpstreamSettings { name, url, repos, .. } = upstream;
+    let UpstreamSettings { name, url, route, repos, .. } = upstream;
     let asked = repos.iter().find_map(Pattern::literal).map(|path| url.repository(path, true));
     let asked = asked.as_ref().unwrap_or(url);
     let UpstreamUrl::Http(server) = asked else { return None };
     let deadline = Deadline::starting(Instant::now(), ANSWER_LIMIT, "the doctor's patience");
     let who = format!("the credential of {} from its token_file", credential.username);
-    Some(match mirror::show(server, &asked.origin(), credential, &deadline) {
+    Some(match mirror::show(server, route, &asked.origin(), credential, &deadline) {
         Ok(status @ (401 | 403)) => {
             Finding::Bad(format!("{name}: {asked} refuses {who} with status {status}: replace the token"))
         }

@@ -18,6 +18,9 @@ username = "x-access-token"
 token_file = "/etc/tidegate/forge \"token\""
 access = "public"
 access_cache = "11s"
+ca_file = "/etc/ssl/corp.pem"
+proxy = "http://proxy.example:3128/"
+proxy_auth_file = "/etc/tidegate/proxy"
 
 [upstream.mirror]
 repos = ["org/app"]
@@ -42,6 +45,9 @@ failed_keep = "25h"
 name = "github"
 url = "https://github.com"
 credential = "passthrough"
+username = "x-access-token"
+token_file = "/etc/tidegate/github.token"
+mirror = { credential = "service" }
 gate = { approval = "required" }
 
 [[upstream]]
@@ -93,20 +99,16 @@ fn upstreams_are_printed_as_they_read_back() {
     assert_eq!(read_upstreams(&printed), settings, "{printed}");
     let [forge, github, local] = &settings.upstreams[..] else { panic!("{printed}") };
     assert_eq!(forge.url.as_text(), "https://forge.example/git");
-    assert_eq!(
-        forge.credential,
-        CredentialSettings::Service {
-            username: "x-access-token".into(),
-            token_file: "/etc/tidegate/forge \"token\"".into()
-        }
-    );
+    assert_eq!(forge.credential, CredentialSettings::Service,);
+    let token_file = "/etc/tidegate/forge \"token\"".into();
+    assert_eq!(forge.service, Some(ServiceAccount { username: "x-access-token".into(), token_file }));
     assert_eq!(forge.access, ReadAccess::Public);
     assert_eq!(
-        (&github.credential, github.access),
-        (&CredentialSettings::Passthrough, ReadAccess::Passthrough)
+        (github.credential, github.access),
+        (CredentialSettings::Passthrough, ReadAccess::Passthrough)
     );
     assert_eq!(github.gate, GateSettings { approval: Approval::Required, ..GateSettings::default() });
-    assert_eq!((&local.credential, local.access), (&CredentialSettings::None, ReadAccess::Users));
+    assert_eq!((local.credential, local.access), (CredentialSettings::None, ReadAccess::Users));
 }
 
 #[test]
@@ -150,7 +152,7 @@ fn little_is_enough_and_what_follows_from_the_credential_is_filled_in() {
     let settings = read_upstreams(text);
     assert_eq!(settings.upstreams[0].access, ReadAccess::Public);
     assert_eq!(settings.upstreams[1].access, ReadAccess::Users);
-    let CredentialSettings::Service { token_file, .. } = &settings.upstreams[1].credential else { panic!() };
+    let token_file = &settings.upstreams[1].service.as_ref().unwrap().token_file;
     assert!(token_file.is_absolute() && token_file.ends_with("tokens/b"), "{}", token_file.display());
 }
 
@@ -267,7 +269,7 @@ fn each_mistake_in_an_upstream_names_its_key_and_line() {
         ("N\nU\naccess_cache = 10", "upstream.access_cache: must be a duration such as"),
         (
             "N\nU\nmirror.fresh = \"1s\"",
-            "upstream.mirror.fresh: is no key: those of [upstream.mirror] are repos, refs, sync_every,",
+            "upstream.mirror.fresh: is no key: those of [upstream.mirror] are credential, repos, refs, sync_every,",
         ),
         ("N\nU\nmirror.repos = [\"/a\"]", "upstream.mirror.repos: "),
         (
@@ -281,8 +283,45 @@ fn each_mistake_in_an_upstream_names_its_key_and_line() {
         ("N\nU\nmirror.refs = [\"a\"]", "upstream.mirror.refs: is no pattern of refs: "),
         ("N\nU\nmirror.refs = [\"refs/tidegate/x\"]", "upstream.mirror.refs: are refs of the gate's own"),
         ("N\nU\nmirror.refs = []", "upstream.mirror.refs: is empty: "),
-        ("N\nU\nca_file = \"/x\"", "upstream.ca_file: this version of tidegate does not trust"),
-        ("N\nU\nproxy = \"http://x\"", "upstream.proxy: this version of tidegate does not reach"),
+        (
+            "N\nU\ncredential = \"passthrough\"\nmirror.credential = \"service\"\nusername = \"x\"",
+            "upstream.token_file: is missing: with credential = \"service\"",
+        ),
+        (
+            "N\nU\ncredential = \"passthrough\"\nmirror.credential = \"none\"",
+            "upstream.mirror.credential: can be \"service\" alone",
+        ),
+        (
+            "N\nU\nmirror.credential = \"service\"\nusername = \"x\"\ntoken_file = \"/t\"",
+            "upstream.mirror.credential: stands beside credential = \"passthrough\" alone",
+        ),
+        (
+            "N\nurl = \"http://x\"\nca_file = \"/x\"",
+            "upstream.ca_file: is for the certificates of servers at https://",
+        ),
+        (
+            "N\nurl = \"/x\"\nca_file = \"/x\"",
+            "upstream.ca_file: is for the certificates of servers at https://",
+        ),
+        ("N\nU\nca_file = \"\"", "upstream.ca_file: the path is empty"),
+        (
+            "N\nU\nproxy = \"socks5://u:hunter2@x:1\"",
+            "upstream.proxy: holds a user or a password: write them as",
+        ),
+        (
+            "N\nU\nproxy = \"https://x:1\"",
+            "upstream.proxy: is no proxy that can be used: write http://HOST:PORT",
+        ),
+        ("N\nU\nproxy = \"http://x\"", "upstream.proxy: has no port"),
+        ("N\nurl = \"/x\"\nproxy = \"none\"", "upstream.proxy: is for servers"),
+        (
+            "N\nU\nproxy_auth_file = \"/x\"",
+            "upstream.proxy_auth_file: is for the proxy that the key proxy names",
+        ),
+        (
+            "N\nurl = \"http://localhost\"\nSERVICE\nusername = \"x\"\nproxy = \"http://far:1\"",
+            "upstream.url: http://localhost is asked in the clear",
+        ),
         ("N\nU\nfsck = \"strict\"", "upstream.fsck: this version of tidegate does not choose"),
     ];
     for (text, want) in cases {
@@ -382,6 +421,70 @@ fn where_links_lead_and_which_names_are_taken_is_asked_of_this_machine() {
         taken.starts_with("upstream.name: \"github\" is the name of ") && taken.contains("github.git"),
         "{taken}"
     );
+}
+
+#[test]
+fn the_environment_says_by_which_proxy_where_nobody_else_does_and_its_password_is_not_printed() {
+    let vars = [("HTTPS_PROXY", "http://bot:hunter2@proxy:3128"), ("no_proxy", "near.example")];
+    let text = |more: &str| {
+        let upstream = |name: &str, url: &str, more: &str| {
+            format!("[[upstream]]\nname = \"{name}\"\nurl = \"{url}\"\n{more}\n")
+        };
+        upstream("a", "https://far", "")
+            + &upstream("b", "https://near.example", "")
+            + &upstream("c", "https://far", "proxy = \"none\"")
+            + &upstream("d", "https://far", "proxy = \"\"")
+            + &upstream("e", "https://far", "proxy = \"http://other:1\"")
+            + &upstream("f", "http://far", "")
+            + &upstream("g", "/srv", "")
+            + more
+    };
+    let read = |vars: &[(&str, &str)], text: &str| {
+        let mut draft = Draft::new(&environment(vars));
+        file::apply(&mut draft, Path::new("t.toml"), text);
+        draft.apply_flags(&Flags { upstreams: vec!["h=https://far".to_owned()], ..Flags::default() });
+        draft.finish()
+    };
+    let settings = read(&vars, &text("")).unwrap();
+    let proxies = settings.upstreams.iter().map(|it| it.route.proxy.as_ref().map(ToString::to_string));
+    let proxies: Vec<_> = proxies.map(Option::unwrap_or_default).collect();
+    assert_eq!(proxies, ["http://proxy:3128", "", "", "", "http://other:1", "", "", "http://proxy:3128"]);
+    let printed = settings.to_toml();
+    assert_eq!(
+        printed.matches("proxy = \"http://proxy:3128\"\n# the user and the password").count(),
+        2,
+        "{printed}"
+    );
+    assert_eq!(printed.matches("proxy = \"none\"").count(), 4, "{printed}");
+    assert!(printed.contains("<hidden>") && !format!("{printed}{settings:?}").contains("hunter2"));
+    let wrong = read(&[("HTTPS_PROXY", "socks5://bot:hunter2@proxy:1")], &text("")).unwrap_err().to_string();
+    assert!(wrong.starts_with("HTTPS_PROXY: upstream.proxy: is no proxy that can be used"), "{wrong}");
+    assert!(
+        wrong.contains("or write proxy = \"none\" for the upstream a") && !wrong.contains("hunter2"),
+        "{wrong}"
+    );
+}
+
+#[test]
+fn a_file_of_authorities_has_to_have_some_at_the_start() {
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("ca.pem");
+    let check = || {
+        let text = format!("[[upstream]]\nname = \"x\"\nurl = \"https://x\"\nca_file = {file:?}");
+        read_upstreams(&text).check_places().map_err(|error| error.to_string())
+    };
+    let missing = check().unwrap_err();
+    assert!(missing.starts_with("upstream.ca_file: the certificates in /"), "{missing}");
+    assert!(missing.ends_with("ca.pem: No such file or directory (os error 2)"), "{missing}");
+    let key = "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n";
+    for nothing in ["", "no PEM", key] {
+        std::fs::write(&file, nothing).unwrap();
+        assert!(check().unwrap_err().ends_with("ca.pem: there is none"), "{nothing:?}");
+    }
+    std::fs::write(&file, "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n").unwrap();
+    assert!(check().unwrap_err().starts_with("upstream.ca_file: the certificates in /"));
+    std::fs::write(&file, key.replace("PRIVATE KEY", "CERTIFICATE")).unwrap();
+    assert_eq!(check(), Ok(()));
 }
 
 #[test]

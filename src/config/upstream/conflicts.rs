@@ -2,11 +2,12 @@
 
 use super::{CredentialSettings, UpstreamDraft, UpstreamSettings};
 use crate::config::entry::Entry;
-use crate::config::{Problem, Settings, places};
+use crate::config::{Problem, Settings, places, read_authorities};
 use crate::model::access::{Pushers, Readers, Rule};
 use crate::model::name::RepoName;
+use crate::model::net::is_this_machine;
+use crate::model::route::{Proxy, Route};
 use crate::model::upstream::{Scheme, UpstreamName, UpstreamUrl};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 /// A key of an upstream, and what is wrong with it.
@@ -17,15 +18,25 @@ impl Settings {
     pub(in crate::config) fn conflicts_of_upstreams(&self) -> Vec<Problem> {
         let conflicts = self.upstreams.iter().flat_map(|upstream| {
             let place = upstream.directory().and_then(|path| self.overlap(path, Path::to_owned));
-            let credential = match &upstream.credential {
-                CredentialSettings::None => Vec::new(),
-                CredentialSettings::Service { token_file, .. } => {
-                    unwritable(token_file).into_iter().collect()
-                }
+            let credential = match upstream.credential {
+                CredentialSettings::None | CredentialSettings::Service => Vec::new(),
                 CredentialSettings::Passthrough => self.rules_for_users(&upstream.name),
             };
+            let service = upstream.service.as_ref();
+            let token = service.and_then(|service| unwritable("token_file", &service.token_file));
+            let Route { ca_file, .. } = &upstream.route;
+            let ca_file = ca_file.iter().filter_map(|path| unwritable("ca_file", path));
+            let login = upstream.route.proxy_auth_file();
+            let login = login.and_then(|path| unwritable("proxy_auth_file", path));
             let unserved = upstream.mirror.repos.iter().find_map(|repo| unserved(upstream, repo));
-            place.into_iter().chain(self.told_in_the_clear(upstream)).chain(credential).chain(unserved)
+            place
+                .into_iter()
+                .chain(self.told_in_the_clear(upstream))
+                .chain(credential)
+                .chain(token)
+                .chain(ca_file)
+                .chain(login)
+                .chain(unserved)
         });
         conflicts.map(problem).collect()
     }
@@ -35,7 +46,7 @@ impl Settings {
         let conflicts = self.upstreams.iter().flat_map(|upstream| {
             let place = upstream.directory().and_then(|path| self.overlap(path, places::real));
             let taken = self.root.as_deref().and_then(|root| places::taken(root, upstream.name.as_str()));
-            place.into_iter().chain(taken.map(|why| ("name", why)))
+            place.into_iter().chain(taken.map(|why| ("name", why))).chain(unusable(upstream))
         });
         conflicts.map(problem).collect()
     }
@@ -98,9 +109,15 @@ fn unserved(upstream: &UpstreamSettings, repo: &RepoName) -> Option<Conflict> {
     (!is_served).then_some(("mirror.repos", why))
 }
 
-fn unwritable(token_file: &Path) -> Option<Conflict> {
+/// Whether the file of authorities does not give what it is named for.
+fn unusable(upstream: &UpstreamSettings) -> Option<Conflict> {
+    let read = read_authorities(upstream.route.ca_file.as_deref()?);
+    read.err().map(|error| ("ca_file", error.to_string()))
+}
+
+fn unwritable(key: &'static str, path: &Path) -> Option<Conflict> {
     let why = "the path is not UTF-8, which a configuration cannot hold";
-    token_file.to_str().is_none().then(|| ("token_file", why.to_owned()))
+    path.to_str().is_none().then(|| (key, why.to_owned()))
 }
 
 impl UpstreamSettings {
@@ -115,17 +132,13 @@ impl UpstreamSettings {
     fn tells_the_network(&self) -> bool {
         match (&self.credential, &self.url) {
             (CredentialSettings::None, _) | (_, UpstreamUrl::Directory(_)) => false,
-            (
-                CredentialSettings::Service { .. } | CredentialSettings::Passthrough,
-                UpstreamUrl::Http(url),
-            ) => url.scheme() == Scheme::Http && !is_this_machine(url.host()),
+            (CredentialSettings::Service | CredentialSettings::Passthrough, UpstreamUrl::Http(url)) => {
+                let is_near = |proxy: &Proxy| is_this_machine(proxy.host());
+                let stays = is_this_machine(url.host()) && self.route.proxy.as_ref().is_none_or(is_near);
+                url.scheme() == Scheme::Http && !stays
+            }
         }
     }
-}
-
-fn is_this_machine(host: &str) -> bool {
-    let is_loopback = |address: IpAddr| address.to_canonical().is_loopback();
-    host == "localhost" || host.parse().is_ok_and(is_loopback)
 }
 
 /// Whether a rule holds for users of this gate in another way than for everybody.

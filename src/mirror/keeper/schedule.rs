@@ -80,8 +80,7 @@ impl Keeper {
     fn send(&self, lead: Lead, place: Place<'_>, class: Class, errand: Option<Errand>) {
         let KeeperParts { upstreams, approach, .. } = &self.0.parts;
         let began = Moment::now();
-        let shown =
-            || upstreams.shown(place.upstream, None).map_err(|error| SyncError::Token(Arc::new(error)));
+        let shown = || upstreams.own(place.upstream).map_err(|error| SyncError::Token(Arc::new(error)));
         let credential = match self.require_room(lead.repo()).and_then(|()| shown()) {
             Ok(credential) => credential,
             Err(error) => return self.end(lead, began, Err(error)),
@@ -90,6 +89,7 @@ impl Keeper {
             url: place.upstream.url.clone(),
             path: place.path.to_owned(),
             side: Side::Fetch,
+            route: place.upstream.route.clone(),
             credential: credential.clone(),
         };
         let keeper = self.clone();

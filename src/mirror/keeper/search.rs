@@ -11,7 +11,7 @@ use crate::git::ask::Asker;
 use crate::git::pool::{Claim, Class};
 use crate::git::tools::Tools;
 use crate::mirror::upstreams::Place;
-use crate::mirror::{Approach, Told};
+use crate::mirror::{Approach, Remote, Told};
 use crate::model::credential::UpstreamCredential;
 use crate::model::name::RepoName;
 use crate::model::oid::Oid;
@@ -180,6 +180,7 @@ impl Keeper {
     ) {
         let deadline = self.deadline(lead.repo(), place);
         let (keeper, oids, credential) = (self.clone(), oids.to_vec(), credential.cloned());
+        let (url, route) = (place.upstream.url.clone(), place.upstream.route.clone());
         let job = move || {
             let begun = Instant::now();
             let KeeperParts { upstreams, approach, memory, stop, .. } = &keeper.0.parts;
@@ -187,7 +188,8 @@ impl Keeper {
             let asker = Asker { reaper, deadline, grace: *grace, client: None };
             let tools = Tools { git, asker, lane: lane.kind().name(), memory: *memory, stop };
             let (mirrors, repo) = (upstreams.mirrors(), lead.repo().clone());
-            let fetched = mirrors.fetch_objects(&repo, &told.url, &oids, credential.as_ref(), &tools);
+            let remote = Remote { url: &url, route: &route, credential: credential.as_ref() };
+            let fetched = mirrors.fetch_objects(&repo, &told.url, &oids, &remote, &tools);
             let ms = begun.elapsed().as_millis();
             match fetched {
                 Ok(()) => {

@@ -1,6 +1,8 @@
 //! Syncs that nobody asks for.
 
-use super::{Scene, cloned_main};
+use super::{DOOR, Scene, cloned_main};
+use crate::support::http::basic;
+use crate::support::place::token_of;
 use crate::support::{HANG, eventually, repo};
 use jiff::Timestamp;
 
@@ -29,6 +31,36 @@ fn what_is_listed_is_mirrored_and_kept_without_anybody_asking() {
     eventually(HANG, "a mirror that is known is kept by the next gate", || {
         client.oid("refs/heads/main") == newer
     });
+}
+
+#[test]
+fn the_gate_s_own_credential_keeps_what_clients_are_let_into_by_theirs() {
+    let scene = Scene::new();
+    let served = repo::history(&scene.place, "app.git");
+    std::fs::write(scene.place.work("token"), token_of("bot")).unwrap();
+    let keys = format!(
+        "credential = \"passthrough\"\nusername = \"bot\"\ntoken_file = {:?}\n\
+         mirror = {{ credential = \"service\", repos = [\"app\"], sync_every = \"200ms\" }}",
+        scene.place.work("token")
+    );
+    let gate = scene.gate("closed", &keys).text("sweeper.sync_mirrors", "20ms").start();
+    let mirror = scene.mirror("app.git");
+    eventually(HANG, "the mirror is made", || mirror.exists());
+    let tree = served.oid("main^{tree}");
+    let new = served.git(&["commit-tree", &tree, "-p", "main", "-m", "new"]).ok().text();
+    served.git(&["update-ref", "refs/heads/main", &new]).ok();
+    let client = scene.place.client().at(&mirror);
+    eventually(HANG, "the mirror follows", || client.oid("refs/heads/main") == new);
+    let (bot, carol) = (basic("bot"), basic("carol"));
+    let status = |shown: Option<&str>| {
+        let shown: Vec<_> = shown.map(|value| ("Authorization", value)).into_iter().collect();
+        gate.wire().get(DOOR, &shown).status
+    };
+    assert_eq!([status(None), status(Some(&carol)), status(Some(&bot))], [401, 401, 200]);
+    // What the gate has of its own is no condition for them, nor does it let anybody in.
+    scene.origin.let_in(&["carol"]);
+    eventually(HANG, "the gate itself is refused", || gate.log().has("mirror forge/app not synced"));
+    assert_eq!([status(None), status(Some(&carol))], [401, 200]);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::forge_nginx::Layout;
+use super::forward_proxy::HOST;
 use super::git::gits;
 use super::http::Wire;
 use super::place::{Place, path_variable, token_of};
@@ -29,6 +30,7 @@ const WORKERS: &str = "24";
 pub(crate) struct Forge {
     directory: PathBuf,
     port: Port,
+    tls: Port,
     cgi: Option<Running>,
     nginx: Option<Running>,
 }
@@ -39,7 +41,8 @@ impl Forge {
     pub(crate) fn start(place: &Place) -> Forge {
         let directory = place.work("forge");
         fs::create_dir(&directory).unwrap();
-        let forge = Forge { directory, port: Port::reserve(), cgi: None, nginx: None };
+        let forge = Forge { directory, port: Port::reserve(), tls: Port::reserve(), cgi: None, nginx: None };
+        forge.make_certificates();
         forge.configure(&place.root());
         forge.set_passwords(&USERS.map(|user| (user, token_of(user))));
         forge.started()
@@ -51,6 +54,7 @@ impl Forge {
             place: &self.directory,
             repositories,
             address: self.port.address,
+            tls: Some(self.tls.address),
             backend: &run(backend, b"", HANG).ok().text(),
             moved: "http://127.0.0.1:1/elsewhere",
         };
@@ -60,6 +64,42 @@ impl Forge {
     fn started(mut self) -> Forge {
         self.restart();
         self
+    }
+
+    /// A new authority, and a certificate of it for `127.0.0.1` and [`HOST`].
+    fn make_certificates(&self) {
+        let at = |name: &str| self.directory.join(name).display().to_string();
+        fs::write(at("names"), format!("subjectAltName=IP:127.0.0.1,DNS:{HOST}\n")).unwrap();
+        let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+        let (authority, own) = (at("ca"), at(""));
+        for step in [
+            format!(
+                "req -x509 {key} -subj /CN=authority -days 2 -keyout {authority}.key -out {authority}.pem"
+            ),
+            format!("req -new {key} -subj /CN=upstream -keyout {own}key -out {own}request"),
+            format!(
+                "x509 -req -in {own}request -CA {authority}.pem -CAkey {authority}.key -CAcreateserial -days 2 \
+                 -extfile {own}names -out {own}pem"
+            ),
+        ] {
+            let words: Vec<&str> = step.split_whitespace().collect();
+            run(command(Path::new("/usr/bin/openssl"), &words), b"", HANG).ok();
+        }
+    }
+
+    /// Where the authority is.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.directory.join("ca.pem")
+    }
+
+    /// Takes a certificate of another authority, which nobody is told of.
+    #[track_caller]
+    pub(crate) fn certify(&mut self) {
+        let before = fs::read(self.authority()).unwrap();
+        self.make_certificates();
+        fs::write(self.authority(), before).unwrap();
+        self.stop();
+        self.restart();
     }
 
     /// Lets these users in, with these passwords, and nobody else. Holds from the next request on.
@@ -135,6 +175,11 @@ impl Forge {
     /// The upstream below one of the paths of [`Layout`].
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}/{path}", self.port.address)
+    }
+
+    /// The same behind TLS.
+    pub(crate) fn tls_url(&self, path: &str) -> String {
+        format!("https://{}/{path}", self.tls.address)
     }
 
     /// Each request so far: its line, its status and its `Authorization`. A request is logged after its answer, so another

@@ -12,6 +12,8 @@ pub(crate) struct Layout<'a> {
     pub(crate) repositories: &'a Path,
     /// Where to listen.
     pub(crate) address: SocketAddr,
+    /// Where to listen behind TLS, with the certificate `pem` and the key `key` of the place.
+    pub(crate) tls: Option<SocketAddr>,
     /// The directory of `git-http-backend`.
     pub(crate) backend: &'a str,
     /// Where `/moved/` leads.
@@ -24,11 +26,15 @@ impl Layout<'_> {
     ///
     /// While there is a file `ask.STATUS` or `push.STATUS` (401, 403, 500) in the place, advertisements, or pushes, get it.
     pub(crate) fn configuration(&self) -> String {
-        let Self { address, moved, .. } = self;
+        let Self { address, moved, tls, .. } = self;
         let place = self.place.display();
         // As root nginx would give up its rights and then not reach the socket.
         let user = if nix::unistd::geteuid().is_root() { "user root;" } else { "" };
         let git = self.git();
+        let tls = tls.map(|tls| {
+            format!("listen {tls} ssl; ssl_certificate {place}/pem; ssl_certificate_key {place}/key;")
+        });
+        let tls = tls.unwrap_or_default();
         format!(
             "daemon off;
             {user}
@@ -45,7 +51,7 @@ impl Layout<'_> {
                 scgi_temp_path {place}/scgi;
                 uwsgi_temp_path {place}/uwsgi;
                 server {{
-                    listen {address};
+                    listen {address}; {tls}
                     client_max_body_size 0;
                     set $switch ask;
                     if ($uri ~ /git-receive-pack$) {{ set $switch push; }}

@@ -4,6 +4,7 @@ pub(crate) mod backend;
 pub(crate) mod fake;
 pub(crate) mod forge;
 pub(crate) mod forge_nginx;
+pub(crate) mod forward_proxy;
 pub(crate) mod gate;
 pub(crate) mod git;
 pub(crate) mod http;

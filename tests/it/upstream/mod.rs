@@ -17,3 +17,4 @@ mod secrets;
 mod shapes;
 mod stage;
 mod trouble;
+mod ways;

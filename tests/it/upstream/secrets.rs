@@ -9,6 +9,7 @@ use base64::prelude::BASE64_STANDARD;
 use tidegate::model::push::PushState;
 
 use super::stage::{Kind, NAME, Plan, Stage, let_go};
+use crate::support::forward_proxy::{ForwardProxy, Mode};
 use crate::support::http::basic;
 use crate::support::procfs;
 use crate::support::run::Run;
@@ -130,6 +131,69 @@ fn the_gate_s_own_credential_is_shown_to_its_upstream_and_to_nobody_else() {
     let data = stage.place.data();
     stage.gate.stop();
     secret.assert_not_below(&data);
+}
+
+#[test]
+fn the_login_for_a_proxy_is_shown_to_it_and_to_nobody_else() {
+    for is_tls in [true, false] {
+        let secret = Secret::of("pat", "proxy");
+        let proxy = ForwardProxy::start(Mode::Login(format!("Basic {}", secret.encoded)));
+        let token = Secret::of("bot", "service");
+        let mut plan = Plan::to(Kind::Server("closed")).unknown().spied().top("insecure_http", "true");
+        if is_tls {
+            plan = plan.tls().key("ca_file = \"CA_FILE\"");
+        }
+        for key in ["credential = \"service\"", "username = \"bot\"", "token_file = \"TOKEN_FILE\""] {
+            plan = plan.key(key);
+        }
+        plan = plan.key(&format!("proxy = {:?}", proxy.url())).key("proxy_auth_file = \"TOKEN_FILE.proxy\"");
+        let mut stage = plan.start();
+        let path = stage.place.work("token.proxy");
+        fs::write(&path, format!("pat:{}\n", secret.token)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        stage.forge().set_passwords(&[("bot", token.token.clone())]);
+        write_token(&stage, &token.token);
+        // The first fetch waits where its git has everything that it is told.
+        let url = stage.gate.url_as("alice", NAME);
+        let path = stage.place.work("work");
+        let client = stage.client.begin(&["clone", &url, path.to_str().unwrap()]);
+        let end = stage.fetches.as_ref().unwrap().reached();
+        secret.assert_in_no_process();
+        let_go(end);
+        client.finish(HANG).ok();
+        let clone = stage.client.at(&path);
+        clone.commit("new.txt", b"a", "a");
+        let barrier = stage.barrier("pre-receive");
+        let client = clone.begin(&["push", "origin", "main"]);
+        let end = barrier.reached();
+        secret.assert_kept(&stage);
+        token.assert_kept(&stage);
+        let_go(end);
+        secret.assert_not_said(&client.finish(HANG).ok());
+        stage.assert_arrived(&clone);
+        assert!(!secret.is_in(stage.forge().requests().as_bytes()), "the server is not told");
+        let tunnels = proxy.heads().into_iter().filter(|head| head.starts_with("CONNECT "));
+        assert!(tunnels.clone().count() > 1 || !is_tls);
+        for head in tunnels {
+            assert!(!token.is_in(head.as_bytes()) && !head.contains("\r\nAuthorization"), "{head}");
+        }
+        let config = stage.place.path().join("tidegate.toml");
+        for words in [
+            ["check-config", config.to_str().unwrap()].as_slice(),
+            &["doctor", "--config", config.to_str().unwrap()],
+        ] {
+            secret.assert_not_said(&stage.place.tidegate(words, b""));
+        }
+        // What it does not take is told without it, and a new one holds from the next connection on.
+        let other = Secret::of("pat", "replaced");
+        proxy.set(Mode::Login(format!("Basic {}", other.encoded)));
+        let refused = clone.git(&["push", "origin", "main:refs/heads/b"]).fails();
+        secret.assert_not_said(&refused);
+        refused.says("wants a login, or does not take the one that it was shown");
+        fs::write(stage.place.work("token.proxy"), format!("pat:{}\n", other.token)).unwrap();
+        clone.git(&["push", "origin", "main:refs/heads/b"]).ok();
+        secret.assert_kept(&stage);
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use tidegate::store::Store;
 use tidegate::store::pushes::Filter;
 
 use crate::support::forge::Forge;
+use crate::support::forward_proxy::HOST;
 use crate::support::gate::{Gate, Setup};
 use crate::support::git::{Client, gits};
 use crate::support::place::{Place, token_of};
@@ -43,6 +44,9 @@ pub(super) struct Plan {
     git: Option<PathBuf>,
     spy: bool,
     traced: bool,
+    is_tls: bool,
+    is_unknown: bool,
+    env: Vec<(&'static str, String)>,
     top: Vec<(&'static str, &'static str)>,
     /// What only the first gate has in its environment.
     first: Option<(&'static str, String)>,
@@ -51,7 +55,20 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn to(kind: Kind) -> Plan {
         let [keys, gate, tables] = [const { String::new() }; 3];
-        Plan { kind, keys, gate, tables, git: None, spy: false, traced: false, top: Vec::new(), first: None }
+        Plan {
+            kind,
+            keys,
+            gate,
+            tables,
+            git: None,
+            spy: false,
+            traced: false,
+            is_tls: false,
+            is_unknown: false,
+            env: Vec::new(),
+            top: Vec::new(),
+            first: None,
+        }
     }
 
     /// Adds a line to `[[upstream]]`.
@@ -63,6 +80,24 @@ impl Plan {
     /// Adds a line to `[upstream.gate]`.
     pub(super) fn gate(mut self, line: &str) -> Plan {
         self.gate += &format!("{line}\n");
+        self
+    }
+
+    /// The upstream is behind TLS. `CA_FILE` in keys is its authority.
+    pub(super) fn tls(mut self) -> Plan {
+        self.is_tls = true;
+        self
+    }
+
+    /// The upstream has a name that a proxy knows and nobody else.
+    pub(super) fn unknown(mut self) -> Plan {
+        self.is_unknown = true;
+        self
+    }
+
+    /// Adds a variable to the environment of the gate.
+    pub(super) fn env(mut self, name: &'static str, value: &str) -> Plan {
+        self.env.push((name, value.to_owned()));
         self
     }
 
@@ -119,7 +154,8 @@ impl Plan {
         let (forge, url) = match self.kind {
             Kind::Server(path) => {
                 let forge = Forge::start(&place);
-                let url = forge.url(path);
+                let url = if self.is_tls { forge.tls_url(path) } else { forge.url(path) };
+                let url = if self.is_unknown { url.replace("127.0.0.1", HOST) } else { url };
                 (Some(forge), url)
             }
             Kind::Directory => (None, place.root().to_str().unwrap().to_owned()),
@@ -127,6 +163,8 @@ impl Plan {
         fs::write(place.work("token"), format!("{}\n", token_of("bot"))).unwrap();
         let Plan { keys, gate, tables, .. } = &self;
         let keys = keys.replace("TOKEN_FILE", place.work("token").to_str().unwrap());
+        let authority = forge.as_ref().map(|forge| forge.authority().display().to_string());
+        let keys = keys.replace("CA_FILE", &authority.unwrap_or_default());
         // Most tests look at what the upstream has now.
         let fresh = if keys.contains("fresh_for") { "" } else { "mirror.fresh_for = \"1ms\"" };
         let text = format!(
@@ -135,6 +173,9 @@ impl Plan {
         let mut setup = place.gate().rootless().set("limits.drain", "\"3s\"").tables(&text);
         for (key, value) in &self.top {
             setup = setup.set(key, value);
+        }
+        for (name, value) in &self.env {
+            setup = setup.env(name, value);
         }
         let mut client = place.client();
         if let Some(program) = &self.git {

@@ -1,0 +1,95 @@
+//! The clients of upstream servers: one for each way to them, with the connections that it keeps.
+
+use super::error::UpstreamError;
+use super::names::{Names, NextHop};
+use super::socket::SocketConnector;
+use crate::config::read_authorities;
+use crate::model::route::Route;
+use crate::sys::stop::Stop;
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use ureq::Agent;
+use ureq::tls::{RootCerts, TlsConfig};
+use ureq::unversioned::transport::{Connector, RustlsConnector};
+
+/// How long a name may take, and then a connection, TLS agreed on: a server that lives needs a second.
+pub(super) const CONNECT: Duration = Duration::from_secs(5);
+
+/// How long the first byte of the answer may take: a server with a million refs needs seconds to list them.
+pub(super) const FIRST_BYTE: Duration = Duration::from_secs(10);
+
+/// How long an idle connection is kept: servers close theirs after a minute or later.
+pub(super) const IDLE: Duration = Duration::from_secs(15);
+
+/// Where most systems have the certificates of authorities; libcurl reads the same file.
+const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// Servers tell a git from a browser by how this begins.
+const USER_AGENT: &str = concat!("git/tidegate-", env!("CARGO_PKG_VERSION"));
+
+/// All of them, as many as there are ways in the configuration.
+pub(super) struct Agents {
+    made: Mutex<Vec<(Route, Agent)>>,
+    names: Names,
+    stop: Stop,
+}
+
+impl Agents {
+    /// None yet. Their connections will end when `stop` kills.
+    pub(super) fn new(stop: Stop) -> Self {
+        Self { made: Mutex::default(), names: Names::default(), stop }
+    }
+
+    /// The client for this way, made where there is none yet. It trusts the authorities that the way names, else the
+    /// system's, else those of browsers, as they are now.
+    pub(super) fn of(&self, route: &Route) -> Result<Agent, UpstreamError> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, agent)) = made.iter().find(|(known, _)| known == route) {
+            return Ok(agent.clone());
+        }
+        let agent = self.make(route).map_err(|source| UpstreamError::Io {
+            doing: "trusting the authorities in",
+            path: route.ca_file.clone().unwrap_or_default(),
+            source,
+        })?;
+        made.push((route.clone(), agent.clone()));
+        Ok(agent)
+    }
+
+    fn make(&self, route: &Route) -> io::Result<Agent> {
+        let roots = match &route.ca_file {
+            Some(file) => roots(file)?,
+            None => roots(Path::new(AUTHORITIES)).unwrap_or(RootCerts::WebPki),
+        };
+        let config = Agent::config_builder()
+            // Ours is made in the connector: the library asks for a tunnel whatever the server is.
+            .proxy(None)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .http_status_as_error(false)
+            .user_agent(USER_AGENT)
+            .max_idle_age(IDLE)
+            .timeout_resolve(Some(CONNECT))
+            .timeout_connect(Some(CONNECT))
+            .timeout_recv_response(Some(FIRST_BYTE))
+            .tls_config(TlsConfig::builder().root_certs(roots).build())
+            .build();
+        let connector = SocketConnector::new(self.stop.clone(), route.proxy.clone());
+        let connector = ().chain(connector).chain(RustlsConnector::default());
+        let hop = NextHop::new(self.names.clone(), route.proxy.clone());
+        Ok(Agent::with_parts(config, connector, hop))
+    }
+}
+
+fn roots(file: &Path) -> io::Result<RootCerts> {
+    Ok(RootCerts::new_with_certs(&read_authorities(file)?))
+}
+
+impl fmt::Debug for Agents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Agents").finish_non_exhaustive()
+    }
+}
