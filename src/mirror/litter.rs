@@ -98,7 +98,8 @@ fn remove_if(entry: &DirEntry, is_litter: Test) -> io::Result<usize> {
     Ok(1)
 }
 
-fn entries(dir: &Path) -> io::Result<Vec<DirEntry>> {
+/// What is in a directory; nothing in one that is not there.
+pub(super) fn entries(dir: &Path) -> io::Result<Vec<DirEntry>> {
     match fs::read_dir(dir) {
         Ok(entries) => entries.collect(),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),

@@ -1,10 +1,11 @@
 //! What lies in a mirror, what lay there when it was tended last, and what there is to do about the difference.
 
+use super::litter::entries;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Write;
-use std::fs::{self, DirEntry, File};
-use std::io::{self, ErrorKind};
+use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -129,15 +130,6 @@ pub(super) fn renew(git_dir: &Path, now: SystemTime) -> io::Result<()> {
         path.extension() == Some(OsStr::new("pack")) && !path.with_extension("mtimes").exists()
     };
     packs.filter(is_plain).try_for_each(|pack| File::open(pack)?.set_modified(now))
-}
-
-/// What is in a directory; nothing in one that is not there.
-fn entries(dir: &Path) -> io::Result<Vec<DirEntry>> {
-    match fs::read_dir(dir) {
-        Ok(entries) => entries.collect(),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error),
-    }
 }
 
 #[cfg(test)]
