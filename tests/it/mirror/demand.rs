@@ -1,6 +1,6 @@
 //! Mirrors in the API and on the command line.
 
-use super::{Scene, cloned_main};
+use super::{Scene, advance, cloned_main};
 use crate::support::gate::Gate;
 use crate::support::http::basic;
 use crate::support::{HANG, eventually, repo};
@@ -20,9 +20,7 @@ fn a_mirror_is_listed_and_synced_on_demand_and_says_why_it_is_not() {
     };
     let listed = mirror(&["list"]).ok().text();
     assert!(listed.contains("forge/app") && !listed.contains("never"), "{listed}");
-    let tree = served.oid("main^{tree}");
-    let new = served.git(&["commit-tree", &tree, "-p", "main", "-m", "new"]).ok().text();
-    served.git(&["update-ref", "refs/heads/main", &new]).ok();
+    let new = advance(&served, "new");
     mirror(&["sync", "forge/app"]).ok().says("forge/app is synced");
     for cause in ["read", "demand"] {
         let line = format!("mirror forge/app synced cause={cause} ");

@@ -14,6 +14,7 @@ mod upkeep;
 mod wants;
 
 use crate::support::gate::{Gate, Setup};
+use crate::support::git::Client;
 use crate::support::place::Place;
 use origin::Origin;
 use std::net::SocketAddr;
@@ -58,6 +59,23 @@ impl Scene {
     fn questions(&self) -> usize {
         self.origin.count("/info/refs?service=git-upload-pack")
     }
+}
+
+/// A further commit upstream, as `reference` or as none.
+#[track_caller]
+fn commit(served: &Client, message: &str, reference: Option<&str>) -> String {
+    let tree = served.oid("main^{tree}");
+    let new = served.git(&["commit-tree", &tree, "-p", "main", "-m", message]).ok().text();
+    if let Some(name) = reference {
+        served.git(&["update-ref", name, &new]).ok();
+    }
+    new
+}
+
+/// A further commit on `main` upstream.
+#[track_caller]
+fn advance(served: &Client, message: &str) -> String {
+    commit(served, message, Some("refs/heads/main"))
 }
 
 /// What the clone of `forge/app` has as `main`.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::{DOOR, Scene, cloned_main};
+use super::{DOOR, Scene, advance, cloned_main};
 use crate::support::procfs::{self, Process};
 use crate::support::run::Running;
 use crate::support::{HANG, eventually, obtain, pass, pkt, repo};
@@ -45,9 +45,7 @@ fn a_read_of_a_fresh_mirror_asks_nobody_and_one_of_an_older_one_asks_once() {
     let gate = scene.gate("open", "mirror.fresh_for = \"1h\"").start();
     cloned_main(&scene, &gate, "first");
     let asked = scene.questions();
-    let tree = served.oid("main^{tree}");
-    let new = served.git(&["commit-tree", &tree, "-p", "main", "-m", "new"]).ok().text();
-    served.git(&["update-ref", "refs/heads/main", &new]).ok();
+    let new = advance(&served, "new");
     assert_ne!(cloned_main(&scene, &gate, "second"), new);
     assert_eq!(scene.questions(), asked);
     gate.stop();
@@ -93,9 +91,7 @@ fn without_its_upstream_a_mirror_is_served_and_marked_and_with_it_is_fresh_again
         scene.origin.answer(None);
         scene.origin.stop();
     }
-    let tree = served.oid("main^{tree}");
-    let new = served.git(&["commit-tree", &tree, "-p", "main", "-m", "new"]).ok().text();
-    served.git(&["update-ref", "refs/heads/main", &new]).ok();
+    let new = advance(&served, "new");
     scene.origin.resume();
     assert_eq!(cloned_main(&scene, &gate, "after"), new);
     assert_eq!(gate.get(DOOR).expect(200).header("tidegate-stale"), None);
@@ -144,9 +140,7 @@ fn who_waits_too_long_for_a_fetch_takes_the_older_copy_and_the_fetch_goes_on() {
     let old = cloned_main(&scene, &gate, "before");
     gate.stop();
     let gate = setup().text("git.queue_wait", "500ms").start();
-    let tree = served.oid("main^{tree}");
-    let new = served.git(&["commit-tree", &tree, "-p", "main", "-m", "new"]).ok().text();
-    served.git(&["update-ref", "refs/heads/main", &new]).ok();
+    let new = advance(&served, "new");
     scene.origin.hold();
     let work = scene.place.work("meanwhile");
     let run = scene.place.client().try_clone(&["-q"], &gate.url("forge/app"), &work).ok();
@@ -191,9 +185,7 @@ fn an_upstream_that_says_nothing_before_its_objects_is_given_up_and_one_that_pac
     let begun = Instant::now();
     let old = cloned_main(&scene, &gate, "first");
     assert!(begun.elapsed() > Duration::from_secs(6), "{:?}", begun.elapsed());
-    let tree = served.oid("main^{tree}");
-    let new = served.git(&["commit-tree", &tree, "-p", "main", "-m", "new"]).ok().text();
-    served.git(&["update-ref", "refs/heads/main", &new]).ok();
+    advance(&served, "new");
     scene.origin.hold();
     assert_eq!(cloned_main(&scene, &gate, "stale"), old, "the mirror is served without it");
     eventually(HANG, "the log says why", || gate.log().has("the idle_limit of 3s has passed"));
@@ -256,9 +248,7 @@ fn who_joins_a_sync_that_began_before_a_push_reads_that_push() {
     let push = clone.begin(&["push", "-q", "origin", "HEAD:refs/heads/pushed"]);
     let listed = || gate.control("/-/api/v1/pushes?state=pending").expect(200).json();
     let id = obtain(HANG, "the push waits", || listed()["pushes"][0]["id"].as_u64());
-    let tree = served.oid("main^{tree}");
-    let theirs = served.git(&["commit-tree", &tree, "-p", "main", "-m", "theirs"]).ok().text();
-    served.git(&["update-ref", "refs/heads/main", &theirs]).ok();
+    let theirs = advance(&served, "theirs");
     scene.origin.hold_objects();
     let first = client.begin(&["ls-remote", &gate.url("forge/app")]);
     scene.origin.await_held();

@@ -1,6 +1,6 @@
 //! Syncs that nobody asks for.
 
-use super::{DOOR, Scene, cloned_main};
+use super::{DOOR, Scene, advance, cloned_main};
 use crate::support::http::basic;
 use crate::support::place::token_of;
 use crate::support::{HANG, eventually, repo};
@@ -15,17 +15,13 @@ fn what_is_listed_is_mirrored_and_kept_without_anybody_asking() {
     let gate = scene.gate("open", keys).text("sweeper.sync_mirrors", "20ms").start();
     let mirror = scene.mirror("app.git");
     eventually(HANG, "the mirror is made", || mirror.exists());
-    let tree = served.oid("main^{tree}");
-    let new = served.git(&["commit-tree", &tree, "-p", "main", "-m", "new"]).ok().text();
-    served.git(&["update-ref", "refs/heads/main", &new]).ok();
+    let new = advance(&served, "new");
     let client = scene.place.client().at(&mirror);
     eventually(HANG, "the mirror follows", || client.oid("refs/heads/main") == new);
     eventually(HANG, "the log says what for", || gate.log().has("mirror forge/app synced cause=schedule"));
     assert!(!scene.mirror("other.git").exists());
     drop(gate);
-    let tree = served.oid("main^{tree}");
-    let newer = served.git(&["commit-tree", &tree, "-p", "main", "-m", "newer"]).ok().text();
-    served.git(&["update-ref", "refs/heads/main", &newer]).ok();
+    let newer = advance(&served, "newer");
     let keys = "mirror.sync_every = \"200ms\"";
     let _gate = scene.gate("open", keys).text("sweeper.sync_mirrors", "20ms").start();
     eventually(HANG, "a mirror that is known is kept by the next gate", || {
@@ -46,9 +42,7 @@ fn the_gate_s_own_credential_keeps_what_clients_are_let_into_by_theirs() {
     let gate = scene.gate("closed", &keys).text("sweeper.sync_mirrors", "20ms").start();
     let mirror = scene.mirror("app.git");
     eventually(HANG, "the mirror is made", || mirror.exists());
-    let tree = served.oid("main^{tree}");
-    let new = served.git(&["commit-tree", &tree, "-p", "main", "-m", "new"]).ok().text();
-    served.git(&["update-ref", "refs/heads/main", &new]).ok();
+    let new = advance(&served, "new");
     let client = scene.place.client().at(&mirror);
     eventually(HANG, "the mirror follows", || client.oid("refs/heads/main") == new);
     let (bot, carol) = (basic("bot"), basic("carol"));

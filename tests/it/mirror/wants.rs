@@ -1,6 +1,6 @@
 //! Fetches of what the mirror lacks and its upstream has, or had.
 
-use super::{Scene, cloned_main};
+use super::{Scene, cloned_main, commit};
 use crate::support::gate::Gate;
 use crate::support::git::Client;
 use crate::support::http::basic;
@@ -14,16 +14,6 @@ const FRESH: &str = "mirror.fresh_for = \"1h\"";
 
 /// What is nowhere.
 const NOWHERE: &str = "1234567890123456789012345678901234567890";
-
-/// A further commit upstream, as `reference` or as none.
-fn commit(served: &Client, message: &str, reference: Option<&str>) -> String {
-    let tree = served.oid("main^{tree}");
-    let new = served.git(&["commit-tree", &tree, "-p", "main", "-m", message]).ok().text();
-    if let Some(name) = reference {
-        served.git(&["update-ref", name, &new]).ok();
-    }
-    new
-}
 
 /// An upstream with a history, a gate before it, and a clone through that.
 fn scene(keys: &str) -> (Scene, Client, Gate, Client) {
