@@ -11,10 +11,11 @@
 //! | 5 | [`gate`]: the verbs |
 //! | 4 | [`mirror`]: upstreams and the copies of their repositories |
 //! | 3 | [`git`], [`store`]: the tools |
-//! | 2 | [`supervise`]: the only room that starts, signals and waits for processes |
+//! | 2 | [`supervise`]: the only room that starts, signals and waits for processes; [`bus`]: events within the process |
 //! | 1 | [`sys`], [`config`]: the operating system, the settings |
 //! | 0 | [`model`]: the nouns; no I/O, no clock, no environment |
 
+pub mod bus;
 pub mod cli;
 pub mod config;
 pub mod daemon;

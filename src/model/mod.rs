@@ -5,6 +5,7 @@ pub mod block;
 pub mod check;
 pub mod credential;
 pub mod filetype;
+pub mod fleet;
 pub mod histogram;
 pub mod mirror;
 pub mod mirrored;

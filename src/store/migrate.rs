@@ -10,6 +10,7 @@ const STEPS: &[&str] = &[
     include_str!("migrations/0001_users_and_writes.sql"),
     include_str!("migrations/0002_pushes.sql"),
     include_str!("migrations/0003_mirrors.sql"),
+    include_str!("migrations/0004_fleet.sql"),
 ];
 
 /// Takes the steps that the database has not taken, each in a transaction of its own.

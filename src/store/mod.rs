@@ -1,4 +1,5 @@
-//! SQLite: users, tokens, push records, how mirrors are, and the durable notes of writes under way. One file of queries per noun.
+//! SQLite: users, tokens, push records, how mirrors are, versions, events and where they are published to, and the durable
+//! notes of writes under way. One file of queries per noun.
 //!
 //! Owns `DATA/tidegate.db`, `DATA/secret.key`, `DATA/admin-token` and `DATA/lock`. A store has one connection
 //! that writes and one that reads, each behind a mutex: in WAL mode neither waits for the other, a read is one
@@ -6,20 +7,26 @@
 //! processes (the `user` commands) may open the same database at any time.
 
 mod error;
+pub mod events;
 mod fingerprint;
 mod key;
 pub mod lock;
 mod migrate;
 pub mod mirrors;
+pub mod outbox;
 mod private;
 pub mod pushes;
 pub mod users;
+pub mod versions;
 pub mod writes;
 
 pub use error::StoreError;
 pub use fingerprint::Fingerprint;
 
+use crate::bus::Bus;
+use crate::model::fleet::Incarnation;
 use crate::sys::random;
+use events::Telling;
 use jiff::Timestamp;
 use key::{Key, TokenHash, hex};
 use nix::errno::Errno;
@@ -30,6 +37,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use versions::InHand;
 
 /// The database's name in the data directory.
 const DATABASE: &str = "tidegate.db";
@@ -50,9 +58,10 @@ struct Inner {
     writer: Mutex<Connection>,
     reader: Mutex<Connection>,
     key: Key,
-    incarnation: [u8; 16],
     boot: String,
     entered: Entered,
+    telling: Telling,
+    in_hand: InHand,
     /// The level of `PRAGMA synchronous` at which a commit waits for the disk.
     waiting: &'static str,
 }
@@ -86,14 +95,17 @@ impl Store {
         migrate::migrate(&mut writer, &path)?;
         let (key, incarnation) = identify(&mut writer, data_dir)?;
         let reader = connect_reader(&path).map_err(StoreError::database("opening tidegate.db to read"))?;
+        let newest = events::newest(&writer).map_err(StoreError::database("reading events"))?;
+        let bus = Bus::after_event(newest).map_err(StoreError::Descriptor)?;
         Ok(Self(Arc::new(Inner {
             data_dir: data_dir.to_owned(),
             writer: Mutex::new(writer),
             reader: Mutex::new(reader),
             key,
-            incarnation,
             boot: hex(&random::bytes::<16>().map_err(StoreError::Random)?),
             entered: Entered::default(),
+            telling: Telling::new(incarnation, bus),
+            in_hand: InHand::default(),
             waiting,
         })))
     }
@@ -118,12 +130,6 @@ impl Store {
                 Err(StoreError::io("looking into", data_dir)(source))
             }
         }
-    }
-
-    /// 128 random bits made with the database: who publishes, whatever the machine is called.
-    #[must_use]
-    pub fn incarnation(&self) -> String {
-        hex(&self.0.incarnation)
     }
 
     /// 128 random bits made by this call of [`Store::open`]: which life of the gate this is.
@@ -193,9 +199,13 @@ impl Store {
             Sync::WithTheNext => "NORMAL",
         };
         writer.pragma_update(None, "synchronous", level).map_err(StoreError::database(doing))?;
+        let told = &self.0.telling;
         let transaction = begin(&mut writer).map_err(StoreError::database(doing))?;
+        told.begin();
         let result = change(&transaction)?;
         transaction.commit().map_err(StoreError::database(doing))?;
+        // Before the next transaction can begin: events are heard in the order of their commits.
+        told.commit();
         Ok(result)
     }
 
@@ -250,7 +260,7 @@ fn connect_reader(path: &Path) -> rusqlite::Result<Connection> {
 
 /// The key and the incarnation of this database. Both are made once; a database that has its row never gets
 /// another key, for that would silently end every token.
-fn identify(writer: &mut Connection, data_dir: &Path) -> Result<(Key, [u8; 16]), StoreError> {
+fn identify(writer: &mut Connection, data_dir: &Path) -> Result<(Key, Incarnation), StoreError> {
     const DOING: &str = "reading the identity of tidegate.db";
     let transaction = begin(writer).map_err(StoreError::database(DOING))?;
     let row = transaction
@@ -271,7 +281,9 @@ fn identify(writer: &mut Connection, data_dir: &Path) -> Result<(Key, [u8; 16]),
         }
     };
     transaction.commit().map_err(StoreError::database(DOING))?;
-    Ok((key, incarnation))
+    let incarnation: [u8; 16] = incarnation;
+    let incarnation = Incarnation::parse(&hex(&incarnation));
+    Ok((key, incarnation.expect("16 bytes are 32 hexadecimal digits")))
 }
 
 fn matching_key(data_dir: &Path, check: TokenHash) -> Result<Key, StoreError> {

@@ -10,8 +10,10 @@ mod rows;
 
 pub(super) use entered::Entered;
 
+use super::versions::{self, Standing};
 use super::{Store, StoreError, Sync};
 use crate::model::check::CheckResult;
+use crate::model::fleet::{EventName, RefDigest};
 use crate::model::name::RepoName;
 use crate::model::push::{
     Actor, Decision, Event, NewPush, NoTransition, Owner, Push, PushEvent, PushId, PushState, PushView,
@@ -52,6 +54,8 @@ pub struct Step<'a> {
     pub answer: Option<&'a Answer>,
     /// What the checks found, in place of what was kept before.
     pub checks: Option<&'a [CheckResult]>,
+    /// The refs of the repository as the forward left them, where they are known.
+    pub refs_after: Option<&'a RefDigest>,
 }
 
 /// What the target said about a forward, or git about a pack.
@@ -140,7 +144,7 @@ impl<'a> Step<'a> {
     /// A step that leaves the deadline and tells nothing of the target and of checks.
     #[must_use]
     pub const fn new(expected: PushState, event: Event, actor: &'a Actor, why: &'a str) -> Self {
-        Self { expected, event, actor, why, deadline: None, answer: None, checks: None }
+        Self { expected, event, actor, why, deadline: None, answer: None, checks: None, refs_after: None }
     }
 }
 
@@ -176,6 +180,7 @@ impl Pushes<'_> {
                 why: rows::RECEIVED,
             };
             rows::add_event(db, id, &birth, now)?;
+            self.tell(db, id, now)?;
             Ok(Some(id))
         };
         let made = fault::around(PushState::Received, || self.0.write("recording a push", insert))?;
@@ -192,7 +197,7 @@ impl Pushes<'_> {
     pub fn transition(&self, id: PushId, step: &Step<'_>, now: Timestamp) -> Result<Moved, TransitionError> {
         let to = next(step.expected, step.event)?;
         let sync = if step.event.is_interim() { Sync::WithTheNext } else { Sync::Now };
-        self.move_to(to, sync, "moving a push", |db| advance(db, id, step, None, now))
+        self.move_to(to, sync, "moving a push", |db| self.advance(db, id, step, None, now))
     }
 
     /// The one transaction by which a record comes into the state `to`.
@@ -224,7 +229,7 @@ impl Pushes<'_> {
         };
         let step = Step { deadline, ..Step::new(PushState::Pending, event, &decision.by, &decision.reason) };
         let record = |db: &Transaction<'_>| {
-            let moved = advance(db, id, &step, None, decision.at)?;
+            let moved = self.advance(db, id, &step, None, decision.at)?;
             rows::insert_decision(db, id, decision)?;
             Ok(moved)
         };
@@ -247,7 +252,8 @@ impl Pushes<'_> {
             deadline: adoption.deadline,
             ..Step::new(adoption.expected, Event::Adopted, &Actor::Gate, adoption.why)
         };
-        self.0.write("adopting a push", |db| advance(db, id, &step, Some((adoption.from, adoption.to)), now))
+        let owners = Some((adoption.from, adoption.to));
+        self.0.write("adopting a push", |db| self.advance(db, id, &step, owners, now))
     }
 
     /// Ends the time in which a failed push may be retried, if it has passed; answers whether it did. Only then
@@ -357,29 +363,58 @@ impl Pushes<'_> {
     pub fn prune(&self, before: Timestamp) -> Result<usize, StoreError> {
         self.0.write("removing old pushes", |db| rows::prune(db, before, PRUNED_MAX))
     }
-}
 
-/// The one way by which a state changes.
-fn advance(
-    db: &Transaction<'_>,
-    id: PushId,
-    step: &Step<'_>,
-    owners: Option<(&Owner, &Owner)>,
-    now: Timestamp,
-) -> Result<Moved, TransitionError> {
-    let (from, to) = (step.expected, next(step.expected, step.event)?);
-    if !rows::compare_and_set(db, id, step, to, owners, now)? {
-        return Err(why_not(db, id, step)?);
+    /// The one way by which a state changes. With the change goes what everybody is told of it; and with the forward of a
+    /// push, the new version of its repository.
+    fn advance(
+        &self,
+        db: &Transaction<'_>,
+        id: PushId,
+        step: &Step<'_>,
+        owners: Option<(&Owner, &Owner)>,
+        now: Timestamp,
+    ) -> Result<Moved, TransitionError> {
+        let (from, to) = (step.expected, next(step.expected, step.event)?);
+        if !rows::compare_and_set(db, id, step, to, owners, now)? {
+            return Err(why_not(db, id, step)?);
+        }
+        let event = rows::NewEvent { cause: Some((from, step.event)), to, actor: step.actor, why: step.why };
+        let event = rows::add_event(db, id, &event, now)?;
+        if let Some(answer) = step.answer {
+            rows::keep_answers(db, id, answer)?;
+        }
+        if let Some(results) = step.checks {
+            rows::replace_checks(db, id, results)?;
+        }
+        if from != to {
+            let push = self.tell(db, id, now)?;
+            if to == PushState::Forwarded {
+                self.count(db, &push, step.refs_after, now)?;
+            }
+        }
+        Ok(Moved { from, to, event })
     }
-    let event = rows::NewEvent { cause: Some((from, step.event)), to, actor: step.actor, why: step.why };
-    let event = rows::add_event(db, id, &event, now)?;
-    if let Some(answer) = step.answer {
-        rows::keep_answers(db, id, answer)?;
+
+    /// Tells where a push stands, in the transaction that brought it there.
+    fn tell(&self, db: &Transaction<'_>, id: PushId, now: Timestamp) -> Result<Push, StoreError> {
+        let push = rows::push(db, id)?.ok_or(StoreError::Damaged("a push"))?;
+        self.0.0.telling.tell_of_push(db, &push, now)?;
+        Ok(push)
     }
-    if let Some(results) = step.checks {
-        rows::replace_checks(db, id, results)?;
+
+    /// Counts what a push has changed.
+    fn count(
+        &self,
+        db: &Transaction<'_>,
+        push: &Push,
+        digest: Option<&RefDigest>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let telling = &self.0.0.telling;
+        let standing = Standing { repo: &push.repo, key: &telling.key_of(push), digest };
+        versions::count(db, telling, &standing, EventName::RepoVersion, now)?;
+        versions::know(db, &standing)
     }
-    Ok(Moved { from, to, event })
 }
 
 /// Why a step that the table allows was not taken.

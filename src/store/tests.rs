@@ -246,9 +246,9 @@ fn without_a_database_nothing_is_opened_or_made() {
 fn the_incarnation_stays_and_the_boot_does_not() {
     let (home, store) = fresh();
     let again = Store::open(&home.path().join("data")).unwrap();
-    assert_eq!(store.incarnation(), again.incarnation());
+    assert_eq!(store.publisher(), again.publisher());
     assert_ne!(store.boot(), again.boot());
-    assert_eq!((store.incarnation().len(), store.boot().len()), (32, 32));
+    assert_eq!((store.publisher().as_str().len(), store.boot().len()), (32, 32));
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn several_openings_of_nothing_agree_on_one_database() {
             })
             .collect();
         let stores: Vec<_> = openers.into_iter().map(|opener| opener.join().unwrap()).collect();
-        assert!(stores.iter().all(|store| store.incarnation() == stores[0].incarnation()));
+        assert!(stores.iter().all(|store| store.publisher() == stores[0].publisher()));
         let issued = stores[0].users().add(&name("a"), Role::Reader, &NewToken::default(), at(0)).unwrap();
         for store in &stores {
             assert!(store.users().authenticate(None, issued.token.reveal(), at(1)).unwrap().is_some());

@@ -1,0 +1,194 @@
+//! Versions, events and the outbox on a real disk.
+
+use super::*;
+use crate::bus::After;
+use crate::model::fleet::{EventPattern, NoticeBody, SinkName};
+use crate::store::events::{Audience, Keeps, Subscription};
+use crate::store::tests::{at, fresh};
+
+fn repo() -> RepoName {
+    RepoName::parse("forge/app").unwrap()
+}
+
+fn key() -> RepoKey {
+    RepoKey::parse("https://forge.example/app").unwrap()
+}
+
+fn digest(digit: char) -> RefDigest {
+    RefDigest::parse(&digit.to_string().repeat(64)).unwrap()
+}
+
+fn sink(name: &str, events: &str, keeps: Keeps) -> Subscription {
+    Subscription {
+        sink: SinkName::parse(name).unwrap(),
+        events: vec![EventPattern::parse(events).unwrap()],
+        keeps,
+    }
+}
+
+fn hear_all(store: &Store, after: i64) -> Vec<(String, Option<u64>)> {
+    let After::Notices(notices) = store.bus().after(after) else { panic!("more than the bus keeps") };
+    let body = |body: &str| serde_json::from_str::<NoticeBody>(body).unwrap();
+    notices.iter().map(|notice| body(&notice.body)).map(|body| (body.event, body.seq)).collect()
+}
+
+/// A store with these sinks, in which the refs of `forge/app` have moved `changes` times.
+fn moved(sinks: Vec<Subscription>, changes: u32) -> (tempfile::TempDir, Store) {
+    let (home, store) = fresh();
+    store.set_audience(Audience { node: "edge-1".to_owned(), sinks }).unwrap();
+    for _ in 0..changes {
+        change(&store, 'a');
+    }
+    (home, store)
+}
+
+fn change(store: &Store, digit: char) {
+    let (repo, key, digest) = (repo(), key(), digest(digit));
+    let intent = store.announce(&repo, at(0)).unwrap();
+    intent.moved(&Standing { repo: &repo, key: &key, digest: Some(&digest) }, at(1)).unwrap();
+}
+
+#[test]
+fn every_change_has_a_number_and_is_told_when_it_is_committed() {
+    let (_home, store) = moved(Vec::new(), 2);
+    let told = [("repo.version".to_owned(), Some(1)), ("repo.version".to_owned(), Some(2))];
+    assert_eq!(hear_all(&store, 0), told);
+    let version = &store.versions().of(&key()).unwrap()[0];
+    assert_eq!((version.seq, &version.incarnation, version.is_removed), (2, store.publisher(), false));
+    assert_eq!(store.versions().own().unwrap().len(), 1);
+    assert_eq!(store.events().after(1).unwrap().len(), 1);
+    assert!(store.events().has_all_after(0).unwrap() && store.events().has_all_after(2).unwrap());
+    assert!(!store.events().has_all_after(3).unwrap(), "nobody can have heard that");
+    store.events().prune(at(0), 1).unwrap();
+    assert!(!store.events().has_all_after(0).unwrap() && store.events().has_all_after(1).unwrap());
+}
+
+#[test]
+fn what_was_announced_and_not_ended_is_found_out_by_the_refs_and_told_once() {
+    let (_home, store) = moved(Vec::new(), 1);
+    let (repo, key) = (repo(), key());
+    let in_hand = store.announce(&repo, at(2)).unwrap();
+    drop(store.announce(&repo, at(2)).unwrap());
+    drop(store.announce(&repo, at(2)).unwrap());
+    let left = store.versions().left_intents().unwrap();
+    assert_eq!(left.len(), 2, "one is still in somebody's hand");
+    for left in &left {
+        let standing = Standing { repo: &repo, key: &key, digest: Some(&digest('b')) };
+        store.versions().take_up(left, &standing, at(3)).unwrap();
+    }
+    assert_eq!(hear_all(&store, 1), [("repo.version".to_owned(), Some(2))]);
+    in_hand.withdraw().unwrap();
+    assert_eq!(store.versions().left_intents().unwrap(), []);
+}
+
+#[test]
+fn refs_that_are_what_was_told_last_are_no_change_and_what_the_fleet_knows_is_not_told() {
+    let (_home, store) = moved(Vec::new(), 1);
+    let (repo, key) = (repo(), key());
+    let [a, b, c] = ['a', 'b', 'c'].map(digest);
+    let [a, b, c] = [&a, &b, &c].map(|digest| Standing { repo: &repo, key: &key, digest: Some(digest) });
+    let intent = || store.announce(&repo, at(2)).unwrap();
+    intent().settle(&a, at(2)).unwrap();
+    intent().told(&b, at(2)).unwrap();
+    intent().settle(&b, at(2)).unwrap();
+    assert!(!store.versions().look(&b, false, at(2)).unwrap());
+    assert_eq!(hear_all(&store, 1), []);
+    assert!(store.versions().look(&c, false, at(2)).unwrap());
+    assert_eq!(hear_all(&store, 1), [("repo.version".to_owned(), Some(2))]);
+}
+
+#[test]
+fn a_repository_that_is_seen_for_the_first_time_is_told_of_only_if_it_is_new() {
+    let (_home, store) = moved(Vec::new(), 0);
+    let (one, other) = (RepoName::parse("old").unwrap(), RepoName::parse("new").unwrap());
+    let look = |repo: &RepoName, is_new| {
+        let standing = Standing { repo, key: &key(), digest: Some(&digest('a')) };
+        store.versions().look(&standing, is_new, at(1)).unwrap()
+    };
+    assert!(!look(&one, false) && look(&other, true) && !look(&one, true));
+}
+
+#[test]
+fn a_removal_is_told_once_and_what_comes_after_it_has_a_later_number() {
+    let (_home, store) = moved(Vec::new(), 1);
+    let remove = || store.versions().remove(&repo(), &key(), at(2)).unwrap();
+    assert!(remove() && !remove());
+    assert!(store.versions().of(&key()).unwrap()[0].is_removed);
+    change(&store, 'a');
+    let numbers: Vec<_> = hear_all(&store, 1).into_iter().map(|(event, seq)| (event, seq.unwrap())).collect();
+    assert_eq!(numbers, [("repo.removed".to_owned(), 2), ("repo.version".to_owned(), 3)]);
+}
+
+#[test]
+fn of_another_publisher_only_later_numbers_are_news() {
+    let (_home, store) = fresh();
+    let incarnation = Incarnation::parse(&"f".repeat(32)).unwrap();
+    let hear = |seq| {
+        let version =
+            Version { repo: key(), incarnation: incarnation.clone(), seq, digest: None, is_removed: false };
+        store.versions().hear(&version, at(0)).unwrap()
+    };
+    assert_eq!([3, 3, 2, 4].map(hear), [true, false, false, true]);
+    assert_eq!(store.versions().of(&key()).unwrap()[0].seq, 4);
+    assert_eq!(hear_all(&store, 0), [], "what others say is not told again");
+}
+
+#[test]
+fn each_sink_gets_what_it_wants_in_order_until_it_acknowledges() {
+    let each = sink("hook", "repo.*", Keeps::Each);
+    let (_home, store) = moved(vec![each.clone(), sink("other", "push.*", Keeps::Each)], 2);
+    let first = store.outbox().oldest(&each.sink).unwrap().unwrap();
+    assert_eq!((first.changes, first.attempts), (Some((1, 1)), 0));
+    store.outbox().failed(&first, "the sink is\x1b down").unwrap();
+    let again = store.outbox().oldest(&each.sink).unwrap().unwrap();
+    assert_eq!((again.attempts, &again.delivery), (1, &first.delivery));
+    let depth = &store.outbox().depths().unwrap()[..];
+    assert!(
+        matches!(depth, [depth] if depth.rows == 2 && depth.error.as_deref() == Some("the sink is? down")),
+        "{depth:?}"
+    );
+    store.outbox().acknowledge(&again).unwrap();
+    let second = store.outbox().oldest(&each.sink).unwrap().unwrap();
+    assert_eq!(second.changes, Some((2, 2)));
+    assert_ne!(second.delivery, first.delivery);
+    store.outbox().acknowledge(&second).unwrap();
+    assert_eq!(store.outbox().oldest(&each.sink).unwrap(), None);
+}
+
+#[test]
+fn a_row_that_stands_for_several_changes_leaves_with_the_last_of_them() {
+    let latest = sink("redis", "repo.*", Keeps::Latest);
+    let (_home, store) = moved(vec![latest.clone()], 2);
+    let oldest = || store.outbox().oldest(&latest.sink).unwrap();
+    let early = oldest().unwrap();
+    assert_eq!(early.changes, Some((1, 2)));
+    change(&store, 'b');
+    store.outbox().acknowledge(&early).unwrap();
+    let late = oldest().unwrap();
+    assert_eq!((late.changes, late.body.contains(digest('b').as_str())), (Some((3, 3)), true));
+    store.outbox().acknowledge(&late).unwrap();
+    assert_eq!(oldest(), None);
+}
+
+#[test]
+fn what_waits_for_a_sink_that_is_gone_goes() {
+    let (_home, store) = moved(vec![sink("a", "*", Keeps::Each), sink("b", "*", Keeps::Latest)], 2);
+    store.set_audience(Audience { node: String::new(), sinks: vec![sink("b", "*", Keeps::Latest)] }).unwrap();
+    let depths = store.outbox().depths().unwrap();
+    assert_eq!(depths.iter().map(|it| (it.sink.as_str(), it.rows)).collect::<Vec<_>>(), [("b", 1)]);
+    assert_eq!(store.outbox().clear(&depths[0].sink).unwrap(), 1);
+}
+
+#[test]
+fn what_is_undone_is_not_heard() {
+    let (_home, store) = moved(Vec::new(), 0);
+    let key = key();
+    let undone: Result<(), StoreError> = store.write("trying", |db| {
+        let standing = Standing { repo: &repo(), key: &key, digest: None };
+        count(db, &store.0.telling, &standing, EventName::RepoVersion, at(0))?;
+        Err(StoreError::Damaged("nothing"))
+    });
+    assert!(undone.is_err());
+    change(&store, 'a');
+    assert_eq!(hear_all(&store, 0), [("repo.version".to_owned(), Some(1))]);
+}
