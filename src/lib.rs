@@ -9,7 +9,7 @@
 //! | 7 | [`daemon`]: the composition root |
 //! | 6 | [`cli`], [`http`], [`sweeper`]: the doors |
 //! | 5 | [`gate`]: the verbs |
-//! | 4 | [`mirror`]: upstreams and the copies of their repositories |
+//! | 4 | [`mirror`]: upstreams and the copies of their repositories; [`outbox`]: what is published, and where |
 //! | 3 | [`git`], [`store`]: the tools |
 //! | 2 | [`supervise`]: the only room that starts, signals and waits for processes; [`bus`]: events within the process |
 //! | 1 | [`sys`], [`config`]: the operating system, the settings |
@@ -24,6 +24,7 @@ pub mod git;
 pub mod http;
 pub mod mirror;
 pub mod model;
+pub mod outbox;
 pub mod store;
 pub mod supervise;
 pub mod sweeper;

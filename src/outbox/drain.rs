@@ -1,0 +1,305 @@
+//! The threads that empty the outbox.
+
+use super::{Delivered, LAST_PASS, Limits, Publisher, Sink};
+use crate::model::fleet::SinkName;
+use crate::store::events::Audience;
+use crate::store::outbox::Row;
+use crate::store::{Store, StoreError};
+use crate::sys::poll::{self, Interest};
+use crate::sys::random;
+use crate::sys::stop::{Level, Stop};
+use crate::sys::thread;
+use jiff::Timestamp;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// The pause after the first failure of a sink; each further one doubles it.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest pause: a sink that comes back is found within this time.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// The longest pause that a sink may ask for itself.
+const ASKED_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// How long one delivery may take, with all that a sink does for it.
+const DELIVERY_LIMIT: Duration = Duration::from_secs(60);
+
+/// After how many panics in a row a sink is parked.
+const PANICS_MAX: u32 = 3;
+
+/// How long a database that fails is left alone, and a sink whose delivery panicked.
+const FAULT_PAUSE: Duration = Duration::from_secs(5);
+
+/// All sinks that are being published to.
+#[derive(Debug)]
+pub struct Outbox {
+    /// Ends deliveries: later than the gate's own stop, so that the last changes are published, too.
+    end: Stop,
+    states: Vec<Arc<Mutex<SinkState>>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Why nothing can be published.
+#[derive(Debug, thiserror::Error)]
+pub enum OutboxError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The machine has no room for a thread or a descriptor.
+    #[error("starting to publish: {0}")]
+    Resources(#[from] io::Error),
+}
+
+/// How a sink is.
+#[derive(Clone, Debug)]
+pub struct SinkState {
+    /// Its name.
+    pub sink: SinkName,
+    /// Deliveries that it acknowledged in this life of the gate.
+    pub delivered: u64,
+    /// Deliveries that failed since the last one that did not.
+    pub failures: u32,
+    /// Why the last one failed, if it did.
+    pub error: Option<String>,
+    /// When it is tried again, if it failed.
+    pub again: Option<Timestamp>,
+    /// Whether it wants nothing any more.
+    pub is_disabled: bool,
+    /// Rows that were dropped because it would never have taken them.
+    pub given_up: u64,
+}
+
+impl Outbox {
+    /// Publishes from now on as the gate that calls itself `node`, by a thread `outbox-SINK` for each sink.
+    ///
+    /// # Errors
+    /// When the machine has no room for them, or the store cannot be written.
+    pub fn start(store: &Store, node: String, publishers: Vec<Publisher>) -> Result<Self, OutboxError> {
+        let sinks = publishers.iter().map(|publisher| publisher.subscription.clone()).collect();
+        store.set_audience(Audience { node, sinks })?;
+        let mut outbox = Self { end: Stop::new()?, states: Vec::new(), threads: Vec::new() };
+        for Publisher { subscription, sink } in publishers {
+            let name = subscription.sink;
+            let state = Arc::new(Mutex::new(SinkState::new(name.clone())));
+            let drain = Drain {
+                store: store.clone(),
+                end: outbox.end.clone(),
+                state: Arc::clone(&state),
+                name: name.clone(),
+                sink,
+            };
+            outbox.states.push(state);
+            outbox.threads.push(thread::spawn(format!("outbox-{name}"), move || drain.run())?);
+        }
+        Ok(outbox)
+    }
+
+    /// How every sink is.
+    #[must_use]
+    pub fn states(&self) -> Vec<SinkState> {
+        self.states.iter().map(|state| lock(state).clone()).collect()
+    }
+
+    /// Whether a thread has ended before its time.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.threads.iter().any(JoinHandle::is_finished)
+    }
+
+    /// Gives sinks that are not down [`LAST_PASS`] to take what is left, and ends their threads. Nothing is published
+    /// after this; rows stay for the next life of the gate.
+    pub fn close(self) {
+        self.end.raise(Level::Draining);
+        let until = Instant::now() + LAST_PASS;
+        while !self.has_all_ended() && Instant::now() < until {
+            // Nobody raises it meanwhile: this is a sleep.
+            let _ = self.end.sleep(Duration::from_millis(10), Level::Killing);
+        }
+        self.end.raise(Level::Killing);
+        for thread in self.threads {
+            if thread.join().is_err() {
+                log::error!("a thread of the outbox had panicked");
+            }
+        }
+    }
+
+    fn has_all_ended(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+}
+
+impl SinkState {
+    fn new(sink: SinkName) -> Self {
+        Self { sink, delivered: 0, failures: 0, error: None, again: None, is_disabled: false, given_up: 0 }
+    }
+}
+
+/// One sink and all that its thread needs.
+struct Drain {
+    store: Store,
+    end: Stop,
+    state: Arc<Mutex<SinkState>>,
+    name: SinkName,
+    sink: Box<dyn Sink>,
+}
+
+/// What the thread does next.
+enum Next {
+    /// Looks again at once.
+    Look,
+    /// Waits for news.
+    Wait,
+    /// Waits for this time, news or not.
+    Pause(Duration),
+}
+
+impl Drain {
+    fn run(mut self) {
+        let mut panics = 0;
+        loop {
+            let tick = self.store.bus().tick();
+            let next = match self.step_or_panic(&mut panics) {
+                Some(next) => next,
+                None => return self.park(),
+            };
+            let is_last = self.end.level() >= Level::Draining;
+            let is_over = match next {
+                Next::Look => self.end.level() == Level::Killing,
+                Next::Wait if is_last => true,
+                Next::Wait => {
+                    let watches = [
+                        Some((tick.fd(), Interest::Read)),
+                        Some((self.end.fd(Level::Draining), Interest::Read)),
+                    ];
+                    poll::wait(watches, None).is_err()
+                }
+                // The next life of the gate tries again.
+                Next::Pause(_) if is_last => true,
+                Next::Pause(time) => {
+                    // At the end a sink that is down is not waited for.
+                    !self.end.sleep(time, Level::Draining)
+                }
+            };
+            if is_over {
+                return;
+            }
+        }
+    }
+
+    /// A step whose panic is a failure of the sink; `None` after the third in a row.
+    fn step_or_panic(&mut self, panics: &mut u32) -> Option<Next> {
+        if let Ok(next) = catch_unwind(AssertUnwindSafe(|| self.step())) {
+            *panics = 0;
+            return Some(next);
+        }
+        *panics += 1;
+        (*panics < PANICS_MAX).then(|| self.fault("a delivery panicked"))
+    }
+
+    /// Publishes nothing more in this life of the gate.
+    fn park(self) {
+        log::error!("outbox: {} is parked until the next start: its deliveries panic", self.name);
+        lock(&self.state).error = Some("parked until the next start: its deliveries panic".to_owned());
+        while self.end.sleep(FAULT_PAUSE, Level::Draining) {}
+    }
+
+    /// Delivers one row, if there is any.
+    fn step(&mut self) -> Next {
+        let row = match self.store.outbox().oldest(&self.name) {
+            Ok(Some(row)) => row,
+            Ok(None) => return Next::Wait,
+            Err(error) => return self.fault(&error.to_string()),
+        };
+        let limits = Limits { until: Instant::now() + DELIVERY_LIMIT, stop: &self.end };
+        let done = match self.sink.deliver(&row, &limits) {
+            Delivered::Acknowledged => self.acknowledged(&row),
+            Delivered::Again { why, after } => return self.failed(&row, &why, after),
+            Delivered::GivenUp(why) => self.given_up(&row, &why),
+            Delivered::Disabled(why) => self.disabled(&why),
+        };
+        match done {
+            Ok(()) => Next::Look,
+            Err(error) => self.fault(&error.to_string()),
+        }
+    }
+
+    fn acknowledged(&self, row: &Row) -> Result<(), StoreError> {
+        self.store.outbox().acknowledge(row)?;
+        let mut state = lock(&self.state);
+        if state.failures > 0 {
+            log::info!("outbox: {} takes events again after {} failures", self.name, state.failures);
+        }
+        state.delivered += 1;
+        (state.failures, state.error, state.again) = (0, None, None);
+        Ok(())
+    }
+
+    /// The first failure is told, and those that differ from the one before.
+    fn failed(&self, row: &Row, why: &str, after: Option<Duration>) -> Next {
+        if self.end.level() == Level::Killing {
+            return Next::Wait;
+        }
+        let mut state = lock(&self.state);
+        let is_new = state.error.as_deref() != Some(why);
+        state.failures = state.failures.saturating_add(1);
+        let pause = after.map_or_else(|| pause(state.failures, roll()), |after| after.min(ASKED_MAX));
+        state.error = Some(why.to_owned());
+        state.again = Timestamp::now().checked_add(pause).ok();
+        drop(state);
+        if is_new {
+            log::warn!("outbox: {} does not take {} of {}: {why}", self.name, row.event, row.repo);
+        }
+        match self.store.outbox().failed(row, why) {
+            Ok(()) => Next::Pause(pause),
+            Err(error) => self.fault(&error.to_string()),
+        }
+    }
+
+    fn given_up(&self, row: &Row, why: &str) -> Result<(), StoreError> {
+        self.store.outbox().acknowledge(row)?;
+        log::warn!("outbox: {} was never told {} of {}: {why}", self.name, row.event, row.repo);
+        lock(&self.state).given_up += 1;
+        Ok(())
+    }
+
+    fn disabled(&self, why: &str) -> Result<(), StoreError> {
+        let dropped = self.store.outbox().clear(&self.name)?;
+        let mut state = lock(&self.state);
+        if !state.is_disabled {
+            log::warn!("outbox: {} is told nothing any more: {why}", self.name);
+        }
+        state.is_disabled = true;
+        state.given_up += dropped as u64;
+        state.error = Some(why.to_owned());
+        Ok(())
+    }
+
+    fn fault(&self, why: &str) -> Next {
+        log::error!("outbox: {}: {why}", self.name);
+        Next::Pause(FAULT_PAUSE)
+    }
+}
+
+/// How long after the `times`th failure in a row a sink is tried again; `roll`, from 0 to 1, keeps many gates from coming
+/// back at once.
+fn pause(times: u32, roll: f64) -> Duration {
+    let doublings = times.saturating_sub(1).min(20);
+    PAUSE.saturating_mul(1 << doublings).min(PAUSE_MAX).mul_f64(0.5 + 0.5 * roll)
+}
+
+/// A number from 0 to 1. Without random bytes, sinks are tried at the same time as by others and no worse.
+fn roll() -> f64 {
+    let bytes = random::bytes::<2>().unwrap_or_default();
+    f64::from(u16::from_le_bytes(bytes)) / f64::from(u16::MAX)
+}
+
+fn lock(state: &Mutex<SinkState>) -> MutexGuard<'_, SinkState> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;
