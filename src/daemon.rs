@@ -12,6 +12,7 @@
 //! | `control`, `control-door`, and `tiny_http`'s own | [`Control::start`] | [`Control::close`] |
 //! | `caller` | `control-door`, one a connection | its limits, or [`Control::close`] |
 //! | `sweeper` | [`Sweeper::start`] | the stop at [`Level::Draining`] |
+//! | `outbox-SINK` | [`Outbox::start`] | [`Outbox::close`], after everything that may change a repository |
 //! | `demo`, in a demo | [`Demo::let_wait`](crate::cli::demo::Demo::let_wait) | the end of its git, with every other |
 //!
 //! A thread of this table that ends before its time is fatal: the daemon stops in order and fails.
@@ -24,6 +25,7 @@ mod watchdog;
 use crate::cli::Exit;
 use crate::cli::demo::DemoError;
 use crate::config::{ConfigError, Environment, ListenAddr, Settings};
+use crate::gate::changes::{Changes, ChangesParts};
 use crate::gate::differ::GitDiffer;
 use crate::gate::maintenance::Maintenance;
 use crate::gate::road::{Parts, Road};
@@ -47,6 +49,7 @@ use crate::http::metrics::Metrics;
 use crate::http::smart::{Grants, recovery};
 use crate::mirror::keeper::{Keeper, KeeperParts};
 use crate::mirror::upstreams::Upstreams;
+use crate::outbox::{Outbox, OutboxError};
 use crate::store::lock::{DataLock, LockError};
 use crate::store::{Store, StoreError};
 use crate::supervise::{Deadline, Mark, Reaper, end_survivors};
@@ -111,6 +114,9 @@ pub enum DaemonError {
     /// The directory of repositories.
     #[error(transparent)]
     Root(#[from] LayoutError),
+    /// What is to be published.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
     /// No usable git.
     #[error("looking for git: {0}")]
     Git(#[from] AskError),
@@ -142,6 +148,7 @@ impl DaemonError {
             Self::Directory { .. }
             | Self::Lock(_)
             | Self::Store(_)
+            | Self::Outbox(_)
             | Self::Root(_)
             | Self::Git(_)
             | Self::Listen { .. }
@@ -159,6 +166,7 @@ pub struct Runtime {
     control: Control,
     sweeper: JoinHandle<()>,
     workers: Workers,
+    outbox: Outbox,
     app: Arc<App>,
     signals: Signals,
     watchdog: Option<Watchdog>,
@@ -213,6 +221,18 @@ impl Runtime {
             upkeep: lanes.upkeep.clone(),
             mirror_bytes_max: settings.limits.mirror_bytes_max,
         })?;
+        let changes = Changes::new(ChangesParts {
+            store: store.clone(),
+            reaper: reaper.clone(),
+            git: git.clone(),
+            grace: settings.git.kill_grace,
+            root: root.clone(),
+            upstreams: upstreams.clone(),
+            lane: lanes.write.clone(),
+            stop: stop.clone(),
+        })?;
+        let node = settings.fleet.node.clone().unwrap_or_else(machine::host_name);
+        let outbox = Outbox::start(&store, node, Vec::new())?;
         let road = Road::new(Parts {
             store: store.clone(),
             reaper: reaper.clone(),
@@ -221,6 +241,7 @@ impl Runtime {
             leases: leases.clone(),
             repository_settings: Arc::clone(&repository_settings),
             maintenance: maintenance.clone(),
+            changes: changes.clone(),
             held: open_held(&settings.data_dir)?,
             waiters: waiters.clone(),
             lane: lanes.write.clone(),
@@ -243,6 +264,7 @@ impl Runtime {
             throttle: Throttle::default(),
             grants: Grants::default(),
             keeper,
+            changes,
             fetch_bodies: Budget::new(FETCHES_MAX.max(settings.limits.request_bytes_max)),
             sweeps: Record::default(),
             front: OnceLock::new(),
@@ -261,6 +283,7 @@ impl Runtime {
             started,
         });
         recovery::settle_earlier_writes(&app)?;
+        app.changes.begin_look();
         app.road.recover()?;
         let differ = GitDiffer { road: app.road.clone(), lane: app.lanes.read.clone() };
         app.differ.get_or_init(|| Arc::new(differ));
@@ -271,7 +294,7 @@ impl Runtime {
         let front = open_front(&app, listeners)?;
         let watchdog = environment.systemd.watchdog.map(Watchdog::new);
         let runtime =
-            Self { front, control, sweeper, workers, app, signals, watchdog, addresses, _lock: lock };
+            Self { front, control, sweeper, workers, outbox, app, signals, watchdog, addresses, _lock: lock };
         runtime.announce();
         Ok(runtime)
     }
@@ -342,6 +365,7 @@ impl Runtime {
             ("control", self.control.has_ended()),
             ("sweeper", self.sweeper.is_finished()),
             ("a worker", self.workers.has_ended()),
+            ("outbox", self.outbox.has_ended()),
         ];
         ended.into_iter().find_map(|(name, has_ended)| has_ended.then_some(name))
     }
@@ -386,7 +410,7 @@ impl Runtime {
 
     /// Ends everything, in the order of the module's comment.
     fn stop(self, may_drain: bool) {
-        let Self { front, control, sweeper, workers, app, signals, .. } = self;
+        let Self { front, control, sweeper, workers, outbox, app, signals, .. } = self;
         systemd::tell(News::Stopping);
         app.stop.raise(Level::Draining);
         if may_drain {
@@ -412,6 +436,8 @@ impl Runtime {
                 log::error!("a thread had panicked");
             }
         });
+        // Nothing changes any more: what has, is told as far as anybody takes it.
+        outbox.close();
         // Maintenance that was ended has told the leases what it may have left; nobody is at work any more.
         app.leases.tend();
         if let Err(error) = app.store.checkpoint() {
@@ -484,6 +510,8 @@ fn start_sweeper(app: &App) -> io::Result<JoinHandle<()>> {
         store: app.store.clone(),
         road: app.road.clone(),
         keeper: app.keeper.clone(),
+        changes: app.changes.clone(),
+        keep_events: app.settings.fleet.keep_events,
     };
     sweeper.start(&app.settings.sweeper, app.stop.clone(), &app.sweeps)
 }

@@ -3,6 +3,7 @@
 //! A job is short, looks at facts only, and may be run at any time and twice.
 
 use crate::config::SweeperSettings;
+use crate::gate::changes::Changes;
 use crate::gate::road::Road;
 use crate::git::lease::Leases;
 use crate::mirror::keeper::Keeper;
@@ -14,6 +15,9 @@ use jiff::Timestamp;
 use std::io;
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+/// Events that are kept, however young they are: at a kilobyte each, a hundred megabytes.
+const EVENTS_MAX: u32 = 100_000;
 
 /// What the jobs work on.
 #[derive(Debug)]
@@ -30,6 +34,10 @@ pub struct Sweeper {
     pub road: Road,
     /// Mirrors.
     pub keeper: Keeper,
+    /// Changes of hosted repositories.
+    pub changes: Changes,
+    /// How long an event is kept.
+    pub keep_events: Duration,
 }
 
 /// A row: the name that people are shown, which is the key in `[sweeper]` with `-` for `_`, the interval's setting, one
@@ -37,7 +45,7 @@ pub struct Sweeper {
 type Row = (&'static str, fn(&SweeperSettings) -> Duration, fn(&Sweeper) -> Result<(), String>);
 
 /// Every job.
-const JOBS: [Row; 11] = [
+const JOBS: [Row; 13] = [
     ("orphans", |every| every.orphans, Sweeper::end_orphans),
     ("leftovers", |every| every.leftovers, Sweeper::clean_leftovers),
     ("tokens", |every| every.tokens, Sweeper::forget_expired_tokens),
@@ -48,6 +56,8 @@ const JOBS: [Row; 11] = [
     ("sweep-held", |every| every.sweep_held, |sweeper| sweeper.road.sweep_held()),
     ("sync-mirrors", |every| every.sync_mirrors, Sweeper::sync_mirrors),
     ("mirror-upkeep", |every| every.mirror_upkeep, Sweeper::tend_mirrors),
+    ("watch-repositories", |every| every.watch_repositories, Sweeper::watch_repositories),
+    ("prune-events", |every| every.prune_events, Sweeper::prune_events),
     ("prune-records", |every| every.prune_records, |sweeper| sweeper.road.prune_records()),
 ];
 
@@ -86,6 +96,17 @@ impl Sweeper {
     fn tend_mirrors(&self) -> Result<(), String> {
         self.keeper.tend_due();
         Ok(())
+    }
+
+    fn watch_repositories(&self) -> Result<(), String> {
+        self.changes.begin_look();
+        Ok(())
+    }
+
+    /// Whoever was away for longer is told so.
+    fn prune_events(&self) -> Result<(), String> {
+        let before = Timestamp::now().checked_sub(self.keep_events).unwrap_or(Timestamp::MIN);
+        self.store.events().prune(before, EVENTS_MAX).map(drop).map_err(|error| error.to_string())
     }
 
     fn forget_expired_tokens(&self) -> Result<(), String> {

@@ -17,6 +17,9 @@ const ATTEMPTS_MAX: usize = 20;
 /// The most workers of a lane: each is a thread and a git.
 const WORKERS_MAX: usize = 1024;
 
+/// The longest name of a gate, in bytes: that of a host (RFC 1035, 2.3.4).
+const NODE_BYTES_MAX: usize = 253;
+
 /// The key of the gate's own data, of which commands ask whether it was set.
 pub(super) const DATA_DIR: &str = "data_dir";
 
@@ -45,6 +48,7 @@ enum Field {
     Program(fn(&mut Settings) -> &mut PathBuf),
     OptionalPath(fn(&mut Settings) -> &mut Option<PathBuf>),
     Url(fn(&mut Settings) -> &mut Option<String>),
+    Node(fn(&mut Settings) -> &mut Option<String>),
     Listen(fn(&mut Settings) -> &mut Vec<ListenAddr>),
     Proxies(fn(&mut Settings) -> &mut Vec<Proxy>),
     Approval(fn(&mut Settings) -> &mut Approval),
@@ -100,6 +104,8 @@ pub(super) const KEYS: &[Key] = &[
     Key { path: "gate.forward_attempts",    field: Field::Count(ATTEMPTS_MAX, |s| &mut s.gate.forward_attempts) },
     Key { path: "gate.failed_keep",         field: Field::Duration(|s| &mut s.gate.failed_keep) },
     Key { path: "gate.keep_records",        field: Field::OptionalDuration(|s| &mut s.gate.keep_records) },
+    Key { path: "fleet.node",               field: Field::Node(|s| &mut s.fleet.node) },
+    Key { path: "fleet.keep_events",        field: Field::Duration(|s| &mut s.fleet.keep_events) },
     Key { path: "sweeper.orphans",          field: Field::Duration(|s| &mut s.sweeper.orphans) },
     Key { path: "sweeper.leftovers",        field: Field::Duration(|s| &mut s.sweeper.leftovers) },
     Key { path: "sweeper.tokens",           field: Field::Duration(|s| &mut s.sweeper.tokens) },
@@ -111,6 +117,8 @@ pub(super) const KEYS: &[Key] = &[
     Key { path: "sweeper.prune_records",    field: Field::Duration(|s| &mut s.sweeper.prune_records) },
     Key { path: "sweeper.sync_mirrors",     field: Field::Duration(|s| &mut s.sweeper.sync_mirrors) },
     Key { path: "sweeper.mirror_upkeep",    field: Field::Duration(|s| &mut s.sweeper.mirror_upkeep) },
+    Key { path: "sweeper.watch_repositories", field: Field::Duration(|s| &mut s.sweeper.watch_repositories) },
+    Key { path: "sweeper.prune_events",     field: Field::Duration(|s| &mut s.sweeper.prune_events) },
 ];
 
 /// The keys of `[checks]`, a table of its own because they hold from the next push on, as rules do.
@@ -134,7 +142,6 @@ pub(super) const CHECK_KEYS: &[Key] = &[
 /// ignored: whoever writes them relies on them.
 pub(super) const LATER: &[(&str, &str)] = &[
     ("upstream.fsck", "choose how strictly an upstream's objects are checked"),
-    ("fleet", "talk to other gates"),
     ("peer", "talk to other gates"),
     ("webhook", "send webhooks"),
     ("limits.sse", "publish events"),
@@ -206,6 +213,7 @@ impl Key {
             Field::Program(field) => *field(settings) = parsed(written, PROGRAM_FORM, parse_program)?,
             Field::OptionalPath(field) => *field(settings) = Some(parsed(written, PATH_FORM, parse_path)?),
             Field::Url(field) => *field(settings) = Some(parsed(written, URL_FORM, parse_url)?),
+            Field::Node(field) => *field(settings) = Some(parsed(written, NODE_FORM, parse_node)?),
             Field::Listen(field) => *field(settings) = parsed_list(written, LISTEN_FORM, ListenAddr::parse)?,
             Field::Proxies(field) => *field(settings) = proxies(written)?,
             Field::Approval(field) => *field(settings) = word(written)?,
@@ -238,7 +246,7 @@ impl Key {
             Field::Flag(field) => field(settings).to_string(),
             Field::Path(field) | Field::Program(field) => quoted(field(settings).display()),
             Field::OptionalPath(field) => quoted(field(settings).as_ref()?.display()),
-            Field::Url(field) => quoted(field(settings).as_ref()?),
+            Field::Url(field) | Field::Node(field) => quoted(field(settings).as_ref()?),
             Field::Listen(field) => quoted_list(field(settings)),
             Field::Proxies(field) => quoted_list(field(settings)),
             Field::Approval(field) => quoted(field(settings).word()),
@@ -257,6 +265,7 @@ impl Key {
 const PATH_FORM: &str = "a path";
 const PROGRAM_FORM: &str = "a name in PATH, or an absolute path";
 const URL_FORM: &str = "an address such as \"https://git.example.com\"";
+const NODE_FORM: &str = "what this gate calls itself";
 const LISTEN_FORM: &str =
     "an address to listen at such as \"127.0.0.1:8418\" or \"unix:/path\", or a list of them";
 const PROXIES_FORM: &str = "a list such as [\"10.0.0.0/8\", \"unix\"]";
@@ -352,6 +361,15 @@ fn parse_program(text: &str) -> Result<PathBuf, String> {
         return Err(format!("{text:?} is neither a name to be found in PATH nor an absolute path"));
     }
     Ok(program)
+}
+
+/// A label for people: it stands in events and on screens.
+fn parse_node(text: &str) -> Result<String, String> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    if !is_plain || text.is_empty() || text.len() > NODE_BYTES_MAX {
+        return Err(format!("must be 1 to {NODE_BYTES_MAX} letters, digits, '.', '_' and '-'"));
+    }
+    Ok(text.to_owned())
 }
 
 fn parse_memory(text: &str) -> Result<u64, String> {

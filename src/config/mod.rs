@@ -67,6 +67,8 @@ pub struct Settings {
     pub gate: GateSettings,
     /// What a push is checked for.
     pub checks: ChecksSettings,
+    /// How the gate is known among others.
+    pub fleet: FleetSettings,
     /// How often the sweeper's jobs run.
     pub sweeper: SweeperSettings,
     /// Whose repositories are served beside our own, each below its name.
@@ -156,6 +158,19 @@ pub struct SweeperSettings {
     pub sync_mirrors: Duration,
     /// Looks for mirrors that are to be repacked.
     pub mirror_upkeep: Duration,
+    /// Looks for changes of hosted repositories that nobody has told of.
+    pub watch_repositories: Duration,
+    /// Forgets events that are old.
+    pub prune_events: Duration,
+}
+
+/// How the gate is known among others, and what it remembers for them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FleetSettings {
+    /// What it calls itself; by default the name of the host.
+    pub node: Option<String>,
+    /// How long an event is kept for whoever listens and was away.
+    pub keep_events: Duration,
 }
 
 /// What the command line may set.
@@ -378,6 +393,7 @@ impl Settings {
             git: GitSettings::for_cores(cores),
             gate: GateSettings::default(),
             checks: ChecksSettings::default(),
+            fleet: FleetSettings::default(),
             sweeper: SweeperSettings::default(),
             upstreams: Vec::new(),
             rules: Rules::default(),
@@ -555,7 +571,15 @@ impl Default for SweeperSettings {
             prune_records: Duration::from_secs(60),
             sync_mirrors: Duration::from_secs(1),
             mirror_upkeep: Duration::from_secs(5 * 60),
+            watch_repositories: Duration::from_secs(60),
+            prune_events: Duration::from_secs(10 * 60),
         }
+    }
+}
+
+impl Default for FleetSettings {
+    fn default() -> Self {
+        Self { node: None, keep_events: Duration::from_secs(7 * 24 * 60 * 60) }
     }
 }
 

@@ -53,6 +53,10 @@ forward_attempts = 6
 failed_keep = "25h"
 keep_records = "90d"
 
+[fleet]
+node = "edge-1"
+keep_events = "8d"
+
 [sweeper]
 orphans = "2s"
 leftovers = "2h"
@@ -65,6 +69,8 @@ sweep_held = "7s"
 prune_records = "61s"
 sync_mirrors = "2s"
 mirror_upkeep = "6m"
+watch_repositories = "61s"
+prune_events = "11m"
 
 [[rule]]
 repos = "secret/**"

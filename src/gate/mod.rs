@@ -16,6 +16,7 @@
 //! Objects enter a served repository only by a forward that its own git accepts; what is refused before is thrown away
 //! with its staging repository. Nothing here knows HTTP.
 
+pub mod changes;
 mod checking;
 pub mod checks;
 pub mod decide;

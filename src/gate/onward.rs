@@ -10,6 +10,7 @@ use crate::git::layout::Repository;
 use crate::git::tools::Tools;
 use crate::mirror::{Question, Side, UpstreamError};
 use crate::model::access::{Caller, Right, Verdict as Access};
+use crate::model::fleet::RefDigest;
 use crate::model::name::UserName;
 use crate::model::push::{Actor, Event, Push, PushId, PushState, RefAnswer, RefName};
 use crate::store::StoreError;
@@ -145,7 +146,7 @@ impl Road {
     /// Nobody was asked to take it.
     fn put_off(&self, push: &Push, attempts: u32, why: String) {
         let verdict = Verdict::Deferred { why };
-        self.settle(push, attempts, &Forwarded { verdict, remarks: Vec::new() });
+        self.settle(push, attempts, &Forwarded { verdict, remarks: Vec::new() }, None);
     }
 
     /// The forward that was begun belongs to nobody who lives: the target knows what came of it.
@@ -166,7 +167,7 @@ impl Road {
         let way = Way { tools: self.tools_of_forward(push), to: &*to };
         if way.has_all(&push.refs) {
             let forwarded = Forwarded { verdict: Verdict::Accepted, remarks: Vec::new() };
-            self.settle(push, push.attempts, &forwarded);
+            self.settle(push, push.attempts, &forwarded, None);
         } else {
             self.abandon_forward(push, "outcome unknown, push again: who pushed is not known any more");
         }
@@ -196,7 +197,11 @@ impl Road {
         let forwarded = if is_first { forward.push(&way) } else { forward.resume(&way) };
         // Before anybody is told: who fetches then finds what he pushed, or what was in its way.
         self.parts().upstreams.mirrors().doubt(&push.repo);
-        self.settle(push, attempts, &forwarded);
+        let refs_after = match forwarded.verdict {
+            Verdict::Accepted => self.refs_after(push, &goal.taker),
+            Verdict::Refused(_) | Verdict::Stale(_) | Verdict::Deferred { .. } => None,
+        };
+        self.settle(push, attempts, &forwarded, refs_after.as_ref());
         if forwarded.verdict == Verdict::Accepted {
             // Whoever waits is told now; what follows is no part of the push.
             self.parts().waiters.notify(push.id);
@@ -207,6 +212,16 @@ impl Road {
                     self.land(push, &staging);
                 }
                 Taker::Server { .. } => self.land(push, &staging),
+            }
+        }
+    }
+
+    /// The refs of the repository as an accepted push leaves them: of a mirror, as they will be when it has landed.
+    fn refs_after(&self, push: &Push, taker: &Taker<'_>) -> Option<RefDigest> {
+        match taker {
+            Taker::Hosted(repository) => self.parts().changes.digest_or_none(repository),
+            Taker::Directory(_) | Taker::Server { .. } => {
+                self.parts().upstreams.mirrors().digest_after(&push.repo, &push.refs)
             }
         }
     }
@@ -232,7 +247,7 @@ impl Road {
         }
     }
 
-    fn settle(&self, push: &Push, attempts: u32, forwarded: &Forwarded) {
+    fn settle(&self, push: &Push, attempts: u32, forwarded: &Forwarded, refs_after: Option<&RefDigest>) {
         let now = Timestamp::now();
         let gate = self.gate_of(&push.repo);
         let keep = Some(after(now, gate.failed_keep));
@@ -263,6 +278,7 @@ impl Road {
         let step = Step {
             deadline,
             answer: Some(&answer),
+            refs_after,
             ..Step::new(PushState::Forwarding, event, &Actor::Gate, &why)
         };
         self.take_patiently(push.id, &step);

@@ -4,6 +4,7 @@
 //! it, and its staging repository stays until the mark is gone. Everything else is decided by the record alone, which
 //! moves by compare-and-set: a request, the sweeper and people may try the same at once.
 
+use super::changes::Changes;
 use super::kept::Kept;
 use super::maintenance::Maintenance;
 use super::staging::{Held, StagingError, refuse_symbolic, unfit};
@@ -64,6 +65,8 @@ pub struct Parts {
     pub repository_settings: Arc<SettingsCache>,
     /// Where their maintenance is asked for.
     pub maintenance: Maintenance,
+    /// What changes here, for whoever is to hear of it.
+    pub changes: Changes,
     /// The staging repositories.
     pub held: Held,
     /// Who waits for decisions.

@@ -7,6 +7,7 @@ use super::front::View;
 use super::metrics::Metrics;
 use super::smart::Grants;
 use crate::config::{ChecksSettings, Settings};
+use crate::gate::changes::Changes;
 use crate::gate::diff::Differ;
 use crate::gate::maintenance::Maintenance;
 use crate::gate::road::Road;
@@ -135,6 +136,8 @@ pub struct App {
     pub road: Road,
     /// Keeps mirrors fresh.
     pub keeper: Keeper,
+    /// Changes of hosted repositories.
+    pub changes: Changes,
     /// What upstreams have said yes to.
     pub grants: Grants,
     /// Who waits for a decision on his push.

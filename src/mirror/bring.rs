@@ -17,6 +17,7 @@ use crate::git::credential_file::CredentialFile;
 use crate::git::layout::Repository;
 use crate::git::tools::Tools;
 use crate::git::upstream::{Reaching, refspecs};
+use crate::model::fleet::RefDigest;
 use crate::model::mirrored::OWN;
 use crate::model::name::RepoName;
 use crate::model::oid::Oid;
@@ -42,18 +43,11 @@ pub(super) fn bring(
     tools: &Tools<'_>,
 ) -> Result<Repository, UpstreamError> {
     let place = shared.places.of(repo);
-    if shared.turns.is_fresh(&place, seen.at)
-        && let Some(repository) = shared.places.find(repo)
-    {
-        return Ok(repository);
+    if is_like(shared, repo, seen) {
+        return Ok(repository(place));
     }
     let keeping = shared.keeping(&place);
     let wanted = those(&seen.refs, |name| keeping.refs.has(name));
-    if let Some(repository) = shared.places.find(repo)
-        && is_same(shared, &place, seen, &wanted)
-    {
-        return Ok(repository);
-    }
     let turn = shared.turns.take(&place, tools.asker.deadline.at, || pointless(&tools.asker, tools.stop))?;
     let at = seen.url.origin();
     let credential = secrets_for(remote, &at, &place)?;
@@ -64,6 +58,32 @@ pub(super) fn bring(
         None => work.make()?,
     }
     Ok(repository(place))
+}
+
+/// See [`Mirrors::is_like`](super::Mirrors::is_like).
+pub(super) fn is_like(shared: &Shared, repo: &RepoName, seen: &Advertisement) -> bool {
+    let place = shared.places.of(repo);
+    if shared.places.find(repo).is_none() {
+        return false;
+    }
+    let mirrored = &shared.keeping(&place).refs;
+    shared.turns.is_fresh(&place, seen.at)
+        || is_same(shared, &place, seen, &those(&seen.refs, |name| mirrored.has(name)))
+}
+
+/// See [`Mirrors::digest`](super::Mirrors::digest).
+pub(super) fn digest(
+    shared: &Shared,
+    repo: &RepoName,
+    mirror: &Repository,
+    tools: &Tools<'_>,
+) -> Option<RefDigest> {
+    if let Some(refs) = shared.turns.refs(&shared.places.of(repo)) {
+        return Some(RefDigest::of(&*refs));
+    }
+    let listed = ask::all_refs(tools.git, &mirror.git_dir, &["refs"], &tools.asker);
+    let refs = listed.inspect_err(|error| log::warn!("listing the refs of a mirror: {error}")).ok()?;
+    Some(RefDigest::of(&those(&refs, |name| !name.starts_with(OWN))))
 }
 
 /// What a git has to know of what is shown to the upstream and to a proxy before it.

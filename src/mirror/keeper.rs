@@ -29,8 +29,10 @@ use crate::git::layout::Repository;
 use crate::git::pool::{Claim, Class, Lane};
 use crate::git::tools::Tools;
 use crate::model::credential::UpstreamCredential;
+use crate::model::fleet::RepoKey;
 use crate::model::name::RepoName;
 use crate::model::units::format_size;
+use crate::store::versions::{Intent, Standing};
 use crate::store::{Store, StoreError};
 use crate::supervise::Deadline;
 use crate::sys::poll::{self, Interest};
@@ -142,6 +144,9 @@ pub enum SyncError {
     /// The gate's own credential.
     #[error(transparent)]
     Token(Arc<SecretError>),
+    /// What it may change could not be announced.
+    #[error(transparent)]
+    Store(Arc<StoreError>),
     /// No worker was to be had, or it failed; the log says more.
     #[error("the gate had no worker for the sync: try again in a moment")]
     NoWorker,
@@ -179,7 +184,9 @@ impl SyncError {
     pub fn is_no(&self) -> bool {
         match self {
             Self::Upstream(error) => error.is_no(),
-            Self::Quota { .. } | Self::Token(_) | Self::NoWorker | Self::Descriptor(_) => false,
+            Self::Quota { .. } | Self::Token(_) | Self::Store(_) | Self::NoWorker | Self::Descriptor(_) => {
+                false
+            }
         }
     }
 
@@ -188,7 +195,9 @@ impl SyncError {
     pub fn moved_to(&self) -> Option<Option<&str>> {
         match self {
             Self::Upstream(error) => error.moved_to(),
-            Self::Quota { .. } | Self::Token(_) | Self::NoWorker | Self::Descriptor(_) => None,
+            Self::Quota { .. } | Self::Token(_) | Self::Store(_) | Self::NoWorker | Self::Descriptor(_) => {
+                None
+            }
         }
     }
 
@@ -196,7 +205,9 @@ impl SyncError {
     fn is_client_gone(&self) -> bool {
         match self {
             Self::Upstream(error) => error.is_client_gone(),
-            Self::Quota { .. } | Self::Token(_) | Self::NoWorker | Self::Descriptor(_) => false,
+            Self::Quota { .. } | Self::Token(_) | Self::Store(_) | Self::NoWorker | Self::Descriptor(_) => {
+                false
+            }
         }
     }
 }
@@ -268,6 +279,10 @@ impl Keeper {
         let begun = Instant::now();
         let was_there = parts.upstreams.mirrors().forget(repo, until, &parts.stop)?;
         let was_known = states.forget(repo)?;
+        if let Some(place) = parts.upstreams.find(repo) {
+            let key = RepoKey::of_upstream(&place.upstream.url, place.path);
+            parts.store.versions().remove(repo, &key, Timestamp::now())?;
+        }
         if was_there {
             log::info!("mirror {repo} forgotten ms={}", begun.elapsed().as_millis());
         }
@@ -370,7 +385,7 @@ impl Keeper {
         let deadline = self.deadline(&repo, place);
         let (keeper, credential) = (self.clone(), credential.cloned());
         let job = move || {
-            let outcome = keeper.fetch(&repo, &seen, credential.as_ref(), deadline);
+            let outcome = keeper.fetch(&repo, &seen, credential.as_ref(), lead.cause(), deadline);
             keeper.end(lead, began, outcome);
         };
         let claim = Claim::on(place.upstream.url.origin(), Class::Demand);
@@ -404,19 +419,58 @@ impl Keeper {
         repo: &RepoName,
         seen: &Advertisement,
         credential: Option<&UpstreamCredential>,
+        cause: Cause,
         deadline: Deadline,
     ) -> Outcome {
-        let KeeperParts { upstreams, approach, memory, stop, .. } = &self.0.parts;
+        let KeeperParts { store, upstreams, approach, memory, stop, .. } = &self.0.parts;
         let Approach { reaper, git, grace, lane, .. } = approach;
         let asker = Asker { reaper, deadline, grace: *grace, client: None };
         let tools = Tools { git, asker, lane: lane.kind().name(), memory: *memory, stop };
-        let before = upstreams.mirrors().refs(repo);
-        let UpstreamSettings { url, route, .. } = upstreams.find(repo).ok_or(SyncError::NoWorker)?.upstream;
-        upstreams.mirrors().bring(repo, seen, &Remote { url, route, credential }, &tools)?;
-        if before.is_some_and(|before| upstreams.mirrors().refs(repo) != Some(before)) {
+        let place = upstreams.find(repo).ok_or(SyncError::NoWorker)?;
+        let UpstreamSettings { url, route, .. } = place.upstream;
+        let mirrors = upstreams.mirrors();
+        if mirrors.is_like(repo, seen) {
+            return Ok(());
+        }
+        let before = mirrors.refs(repo);
+        // Where the sync fails, what it has done is found out later.
+        let intent =
+            store.announce(repo, Timestamp::now()).map_err(|error| SyncError::Store(Arc::new(error)))?;
+        let mirror = mirrors.bring(repo, seen, &Remote { url, route, credential }, &tools)?;
+        if before.is_some_and(|before| mirrors.refs(repo) != Some(before)) {
             self.0.searches.succeed(repo, Way::Sync);
         }
+        let key = RepoKey::of_upstream(url, place.path);
+        if let Err(error) = self.tell_of(intent, cause, repo, &key, &mirror, &tools) {
+            log::error!("mirror {repo}: what has changed is not told yet: {error}");
+        }
         Ok(())
+    }
+
+    /// Tells what a sync has changed. What came of an event the fleet knows already: told again, gates would chase each
+    /// other.
+    fn tell_of(
+        &self,
+        intent: Intent,
+        cause: Cause,
+        repo: &RepoName,
+        key: &RepoKey,
+        mirror: &Repository,
+        tools: &Tools<'_>,
+    ) -> Result<(), StoreError> {
+        let (store, now) = (&self.0.parts.store, Timestamp::now());
+        // An announcement that is dropped is taken up when the refs can be listed.
+        let Some(digest) = self.0.parts.upstreams.mirrors().digest(repo, mirror, tools) else {
+            return Ok(());
+        };
+        let standing = Standing { repo, key, digest: Some(&digest) };
+        match cause {
+            Cause::Event => intent.told(&standing, now)?,
+            Cause::Read | Cause::Search | Cause::Push | Cause::Schedule | Cause::Demand => {
+                intent.settle(&standing, now)?;
+            }
+        }
+        store.events().tell_of_mirror(repo, key, None, now)
     }
 
     /// Notes how a sync ended, tells those who wait, and only then writes it down.
@@ -431,9 +485,28 @@ impl Keeper {
             states.set_bytes(&repo, parts.upstreams.mirrors().bytes(&repo));
         }
         tell(&repo, cause, began, &outcome, &noted);
+        if has_mirror || self.is_listed(&repo) {
+            self.tell_of_end(&repo, &outcome, &noted);
+        }
         match noted {
             Noted::After(_) if has_mirror || self.is_listed(&repo) => states.save(&repo),
             Noted::After(_) | Noted::Unknown => {}
+        }
+    }
+
+    /// Tells of a sync that failed as none did before, and of one that succeeds after others had failed.
+    fn tell_of_end(&self, repo: &RepoName, outcome: &Outcome, noted: &Noted) {
+        let Noted::After(before) = noted else { return };
+        let words = outcome.as_ref().err().map(ToString::to_string);
+        let is_news = match (before, &words) {
+            (None, None) => false,
+            (before, words) => before != words,
+        };
+        let Some(place) = self.0.parts.upstreams.find(repo).filter(|_| is_news) else { return };
+        let key = RepoKey::of_upstream(&place.upstream.url, place.path);
+        let told = self.0.parts.store.events().tell_of_mirror(repo, &key, words.as_deref(), Timestamp::now());
+        if let Err(error) = told {
+            log::error!("mirror {repo}: {error}");
         }
     }
 

@@ -51,12 +51,12 @@ pub(super) fn land(
     let refs: Vec<&RefUpdate> = refs.iter().filter(|it| mirrored.has(it.name.as_str())).collect();
     landing.move_refs(&refs, known.as_deref())?;
     turn.set_clean(true);
-    known.into_iter().for_each(|known| turn.set_refs(moved(known, &refs)));
+    known.into_iter().for_each(|known| turn.set_refs(moved(known, refs.iter().copied())));
     Ok(())
 }
 
 /// The refs of a mirror in which these updates have landed.
-fn moved(mut known: Arc<Refs>, refs: &[&RefUpdate]) -> Arc<Refs> {
+pub(super) fn moved<'a>(mut known: Arc<Refs>, refs: impl Iterator<Item = &'a RefUpdate>) -> Arc<Refs> {
     let values = Arc::make_mut(&mut known);
     for update in refs {
         if update.new.is_zero() {

@@ -66,6 +66,7 @@ use crate::git::ask::FoundRefs;
 use crate::git::layout::Repository;
 use crate::git::tools::Tools;
 use crate::git::wants::Wants;
+use crate::model::fleet::RefDigest;
 use crate::model::mirrored::MirroredRefs;
 use crate::model::name::RepoName;
 use crate::model::oid::Oid;
@@ -188,6 +189,16 @@ impl Mirrors {
         self.0.turns.refs(&self.0.places.of(repo))
     }
 
+    /// The refs of the mirror of `repo` as they will be when these updates have landed there; `None` where its refs are not
+    /// remembered.
+    #[must_use]
+    pub fn digest_after(&self, repo: &RepoName, updates: &[RefUpdate]) -> Option<RefDigest> {
+        let place = self.0.places.of(repo);
+        let (known, mirrored) = (self.0.turns.refs(&place)?, &self.0.keeping(&place).refs);
+        let updates = updates.iter().filter(|update| mirrored.has(update.name.as_str()));
+        Some(RefDigest::of(&*land::moved(known, updates)))
+    }
+
     /// What the upstream at `url` has last said of its repository `path`, if it is remembered.
     #[must_use]
     pub fn told(&self, url: &UpstreamUrl, path: &str) -> Option<Told> {
@@ -240,6 +251,18 @@ impl Mirrors {
     #[must_use]
     pub fn bytes(&self, repo: &RepoName) -> u64 {
         places::bytes(&self.0.places.of(repo))
+    }
+
+    /// Whether the mirror of `repo` is known to be what its upstream said in `seen`, or later; then it counts as fresh.
+    #[must_use]
+    pub fn is_like(&self, repo: &RepoName, seen: &Advertisement) -> bool {
+        bring::is_like(&self.0, repo, seen)
+    }
+
+    /// The refs of the mirror of `repo`, as they are remembered or else as git lists them; `None` where it cannot.
+    #[must_use]
+    pub fn digest(&self, repo: &RepoName, mirror: &Repository, tools: &Tools<'_>) -> Option<RefDigest> {
+        bring::digest(&self.0, repo, mirror, tools)
     }
 
     /// The mirror of `repo`, at least as fresh as `seen`: made, or brought up to date where its refs that are mirrored differ

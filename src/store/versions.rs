@@ -77,11 +77,22 @@ impl Store {
     /// # Errors
     /// When it cannot be written: then nothing may be moved.
     pub fn announce(&self, repo: &RepoName, now: Timestamp) -> Result<Intent, StoreError> {
-        self.write("announcing a change", |db| {
-            let id = announce(db, repo, now)?;
-            self.0.in_hand.lock().insert(id);
-            Ok(Intent { store: self.clone(), id })
-        })
+        self.write("announcing a change", |db| self.announce_in(db, repo, now))
+    }
+
+    /// As [`Store::announce`], in the transaction `db`.
+    pub(super) fn announce_in(
+        &self,
+        db: &Connection,
+        repo: &RepoName,
+        now: Timestamp,
+    ) -> Result<Intent, StoreError> {
+        db.prepare_cached("INSERT INTO ref_intents (repo, made) VALUES (?1, ?2)")
+            .and_then(|mut insert| insert.execute((repo.as_str(), now.as_millisecond())))
+            .map_err(StoreError::database("announcing a change"))?;
+        let id = db.last_insert_rowid();
+        self.0.in_hand.lock().insert(id);
+        Ok(Intent { store: self.clone(), id })
     }
 }
 
@@ -89,13 +100,6 @@ impl InHand {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<i64>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn announce(db: &Connection, repo: &RepoName, now: Timestamp) -> Result<i64, StoreError> {
-    db.prepare_cached("INSERT INTO ref_intents (repo, made) VALUES (?1, ?2)")
-        .and_then(|mut insert| insert.execute((repo.as_str(), now.as_millisecond())))
-        .map_err(StoreError::database("announcing a change"))?;
-    Ok(db.last_insert_rowid())
 }
 
 impl Intent {

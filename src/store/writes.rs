@@ -4,8 +4,11 @@
 //! clean. What an earlier life of the gate left says exactly where to look for its locks and temporary files,
 //! and since when.
 
-use super::{Store, StoreError};
+use super::versions::Intent;
+use super::{Store, StoreError, Sync};
+use crate::model::name::RepoName;
 use jiff::Timestamp;
+use rusqlite::Connection;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -58,6 +61,27 @@ impl Note {
         Ok(Self { store, id })
     }
 
+    /// As [`Note::make`], of a push that may move refs of the hosted repository `repo`, in one step with announcing that.
+    ///
+    /// # Errors
+    /// As [`Note::make`].
+    pub fn make_announced(
+        store: Store,
+        git_dir: &Path,
+        traces: &[String],
+        repo: &RepoName,
+    ) -> Result<(Self, Intent), StoreError> {
+        let now = Timestamp::now();
+        let made = store.write("noting a push", |db| {
+            Ok::<_, StoreError>((
+                insert(db, git_dir, store.boot(), traces, now)?,
+                store.announce_in(db, repo, now)?,
+            ))
+        });
+        let (id, intent) = made?;
+        Ok((Self { store, id }, intent))
+    }
+
     /// The note that the store has under `id`.
     #[must_use]
     pub fn of(store: Store, id: WriteId) -> Self {
@@ -85,23 +109,16 @@ impl Writes<'_> {
         refs: &[String],
         now: Timestamp,
     ) -> Result<WriteId, StoreError> {
-        let refs = serde_json::Value::from(refs).to_string();
-        self.0.write("noting a write", |db| {
-            db.execute(
-                "INSERT INTO writes (repo, boot, refs, started) VALUES (?1, ?2, ?3, ?4)",
-                (repo.as_os_str().as_bytes(), boot, refs, now.as_millisecond()),
-            )
-            .map_err(StoreError::database("noting a write"))?;
-            Ok(WriteId(db.last_insert_rowid()))
-        })
+        self.0.write("noting a write", |db| insert(db, repo, boot, refs, now))
     }
 
-    /// Notes that the write is over and nothing of it is left; one that has ended already is none.
+    /// Notes that the write is over and nothing of it is left; one that has ended already is none. Nobody waits for the
+    /// disk: a note that a crash of the machine brings back costs a look.
     ///
     /// # Errors
     /// When that cannot be written: then the next start looks there in vain.
     pub fn end(&self, id: WriteId) -> Result<(), StoreError> {
-        self.0.write("noting the end of a write", |db| {
+        self.0.write_by(Sync::WithTheNext, "noting the end of a write", |db| {
             let ended = db.execute("DELETE FROM writes WHERE id = ?1", [id.0]);
             ended.map(|_| ()).map_err(StoreError::database("noting the end of a write"))
         })
@@ -132,4 +149,20 @@ impl Writes<'_> {
             })
             .collect()
     }
+}
+
+fn insert(
+    db: &Connection,
+    repo: &Path,
+    boot: &str,
+    refs: &[String],
+    now: Timestamp,
+) -> Result<WriteId, StoreError> {
+    let refs = serde_json::Value::from(refs).to_string();
+    db.execute(
+        "INSERT INTO writes (repo, boot, refs, started) VALUES (?1, ?2, ?3, ?4)",
+        (repo.as_os_str().as_bytes(), boot, refs, now.as_millisecond()),
+    )
+    .map_err(StoreError::database("noting a write"))?;
+    Ok(WriteId(db.last_insert_rowid()))
 }

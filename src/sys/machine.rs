@@ -1,7 +1,7 @@
 //! What the machine gives us: an identity, descriptors, processes.
 
 use nix::sys::resource::{Resource, getrlimit};
-use nix::unistd::{AccessFlags, access, geteuid};
+use nix::unistd::{AccessFlags, access, geteuid, gethostname};
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
@@ -13,6 +13,13 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 #[must_use]
 pub fn uid() -> u32 {
     geteuid().as_raw()
+}
+
+/// What the machine, or the container, calls itself.
+#[must_use]
+pub fn host_name() -> String {
+    let name = gethostname().ok().and_then(|name| name.into_string().ok());
+    name.filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".to_owned())
 }
 
 /// Whether `/dev/null` can be used, as the standard input of every git is: without it the first git would seem to be

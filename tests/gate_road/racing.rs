@@ -11,6 +11,7 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 use tidegate::config::{ChecksSettings, GateSettings, Settings};
+use tidegate::gate::changes::{Changes, ChangesParts};
 use tidegate::gate::decide::{Desk, Verb};
 use tidegate::gate::maintenance::Maintenance;
 use tidegate::gate::road::{Parts, Road};
@@ -106,13 +107,26 @@ impl Race {
             probes: alone(Kind::Probe),
             lane: alone(Kind::Upstream),
         };
+        let root = Root::open(site.path("srv.git").parent().unwrap(), false).unwrap();
+        let upstreams = Upstreams::new(Vec::new(), mirrors, false);
+        let changes = Changes::new(ChangesParts {
+            store: site.store.clone(),
+            reaper: reaper().clone(),
+            git: git.clone(),
+            grace: Duration::from_secs(1),
+            root: root.clone(),
+            upstreams: upstreams.clone(),
+            lane: lane.clone(),
+            stop: stop.clone(),
+        });
         let road = Road::new(Parts {
             store: site.store.clone(),
             reaper: reaper().clone(),
             git,
             repository_settings: Arc::default(),
             maintenance: Maintenance::new(upkeep_lane, keepers, site.store.clone()),
-            root: Root::open(site.path("srv.git").parent().unwrap(), false).unwrap(),
+            root,
+            changes: changes.unwrap(),
             leases: site.leases.clone(),
             held: site.held.clone(),
             waiters: waiters.clone(),
@@ -122,7 +136,7 @@ impl Race {
             checks: Current::new(ChecksSettings::default()),
             stop,
             gate: GateSettings::default(),
-            upstreams: Upstreams::new(Vec::new(), mirrors, false),
+            upstreams,
             git_settings: Settings::defaults(None, 2).git,
             open_max: 100,
         });

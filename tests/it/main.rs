@@ -26,6 +26,7 @@ mod crash;
 mod demo;
 mod empty_root;
 mod environ;
+mod fleet;
 mod front;
 mod hold;
 mod hostile;

@@ -67,7 +67,11 @@ pub fn serve(
     target: &GitTarget,
 ) -> Result<Served, Refusal> {
     let (repository, beyond) = match app.road.upstreams().find(&target.repo) {
-        None => (find(app, target)?, None),
+        None => {
+            let repository = find(app, target)?;
+            app.changes.watch(&target.repo);
+            (repository, None)
+        }
         Some(place) => {
             if !place.is_served() {
                 log::info!("{} is not served: repos and deny of the upstream say so", target.repo);

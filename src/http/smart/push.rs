@@ -6,7 +6,7 @@
 use super::Call;
 use super::held;
 use super::stay::Stay;
-use super::work::{self, LastWords};
+use super::work::{self, Entry, LastWords};
 use crate::git::footprint::Footprint;
 use crate::git::lease::LeaseError;
 use crate::git::push_request::{Bounds, PushError, PushRequest};
@@ -47,8 +47,8 @@ pub(super) fn push(call: &Call<'_>, exchange: &mut Exchange) -> Result<Served, R
         return held::hold(call, exchange, body, request);
     }
     // The empty request by which a client tries its credential before it sends a large push changes nothing.
-    let stay = if request.is_probe() { None } else { Some(enter(call, exchange, &request)?) };
-    let worked = work::run(call, exchange, Some(body), LastWords::Report(request), stay)?;
+    let entry = if request.is_probe() { None } else { Some(enter(call, exchange, &request)?) };
+    let worked = work::run(call, exchange, Some(body), LastWords::Report(request), entry)?;
     if worked.settings.maintains() && worked.served.outcome == "ok" {
         call.app.maintenance.request(&call.repository);
     }
@@ -148,17 +148,27 @@ fn malformed(error: &PushError) -> Refusal {
     }
 }
 
-fn enter(call: &Call<'_>, exchange: &Exchange, request: &PushRequest) -> Result<Stay, Refusal> {
+fn enter(call: &Call<'_>, exchange: &Exchange, request: &PushRequest) -> Result<Entry, Refusal> {
     let footprint = Footprint::of_push(request);
-    let noted = Note::make(call.app.store.clone(), &call.repository.git_dir, &footprint.notes());
-    let note = Box::new(noted.map_err(|error| Refusal::internal("noting a push", &error))?);
+    let (git_dir, repo) = (&call.repository.git_dir, &call.target.repo);
+    let noted = Note::make_announced(call.app.store.clone(), git_dir, &footprint.notes(), repo);
+    let (note, intent) = noted.map_err(|error| Refusal::internal("noting a push", &error))?;
     let socket = exchange.socket();
     let until = Instant::now() + call.app.settings.git.queue_wait;
-    let entered = call.app.leases.enter(&call.repository, footprint, note, until, || socket.is_gone());
-    entered.map(Stay::new).map_err(|error| match error {
-        LeaseError::ClientGone => Refusal::ClientGone,
-        LeaseError::Deadline | LeaseError::Full => Refusal::Busy { at_door: false },
-    })
+    let entered =
+        call.app.leases.enter(&call.repository, footprint, Box::new(note), until, || socket.is_gone());
+    match entered {
+        Ok(lease) => Ok(Entry { stay: Stay::new(lease), intent }),
+        Err(error) => {
+            if let Err(error) = intent.withdraw() {
+                log::warn!("{error}");
+            }
+            Err(match error {
+                LeaseError::ClientGone => Refusal::ClientGone,
+                LeaseError::Deadline | LeaseError::Full => Refusal::Busy { at_door: false },
+            })
+        }
+    }
 }
 
 /// Whether the rest of the body came, within `most` bytes.

@@ -320,7 +320,9 @@ impl Visit<'_> {
     pub(super) fn refusal_of(&self, error: &BringError) -> Refusal {
         match error {
             BringError::Failed(SyncError::Upstream(error)) => self.refusal(error),
-            BringError::Failed(SyncError::Token(_) | SyncError::NoWorker | SyncError::Descriptor(_)) => {
+            BringError::Failed(
+                SyncError::Token(_) | SyncError::Store(_) | SyncError::NoWorker | SyncError::Descriptor(_),
+            ) => {
                 log::warn!("{}: {error}", self.repo);
                 Refusal::Busy { at_door: true }
             }

@@ -2,12 +2,13 @@
 
 use super::Call;
 use super::stay::Stay;
+use crate::gate::changes::Came;
 use crate::git::ask::Asker;
 use crate::git::command::{Identity, Protocol, Service, Serving};
 use crate::git::layout::Repository;
 use crate::git::pool::{Claim, Kind, Lane};
 use crate::git::push_advertisement::PushAdvertisement;
-use crate::git::push_answer::AnswerReader;
+use crate::git::push_answer::{AnswerReader, PushAnswer};
 use crate::git::push_request::PushRequest;
 use crate::git::remark::Remark;
 use crate::git::report;
@@ -21,6 +22,8 @@ use crate::http::relay::{self, Additions, Relayed};
 use crate::http::route::Phase;
 use crate::http::served::Served;
 use crate::http::writer::{PIECE, ResponseWriter, WriteError};
+use crate::model::name::RepoName;
+use crate::store::versions::Intent;
 use crate::supervise::{Deadline, Exit, Input, Outcome, SpawnError, Spec, Why};
 use crate::sys::net::Socket;
 use std::fs::File;
@@ -44,6 +47,15 @@ pub(super) enum LastWords {
     Report(PushRequest),
 }
 
+/// The way of a push into its repository.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// Its right to be there.
+    pub(super) stay: Stay,
+    /// What was announced of it.
+    pub(super) intent: Intent,
+}
+
 /// A finished piece of work.
 #[derive(Debug)]
 pub(super) struct Worked {
@@ -65,7 +77,7 @@ pub(super) fn run(
     exchange: &mut Exchange,
     body: Option<File>,
     last_words: LastWords,
-    stay: Option<Stay>,
+    entry: Option<Entry>,
 ) -> Result<Worked, Refusal> {
     let content_type = match call.target.phase {
         Phase::Advertise => call.target.service.advertisement_type(),
@@ -88,7 +100,8 @@ pub(super) fn run(
         body,
         remark: remark(call),
         last_words,
-        stay,
+        repo: call.target.repo.clone(),
+        entry,
         lane: lane.kind(),
         deadline: deadline(call),
         writer,
@@ -151,7 +164,8 @@ struct Work {
     body: Option<File>,
     remark: Option<Remark>,
     last_words: LastWords,
-    stay: Option<Stay>,
+    repo: RepoName,
+    entry: Option<Entry>,
     lane: Kind,
     deadline: Deadline,
     writer: ResponseWriter,
@@ -167,7 +181,7 @@ impl Work {
         }
         let body = self.body.take();
         let mut child = self.app.reaper.spawn(self.spec(body)).map_err(|error| refuse_spawn(&error))?;
-        if let Some(hold) = self.stay.as_mut().and_then(Stay::start) {
+        if let Some(hold) = self.entry.as_mut().and_then(|entry| entry.stay.start()) {
             child.hold(Box::new(hold));
         }
         let banner = match self.phase {
@@ -264,17 +278,19 @@ impl Work {
     /// told nothing sees its connection end before the answer does.
     fn close(self, relayed: Relayed, settings: RepositorySettings) -> Result<Worked, Refusal> {
         let end = End::of(&relayed, self.phase);
-        let Self { writer, stay, last_words, what, service, .. } = self;
+        let Self { writer, entry, last_words, what, service, app, repo, repository, .. } = self;
         let Relayed { outcome, tracker, answer, bytes, .. } = relayed;
         let mut writer = Some(writer);
         if end == End::Whole {
             finish(writer.take());
         }
-        if let Some(stay) = stay {
+        let said = last_words.said(answer);
+        if let Some(Entry { stay, intent }) = entry {
             stay.end(&outcome);
+            app.changes.tell(intent, &repo, &repository, came(said.as_ref()));
         }
         // Of a pack that it does not take git tells the client alone, and exits as if all were well.
-        let refused = last_words.refusal_of_pack(answer);
+        let refused = said.and_then(|said| said.refusal_of_pack());
         if let Some(why) = &refused {
             log::warn!("{what}: {why}");
         }
@@ -305,9 +321,20 @@ impl LastWords {
         }
     }
 
-    /// Why git did not take the pack, where its report is whole and says so.
-    fn refusal_of_pack(&self, answer: Option<AnswerReader>) -> Option<String> {
-        answer?.finish(self.request()?).ok()?.refusal_of_pack()
+    /// What git answered to the push, where its report is whole.
+    fn said(&self, answer: Option<AnswerReader>) -> Option<PushAnswer> {
+        answer?.finish(self.request()?).ok()
+    }
+}
+
+/// What came of a push that was answered so.
+fn came(said: Option<&PushAnswer>) -> Came {
+    match said {
+        None => Came::Unknown,
+        Some(said) if said.refusal_of_pack().is_none() && said.verdicts.iter().any(Result::is_ok) => {
+            Came::Moved
+        }
+        Some(_) => Came::Nothing,
     }
 }
 

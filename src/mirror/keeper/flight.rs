@@ -30,6 +30,8 @@ pub enum Cause {
     Schedule,
     /// A reviewer's demand.
     Demand,
+    /// Another gate's word that there is something new.
+    Event,
 }
 
 impl Cause {
@@ -41,6 +43,7 @@ impl Cause {
             Self::Push => "push",
             Self::Schedule => "schedule",
             Self::Demand => "demand",
+            Self::Event => "event",
         }
     }
 }

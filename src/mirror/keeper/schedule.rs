@@ -99,7 +99,7 @@ impl Keeper {
             let outcome = answer.map_err(SyncError::from).and_then(|seen| {
                 let place = served(&keeper.0.parts.upstreams, lead.repo()).ok_or(SyncError::NoWorker)?;
                 let deadline = keeper.deadline(lead.repo(), place);
-                keeper.fetch(lead.repo(), &seen, credential.as_ref(), deadline)
+                keeper.fetch(lead.repo(), &seen, credential.as_ref(), lead.cause(), deadline)
             });
             // First, so that the next look finds room.
             drop(errand);

@@ -2,7 +2,7 @@
 
 mod demand;
 mod meddler;
-mod origin;
+pub(crate) mod origin;
 mod private;
 mod reading;
 mod refs;

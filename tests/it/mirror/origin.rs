@@ -23,7 +23,7 @@ use crate::support::{HANG, eventually, repo};
 pub(super) const PART: u64 = 300_000;
 
 /// A running upstream.
-pub(super) struct Origin {
+pub(crate) struct Origin {
     place: PathBuf,
     port: Port,
     nginx: Option<Running>,
@@ -35,7 +35,7 @@ pub(super) struct Origin {
 impl Origin {
     /// With no credential below `open/`, and with one of [`Origin::let_in`] below `closed/`.
     #[track_caller]
-    pub(super) fn start(place: &Place) -> Origin {
+    pub(crate) fn start(place: &Place) -> Origin {
         let apart = tempfile::Builder::new().prefix("tidegate-origin-").tempdir().unwrap();
         let directory = apart.path().to_path_buf();
         let port = Port::reserve();
@@ -56,7 +56,7 @@ impl Origin {
 
     /// Starts to answer again.
     #[track_caller]
-    pub(super) fn resume(&mut self) {
+    pub(crate) fn resume(&mut self) {
         let (prefix, file) = (self.place.to_str().unwrap(), self.place.join("nginx.conf"));
         let words = ["-p", prefix, "-c", file.to_str().unwrap(), "-e", "errors"];
         self.nginx = Some(Running::start(command(Path::new("/usr/sbin/nginx"), &words), Vec::new()));
@@ -64,7 +64,7 @@ impl Origin {
     }
 
     /// Nobody listens any more.
-    pub(super) fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         if let Some(nginx) = self.nginx.take() {
             nginx.signal(Signal::SIGKILL);
             let _ = nginx.finish(HANG);
@@ -73,53 +73,53 @@ impl Origin {
     }
 
     /// Lets these users in below `closed/`, with their tokens of [`token_of`], from the next request on.
-    pub(super) fn let_in(&self, users: &[&str]) {
+    pub(crate) fn let_in(&self, users: &[&str]) {
         let line = |user: &&str| format!("{user}:{{PLAIN}}{}\n", token_of(user));
         fs::write(self.place.join("passwords"), users.iter().map(line).collect::<String>()).unwrap();
     }
 
     /// Fetches that come from now on wait before their answer, until [`Origin::release`].
-    pub(super) fn hold(&self) {
+    pub(crate) fn hold(&self) {
         let _ = fs::remove_file(self.place.join("held"));
         fs::write(self.place.join("hold"), "").unwrap();
     }
 
     /// The same for those that know by then what the upstream has, and want objects.
-    pub(super) fn hold_objects(&self) {
+    pub(crate) fn hold_objects(&self) {
         fs::write(self.place.join("hold-objects"), "").unwrap();
     }
 
     /// Objects that are wanted from now on are packed for that long, in whole seconds, with ten lines of progress a second
     /// before the first object.
-    pub(super) fn pack_slowly(&self, seconds: u32) {
+    pub(crate) fn pack_slowly(&self, seconds: u32) {
         fs::write(self.place.join("slow"), format!("{}", 10 * seconds)).unwrap();
     }
 
     /// Ends either.
-    pub(super) fn release(&self) {
+    pub(crate) fn release(&self) {
         for name in ["hold", "hold-objects"] {
             let _ = fs::remove_file(self.place.join(name));
         }
     }
 
     /// As [`Origin::hold`], with the first [`PART`] bytes of what is larger sent before.
-    pub(super) fn hold_halfway(&self) {
+    pub(crate) fn hold_halfway(&self) {
         fs::write(self.place.join("halfway"), "").unwrap();
     }
 
     /// Ends that.
-    pub(super) fn release_halfway(&self) {
+    pub(crate) fn release_halfway(&self) {
         fs::remove_file(self.place.join("halfway")).unwrap();
     }
 
     /// Waits until a fetch waits.
     #[track_caller]
-    pub(super) fn await_held(&self) {
+    pub(crate) fn await_held(&self) {
         eventually(HANG, "a fetch has come to the upstream", || self.place.join("held").exists());
     }
 
     /// Answers every request with `status` from now on, and as before again with `None`.
-    pub(super) fn answer(&self, status: Option<u16>) {
+    pub(crate) fn answer(&self, status: Option<u16>) {
         for known in [401, 403, 404, 429, 503] {
             let _ = fs::remove_file(self.place.join(known.to_string()));
         }
@@ -129,19 +129,19 @@ impl Origin {
     }
 
     /// Says from now on, or does not any more, that all repositories are at another server.
-    pub(super) fn move_away(&self, is_so: bool) {
+    pub(crate) fn move_away(&self, is_so: bool) {
         let file = self.place.join("moved");
         if is_so { fs::write(file, "").unwrap() } else { fs::remove_file(file).unwrap() }
     }
 
     /// Where it listens.
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.port.address
     }
 
     /// How many requests had `what` in their line. A request is logged after its answer, so another one goes behind them.
     #[track_caller]
-    pub(super) fn count(&self, what: &str) -> usize {
+    pub(crate) fn count(&self, what: &str) -> usize {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let last = format!("/last/{}", NEXT.fetch_add(1, Ordering::Relaxed));
         Wire::tcp(self.port.address).get(&last, &[]);
