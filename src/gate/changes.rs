@@ -16,9 +16,9 @@ use crate::store::{Store, StoreError};
 use crate::supervise::{Deadline, Reaper};
 use crate::sys::stop::Stop;
 use jiff::Timestamp;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a repository may take to list its refs: tens of thousands take less than a second.
@@ -57,6 +57,22 @@ struct Shared {
     parts: ChangesParts,
     watched: Mutex<BTreeSet<RepoName>>,
     is_looking: AtomicBool,
+    told: Mutex<HashSet<RepoName>>,
+    is_told: Condvar,
+}
+
+/// The right to look at the refs of a repository and to tell of them: of two who do both, the later one tells what was
+/// later.
+struct Word<'a> {
+    changes: &'a Changes,
+    repo: &'a RepoName,
+}
+
+impl Drop for Word<'_> {
+    fn drop(&mut self) {
+        self.changes.told().remove(self.repo);
+        self.changes.0.is_told.notify_all();
+    }
 }
 
 /// What is known of a push that has ended.
@@ -90,7 +106,8 @@ impl Changes {
         let own = parts.store.versions().own()?.into_iter().filter(|version| !version.is_removed);
         let hosted = own.filter_map(|version| version.repo.as_hosted()).map(|(_, name)| name);
         let watched = Mutex::new(hosted.take(WATCHED_MAX).collect());
-        Ok(Self(Arc::new(Shared { parts, watched, is_looking: AtomicBool::new(false) })))
+        let (told, is_told) = Default::default();
+        Ok(Self(Arc::new(Shared { parts, watched, is_looking: AtomicBool::new(false), told, is_told })))
     }
 
     /// Looks after this hosted repository from now on.
@@ -106,6 +123,7 @@ impl Changes {
         let done = match came {
             Came::Nothing => intent.withdraw(),
             Came::Moved | Came::Unknown => {
+                let _word = self.take_word(repo);
                 let digest = self.digest_or_none(repository);
                 let key = RepoKey::hosted(self.0.parts.store.publisher(), repo);
                 let standing = Standing { repo, key: &key, digest: digest.as_ref() };
@@ -177,6 +195,7 @@ impl Changes {
             None => (RepoKey::hosted(store.publisher(), &left.repo), found(root.find(&left.repo))?),
         };
         let Some(repository) = repository else { return Ok(store.versions().drop_left(left)?) };
+        let _word = self.take_word(&left.repo);
         let digest = self.digest(&repository)?;
         let standing = Standing { repo: &left.repo, key: &key, digest: Some(&digest) };
         Ok(store.versions().take_up(left, &standing, Timestamp::now())?)
@@ -202,6 +221,7 @@ impl Changes {
             self.watched().remove(repo);
             return Ok(());
         };
+        let _word = self.take_word(repo);
         let digest = self.digest(&repository)?;
         let standing = Standing { repo, key: &key, digest: Some(&digest) };
         // What is not known yet was there before anybody was told of it, as far as anybody can say.
@@ -209,6 +229,16 @@ impl Changes {
             log::info!("{repo} was changed by somebody else");
         }
         Ok(())
+    }
+
+    fn take_word<'a>(&'a self, repo: &'a RepoName) -> Word<'a> {
+        let told = self.0.is_told.wait_while(self.told(), |told| told.contains(repo));
+        told.unwrap_or_else(PoisonError::into_inner).insert(repo.clone());
+        Word { changes: self, repo }
+    }
+
+    fn told(&self) -> MutexGuard<'_, HashSet<RepoName>> {
+        self.0.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn watched(&self) -> MutexGuard<'_, BTreeSet<RepoName>> {

@@ -128,7 +128,7 @@ impl Intent {
     }
 
     fn end(self, came: Came, standing: &Standing<'_>, now: Timestamp) -> Result<(), StoreError> {
-        self.store.versions().end(Some(self.id), came, standing, now)
+        self.store.versions().end(self.id, came, standing, now)
     }
 
     /// Nothing was moved.
@@ -181,7 +181,7 @@ impl Versions<'_> {
         standing: &Standing<'_>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        self.end(Some(left.id), Came::Unknown, standing, now)
+        self.end(left.id, Came::Unknown, standing, now)
     }
 
     /// Forgets an announcement that was left, of a repository that is not there any more.
@@ -193,19 +193,25 @@ impl Versions<'_> {
     }
 
     /// Tells of a change that nobody has announced, if the refs are not what was told last; answers whether it did. With
-    /// nothing to compare them with, they are noted, and told of if `is_new` says that the repository was made since.
+    /// nothing to compare them with, they are noted, and told of if `is_new` says that the repository was made since. Where
+    /// a change is announced, whoever did so tells of it.
     ///
     /// # Errors
     /// When the database cannot be written.
     pub fn look(&self, standing: &Standing<'_>, is_new: bool, now: Timestamp) -> Result<bool, StoreError> {
-        let known = self.0.read("reading what is known of refs", |db| known(db, standing.repo))?;
-        let came = match (known, standing.digest) {
-            (Some(known), Some(digest)) if known == *digest => return Ok(false),
-            (None, _) if !is_new => Came::Told,
-            (Some(_) | None, _) => Came::Unknown,
-        };
-        self.end(None, came, standing, now)?;
-        Ok(came == Came::Unknown)
+        // Nothing is written where nothing has changed, as at nearly every look.
+        let known = self.known(standing.repo)?;
+        if known.as_ref() == standing.digest {
+            return Ok(false);
+        }
+        let came = if known.is_some() || is_new { Came::Unknown } else { Came::Told };
+        self.0.write("telling of a change by others", |db| {
+            if is_announced(db, standing.repo)? {
+                return Ok(false);
+            }
+            self.tell(db, came, standing, now)?;
+            Ok(came == Came::Unknown)
+        })
     }
 
     /// Tells that a repository is gone, if anything was ever told of it; answers whether it did.
@@ -289,28 +295,35 @@ impl Versions<'_> {
         self.0.read("reading what is known of refs", |db| known(db, repo))
     }
 
-    fn end(
+    fn end(&self, id: i64, came: Came, standing: &Standing<'_>, now: Timestamp) -> Result<(), StoreError> {
+        self.0.write("telling of a change", |db| {
+            withdraw(db, id)?;
+            self.tell(db, came, standing, now)
+        })
+    }
+
+    fn tell(
         &self,
-        id: Option<i64>,
+        db: &Connection,
         came: Came,
         standing: &Standing<'_>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let telling = &self.0.0.telling;
-        self.0.write("telling of a change", |db| {
-            id.map_or(Ok(()), |id| withdraw(db, id))?;
-            let known =
-                known(db, standing.repo).map_err(StoreError::database("reading what is known of refs"))?;
-            let differs = known.as_ref() != standing.digest || standing.digest.is_none();
-            if came == Came::Moved || (came == Came::Unknown && differs) {
-                count(db, telling, standing, EventName::RepoVersion, now)?;
-            }
-            if differs {
-                know(db, standing)?;
-            }
-            Ok(())
-        })
+        let known = known(db, standing.repo);
+        let known = known.map_err(StoreError::database("reading what is known of refs"))?;
+        let differs = known.as_ref() != standing.digest || standing.digest.is_none();
+        if came == Came::Moved || (came == Came::Unknown && differs) {
+            count(db, &self.0.0.telling, standing, EventName::RepoVersion, now)?;
+        }
+        if differs { know(db, standing) } else { Ok(()) }
     }
+}
+
+/// Whether somebody is going to tell what came of a change of `repo`.
+fn is_announced(db: &Connection, repo: &RepoName) -> Result<bool, StoreError> {
+    db.prepare_cached("SELECT EXISTS (SELECT 1 FROM ref_intents WHERE repo = ?1)")
+        .and_then(|mut row| row.query_row([repo.as_str()], |row| row.get(0)))
+        .map_err(StoreError::database("looking for announcements"))
 }
 
 /// Counts a change that was made here, in the transaction `db`, and tells of it.

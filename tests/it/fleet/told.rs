@@ -84,21 +84,20 @@ fn what_others_do_to_a_hosted_repository_is_found_and_its_removal_is_the_last_wo
     gate.stop();
 }
 
-/// A gate before an upstream of the place's repositories.
-fn before(place: &Place, origin: &Origin, keys: &str) -> Setup {
+/// A gate before an upstream that has the place's repositories.
+fn before(place: &Place, url: &str, keys: &str) -> Setup {
     let root = place.work("own");
     let _ = fs::create_dir(&root);
-    let upstream =
-        format!("[[upstream]]\nname = \"forge\"\nurl = \"http://{}/open\"\n{keys}\n", origin.address());
+    let upstream = format!("[[upstream]]\nname = \"forge\"\nurl = \"{url}\"\n{keys}\n");
     place.gate().text("root", root.to_str().unwrap()).text("git.queue_wait", "10m").tables(&upstream)
 }
 
 #[test]
 fn a_mirror_has_a_version_for_each_sync_that_changed_it_and_one_for_each_push_through_it() {
     let (place, served) = place();
-    let origin = Origin::start(&place);
-    let keys = "mirror.fresh_for = \"1ms\"\ncredential = \"none\"\naccess = \"public\"\n[upstream.gate]\napproval = \"auto\"";
-    let gate = before(&place, &origin, keys).start();
+    let upstream = place.root().to_str().unwrap().to_owned();
+    let keys = "mirror.fresh_for = \"1ms\"\n[upstream.gate]\napproval = \"auto\"";
+    let gate = before(&place, &upstream, keys).start();
     let url = gate.url_as("alice", "forge/app");
     let clone = place.client().cloned(&[], &url, &place.work("clone"));
     assert_eq!(versions(&place, "forge/app"), [1], "the first clone");
@@ -112,7 +111,7 @@ fn a_mirror_has_a_version_for_each_sync_that_changed_it_and_one_for_each_push_th
     assert_eq!(versions(&place, "forge/app"), [1, 2, 3]);
     let told = events(&place).into_iter().rfind(|event| event.event == "repo.version").unwrap();
     assert_eq!(told.digest.unwrap().as_str(), digest(&served), "as it will have landed");
-    assert_eq!(told.repo.as_str(), format!("http://{}/open/app", origin.address()));
+    assert_eq!(told.repo.as_str(), format!("{upstream}/app"));
     // The sync that the next read asks for finds what the push has told.
     clone.git(&["fetch", "origin"]).ok();
     assert_eq!(versions(&place, "forge/app"), [1, 2, 3]);
@@ -132,7 +131,8 @@ fn a_mirror_has_a_version_for_each_sync_that_changed_it_and_one_for_each_push_th
 fn an_upstream_that_goes_and_comes_back_is_told_once_each_time() {
     let (place, _served) = place();
     let mut origin = Origin::start(&place);
-    let gate = before(&place, &origin, "mirror.fresh_for = \"1ms\"").start();
+    let url = format!("http://{}/open", origin.address());
+    let gate = before(&place, &url, "mirror.fresh_for = \"1ms\"").start();
     let clone = place.client().cloned(&[], &gate.url("forge/app"), &place.work("clone"));
     let mirrors = || -> Vec<String> {
         let told = events(&place).into_iter().map(|event| event.event);
