@@ -20,6 +20,7 @@
 //! Order of the stop: readiness 503, no more accepting, work in flight until the drain deadline, process groups told to
 //! go and then killed, everything reaped, the store closed, exit. A second order to stop goes straight to the kill.
 
+mod prepare;
 mod watchdog;
 
 use crate::cli::Exit;
@@ -29,10 +30,8 @@ use crate::gate::changes::{Changes, ChangesParts};
 use crate::gate::differ::GitDiffer;
 use crate::gate::maintenance::Maintenance;
 use crate::gate::road::{Parts, Road};
-use crate::gate::staging::Held;
 use crate::gate::waiters::Waiters;
-use crate::git::ask::{self, AskError, Asker};
-use crate::git::command::{Git, Surroundings};
+use crate::git::ask::AskError;
 use crate::git::layout::{LayoutError, Root};
 use crate::git::lease::Leases;
 use crate::git::settings::SettingsCache;
@@ -52,7 +51,7 @@ use crate::mirror::upstreams::Upstreams;
 use crate::outbox::{Outbox, OutboxError};
 use crate::store::lock::{DataLock, LockError};
 use crate::store::{Store, StoreError};
-use crate::supervise::{Deadline, Mark, Reaper, end_survivors};
+use crate::supervise::{Mark, Reaper};
 use crate::sweeper::Sweeper;
 use crate::sys::current::Current;
 use crate::sys::net::{Address, Listener};
@@ -61,12 +60,11 @@ use crate::sys::signals::{Order, Signals};
 use crate::sys::stop::{Level, Stop};
 use crate::sys::systemd::{self, News};
 use crate::sys::timetable::Record;
-use crate::sys::{limits, machine, poll, probe};
+use crate::sys::{machine, poll, probe};
 use jiff::Timestamp;
-use std::fs;
+use prepare::{end_earlier_life, find_git, open_held, prepare_directories, prepare_process};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -84,9 +82,6 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// How long a killed process may take to vanish before the stop goes on without it.
 const KILL_CAP: Duration = Duration::from_secs(2);
-
-/// How long `git --version` may take on a machine under load.
-const VERSION_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long the asking of our own port may take, within the watchdog's interval.
 const SELF_TEST_LIMIT: Duration = Duration::from_secs(5);
@@ -533,80 +528,6 @@ fn open_front(app: &Arc<App>, listeners: Vec<Listener>) -> Result<Front, DaemonE
     Ok(front)
 }
 
-/// What holds for this process and is inherited by its children.
-fn prepare_process() -> io::Result<()> {
-    machine::check_null()?;
-    limits::seal_descriptors()?;
-    limits::forbid_core_dumps()?;
-    limits::raise_descriptors().map(drop)
-}
-
-/// Processes of an earlier life of this gate end before anything of theirs is touched.
-fn end_earlier_life(mark: &Mark, settings: &Settings) -> io::Result<()> {
-    let survivors = end_survivors(mark, settings.git.kill_grace)?;
-    if survivors.found > 0 {
-        log::warn!("ended {} processes that an earlier, killed gate had left", survivors.found);
-    }
-    if survivors.left > 0 {
-        log::error!("{} of them do not die; they may still write to repositories", survivors.left);
-    }
-    Ok(())
-}
-
-/// The directory for temporary files is emptied, since nothing in it outlives a process. What is in `home` is not ours to
-/// judge, and stays.
-fn prepare_directories(data_dir: &Path) -> Result<(), DaemonError> {
-    let [tmp, home] = ["tmp", "home"].map(|name| data_dir.join(name));
-    let failed = |at: &Path| {
-        let at = at.to_owned();
-        move |source| DaemonError::Directory { at, source }
-    };
-    make_private(&home).map_err(failed(&home))?;
-    if fs::read_dir(&home).map_err(failed(&home))?.next().is_some() {
-        log::warn!("{} is not empty: hooks and git may read what is there; move it away", home.display());
-    }
-    make_private(&tmp).and_then(|()| empty(&tmp)).map_err(failed(&tmp))
-}
-
-fn open_held(data_dir: &Path) -> Result<Held, DaemonError> {
-    Held::open(data_dir).map_err(|source| DaemonError::Directory { at: data_dir.join("held"), source })
-}
-
-/// Makes the directory `at` unless there is one.
-fn make_private(at: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().mode(0o700).recursive(true).create(at)
-}
-
-/// Removes everything in the directory `at`, which must be ours and no link: what a link leads to is somebody else's.
-fn empty(at: &Path) -> io::Result<()> {
-    let found = fs::symlink_metadata(at)?;
-    if !found.is_dir() || found.uid() != machine::uid() {
-        let why = "what is in it would be removed, but it is a link or another user's: move it away";
-        return Err(io::Error::other(why));
-    }
-    for entry in fs::read_dir(at)? {
-        let entry = entry?;
-        let remove = if entry.file_type()?.is_dir() { fs::remove_dir_all } else { fs::remove_file };
-        remove(entry.path())?;
-    }
-    Ok(())
-}
-
-fn find_git(reaper: &Reaper, settings: &Settings, environment: &Environment) -> Result<Git, AskError> {
-    let surroundings = Surroundings {
-        path: environment.path.clone(),
-        home: settings.data_dir.join("home"),
-        timezone: environment.timezone.clone(),
-    };
-    let deadline = Deadline::starting(Instant::now(), VERSION_LIMIT, "asking git for its version");
-    let asker = Asker { reaper, deadline, grace: settings.git.kill_grace, client: None };
-    let git = ask::find_git(&settings.git.program, surroundings, &asker)?;
-    for fix in git.version().missing_fixes() {
-        log::warn!("git {} may lack a security fix: {fix}; `tidegate doctor` says more", git.version());
-    }
-    Ok(git)
-}
-
 fn greet_first_admin(store: &Store) -> Result<(), DaemonError> {
     if let Some(path) = store.users().ensure_admin(Timestamp::now())? {
         log::info!("made the user admin; the token is in {}", path.display());
@@ -617,34 +538,6 @@ fn greet_first_admin(store: &Store) -> Result<(), DaemonError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::symlink;
-
-    #[test]
-    fn a_start_empties_tmp_and_removes_nothing_else() {
-        let place = tempfile::tempdir().unwrap();
-        let data = place.path();
-        prepare_directories(data).unwrap();
-        for kept in ["home/a.git", "elsewhere/b.git"] {
-            fs::create_dir_all(data.join(kept)).unwrap();
-        }
-        fs::create_dir_all(data.join("tmp/push-1/objects")).unwrap();
-        fs::write(data.join("tmp/body"), "").unwrap();
-        symlink(data.join("elsewhere"), data.join("tmp/link")).unwrap();
-        prepare_directories(data).unwrap();
-        assert_eq!(fs::read_dir(data.join("tmp")).unwrap().count(), 0);
-        assert!(data.join("home/a.git").exists() && data.join("elsewhere/b.git").exists());
-    }
-
-    #[test]
-    fn a_tmp_that_is_a_link_is_refused_and_not_emptied() {
-        let place = tempfile::tempdir().unwrap();
-        let (data, repository) = (place.path(), place.path().join("elsewhere/a.git"));
-        fs::create_dir_all(&repository).unwrap();
-        symlink("elsewhere", data.join("tmp")).unwrap();
-        let error = prepare_directories(data).unwrap_err().to_string();
-        assert!(error.ends_with("it is a link or another user's: move it away"), "{error}");
-        assert!(repository.exists());
-    }
 
     #[test]
     fn limits_are_told_as_they_are_configured() {

@@ -122,7 +122,7 @@ fn the_front_page_names_every_key_that_is_refused_as_not_built() {
     let table = keys.split("const LATER:").nth(1).and_then(|rest| rest.split("];").next()).unwrap();
     let later: Vec<&str> =
         table.lines().filter_map(|line| line.trim().strip_prefix("(\"")?.split('"').next()).collect();
-    assert!(later.len() >= 5, "the table was not understood: {later:?}");
+    assert!(!later.is_empty(), "the table was not understood: {later:?}");
     let readme = readme();
     let missing: Vec<_> = later.iter().filter(|key| !readme.contains(&format!("`{key}`"))).collect();
     assert!(missing.is_empty(), "README.md does not name the keys {missing:?}");

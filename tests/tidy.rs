@@ -40,6 +40,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "src/store/migrations/0003_mirrors.sql",
         "11d163bff29f38c4e8846055daed3282831ed834c58fa95c72b4c2f093f57357",
     ),
+    (
+        "src/store/migrations/0004_fleet.sql",
+        "07dbdec375a271ef11dd61ca7ffe5f7346924f71151bcb7f32e4134cf4429b9a",
+    ),
 ];
 
 /// Words that mark unfinished work, spelt so that this file does not hold them.

@@ -354,12 +354,7 @@ fn what_is_no_toml_is_told_with_its_line() {
 
 #[test]
 fn what_this_version_does_not_do_is_refused_with_a_sentence() {
-    let later = [
-        "[fleet]\nnode = \"edge-1\"",
-        "[[peer]]\nname = \"x\"",
-        "[[webhook]]\nurl = \"https://x\"",
-        "[limits]\nsse = 256",
-    ];
+    let later = ["[[peer]]\nname = \"x\"", "[[webhook]]\nurl = \"https://x\"", "[limits]\nsse = 256"];
     for text in later {
         let found = problems(text, &[]);
         assert_eq!(found.len(), 1, "{text:?}: {found:?}");
