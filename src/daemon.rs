@@ -11,6 +11,7 @@
 //! | `request-N` | `front`, one a connection | its client, its limits, or the stop |
 //! | `control`, `control-door`, and `tiny_http`'s own | [`Control::start`] | [`Control::close`] |
 //! | `caller` | `control-door`, one a connection | its limits, or [`Control::close`] |
+//! | `control-wait` | `control`, one a caller who waits for something | what he waits for, his leaving, or the stop at [`Level::Draining`] |
 //! | `sweeper` | [`Sweeper::start`] | the stop at [`Level::Draining`] |
 //! | `outbox-SINK` | [`Outbox::start`] | [`Outbox::close`], after everything that may change a repository |
 //! | `demo`, in a demo | [`Demo::let_wait`](crate::cli::demo::Demo::let_wait) | the end of its git, with every other |

@@ -187,7 +187,7 @@ impl Client {
         let mut response =
             answer.map_err(|error| ClientError::Unreachable { at: at(), source: Box::new(error) })?;
         let status = response.status().as_u16();
-        if status == 200 {
+        if matches!(status, 200 | 202) {
             return Ok(response);
         }
         let text = response.body_mut().read_to_string().unwrap_or_default();

@@ -1,18 +1,17 @@
 //! `tidegate mirror`: the mirrors of a running gate, as text for people or as the API's JSON.
 
-use super::client::Where;
+use super::client::{ClientError, Where};
 use super::{CliError, output};
 use crate::config::Environment;
 use crate::model::mirror::{self, Demanded, Forgotten, MirrorView, Mirrors};
 use crate::model::name::RepoName;
 use crate::model::text::plain;
 use crate::model::units::format_duration;
-use jiff::Timestamp;
 use serde_json::json;
 use std::time::Duration;
 
-/// How often the gate is asked whether a sync is over.
-const ROUND: Duration = Duration::from_millis(200);
+/// How long the gate is asked to wait with its answer: less than this client waits for one, or what may stand between them.
+const WAIT: Duration = Duration::from_secs(20);
 
 /// What `mirror` takes.
 #[derive(Debug, clap::Args)]
@@ -100,18 +99,19 @@ fn sync(repo: &RepoName, common: &Common, environment: &Environment) -> Result<(
     let path = format!("{}/sync", mirror::path(repo));
     let mut requested = None;
     loop {
-        let answer = client.post(&path, &json!({ "requested_at": requested }))?;
-        let Demanded { requested_at, mirror } = serde_json::from_value(answer.clone())?;
-        let is_after = |time: &str| moment(time).is_some_and(|time| Some(time) >= moment(&requested_at));
-        if mirror.synced.as_deref().is_some_and(is_after) {
+        let demand = json!({ "requested_at": requested, "wait": format_duration(WAIT) });
+        let answer = match client.post(&path, &demand) {
+            Err(ClientError::Refused { status: 502, message, .. }) => {
+                return Err(CliError::NotSynced(message));
+            }
+            answer => answer?,
+        };
+        let Demanded { requested_at, is_met, .. } = serde_json::from_value(answer.clone())?;
+        if is_met {
             let text = format!("{repo} is synced\n");
             return Ok(output::print(&if common.json { output::json(&answer) } else { text })?);
         }
-        if let Some(error) = mirror.error.filter(|_| is_after(&mirror.attempted)) {
-            return Err(CliError::NotSynced(plain(&error)));
-        }
         requested = Some(requested_at);
-        std::thread::park_timeout(ROUND);
     }
 }
 
@@ -120,8 +120,4 @@ fn forget(repo: &RepoName, common: &Common, environment: &Environment) -> Result
     let Forgotten { repo } = serde_json::from_value(answer.clone())?;
     let text = plain(&format!("{repo} is forgotten\n"));
     Ok(output::print(&if common.json { output::json(&answer) } else { text })?)
-}
-
-fn moment(text: &str) -> Option<Timestamp> {
-    text.parse().ok()
 }

@@ -73,7 +73,7 @@ fn answer_page(
         Way::Read | Way::Remove => Vec::new(),
         Way::Write => read_body(exchange)?,
     };
-    let request = exchange.request();
+    let (request, socket) = (exchange.request(), exchange.socket());
     let query = request.query.as_deref().unwrap_or_default();
     let asked = Asked {
         caller: &caller,
@@ -82,6 +82,7 @@ fn answer_page(
         query,
         headers: &request.headers,
         body,
+        client: socket.fd(),
     };
     let response = found.answer(app, &asked)?;
     send(exchange, &response);

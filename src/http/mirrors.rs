@@ -9,14 +9,15 @@ use super::message::Response;
 use super::refusal::Refusal;
 use super::route::Asked;
 use super::status::json;
-use crate::mirror::keeper::State;
+use crate::mirror::keeper::{self, DemandError, State, Waiter};
 use crate::mirror::upstreams::Place;
 use crate::mirror::{ForgetError, TurnError};
 use crate::model::access::{Caller, Right, Rules, Verdict};
-use crate::model::mirror::{Demanded, Forgotten, MirrorView, Mirrors};
+use crate::model::mirror::{Demanded, Failure, Forgotten, MirrorView, Mirrors};
 use crate::model::name::RepoName;
 use crate::model::push::PushState;
 use crate::model::role::Role;
+use crate::model::units::{format_duration, parse_duration};
 use jiff::Timestamp;
 use serde::Deserialize;
 use std::time::{Duration, Instant};
@@ -24,12 +25,31 @@ use std::time::{Duration, Instant};
 /// How long a mirror that is to be forgotten may be busy: a sync that takes longer is asked about again.
 const FORGET_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long a demand is waited for at most. A first clone may take longer; but whatever stands between the client and the
+/// gate has given up on the connection long before.
+pub const WAIT_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// The code of the error of a sync that was waited for.
+const NOT_SYNCED: &str = "not-synced";
+
 /// The body of a demand.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Demand {
     /// A sync that began at this time or later will do; now, where it is left out.
     requested_at: Option<String>,
+    /// Whether the answer waits for the end of the sync, and how long at most.
+    wait: Option<Patience>,
+}
+
+/// How long somebody waits.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Patience {
+    /// As long as the gate lets him, or not.
+    Flag(bool),
+    /// A duration with its unit.
+    Limit(String),
 }
 
 /// `GET mirrors`: all that the caller may see.
@@ -45,9 +65,9 @@ pub fn show(app: &App, asked: &Asked<'_>) -> Result<Response, Refusal> {
     Ok(json(&view(app, find(app, asked)?)).uncached())
 }
 
-/// `POST mirrors/NAME/sync {"requested_at"}`: begins a sync unless one has ended that began then or later, also of a
-/// repository that nobody has read yet. Answers how the mirror was before: whoever waits asks again with the same time, and
-/// whoever tries again with a new one.
+/// `POST mirrors/NAME/sync {"requested_at", "wait"}`: begins a sync unless one has ended that began then or later, also of a
+/// repository that nobody has read yet, and answers how the mirror was. With `wait` it is answered when that is over: 200, or
+/// 502 where it failed; or else 202 when the wait is, and whoever waits on asks again with the same time.
 pub fn sync(app: &App, asked: &Asked<'_>) -> Result<Response, Refusal> {
     require_json(asked.headers)?;
     require_own_site(asked.headers)?;
@@ -55,28 +75,100 @@ pub fn sync(app: &App, asked: &Asked<'_>) -> Result<Response, Refusal> {
         return Err(Refusal::Forbidden("only a reviewer may have a mirror synced".into()));
     }
     let demand: Demand = serde_json::from_slice(&asked.body).map_err(|error| {
-        Refusal::BadRequest(format!("the body is not {{\"requested_at\": TIME}}: {error}").into())
+        Refusal::BadRequest(
+            format!("the body is not {{\"requested_at\": TIME, \"wait\": true}}: {error}").into(),
+        )
     })?;
+    let (requested, wait) = (demand.moment(Timestamp::now())?, demand.limit()?);
     let repo = asked.mirror.as_ref().ok_or(Refusal::NotFound)?;
-    let place = app.road.upstreams().find(repo).filter(Place::is_served).ok_or(Refusal::NotFound)?;
+    let place = to_demand(app, repo)?;
+    let before = app.keeper.expect(repo);
+    let waiter = wait.map(|wait| Waiter { client: Some(asked.client), until: Instant::now() + wait });
+    let demanded = app.keeper.demand(repo, place, requested, waiter.as_ref()).map_err(unawaited)?;
+    let state = waiter.and_then(|_| app.keeper.state(repo)).unwrap_or(before);
+    Ok(demand_answer(app, requested, state, &demanded, wait.is_some()))
+}
+
+/// Where a repository is that a reviewer wants synced.
+fn to_demand<'a>(app: &'a App, repo: &'a RepoName) -> Result<Place<'a>, Refusal> {
+    let place = app.road.upstreams().find(repo);
+    let place =
+        place.ok_or_else(|| Refusal::Unknown(format!("{repo} is of no upstream of this gate").into()))?;
+    if !place.is_served() {
+        let why =
+            format!("{repo} is not among the repositories that are served of its upstream (repos, deny)");
+        return Err(Refusal::Unknown(why.into()));
+    }
     if place.judges_readers() {
         let why =
             "its upstream is asked with the credentials of its readers, and you are not asked for one here";
         return Err(Refusal::Forbidden(why.into()));
     }
-    let requested = match &demand.requested_at {
-        Some(text) => {
-            text.parse().map_err(|error| Refusal::BadRequest(format!("requested_at: {error}").into()))?
-        }
-        None => Timestamp::now(),
+    Ok(place)
+}
+
+/// Who does not wait is not told by the status: what he asked for has been begun.
+fn demand_answer(
+    app: &App,
+    requested: Timestamp,
+    state: State,
+    demanded: &keeper::Demanded,
+    has_waited: bool,
+) -> Response {
+    let (is_met, failed) = match demanded {
+        keeper::Demanded::Met => (true, None),
+        keeper::Demanded::UnderWay => (false, None),
+        keeper::Demanded::Failed(why) => (false, Some(why.clone())),
     };
-    let state = app.keeper.expect(repo);
-    let is_met = state.row.succeeded.is_some_and(|synced| synced >= requested);
-    let has_failed = state.row.failed.is_some() && state.row.attempted >= requested;
-    if !is_met && !has_failed {
-        app.keeper.begin(repo);
+    let status = match demanded {
+        keeper::Demanded::Met => 200,
+        _ if !has_waited => 200,
+        keeper::Demanded::UnderWay => 202,
+        keeper::Demanded::Failed(_) => 502,
+    };
+    let error = failed.filter(|_| has_waited).map(|message| Failure { code: NOT_SYNCED.to_owned(), message });
+    let mirror = view(app, state);
+    let answer = json(&Demanded { requested_at: requested.to_string(), is_met, mirror, error });
+    Response { status, ..answer.uncached() }
+}
+
+fn unawaited(error: DemandError) -> Refusal {
+    match error {
+        DemandError::Crowded => Refusal::Busy { at_door: false },
+        DemandError::ClientGone => Refusal::ClientGone,
+        DemandError::Stopping => Refusal::Stopping,
+        DemandError::Descriptor(_) => {
+            log::warn!("waiting for a mirror: {error}");
+            Refusal::Exhausted
+        }
     }
-    Ok(json(&Demanded { requested_at: requested.to_string(), mirror: view(app, state) }).uncached())
+}
+
+impl Demand {
+    /// Since when a sync has to begin. A moment that has not come yet by the gate's clock is now: no sync begins then.
+    fn moment(&self, now: Timestamp) -> Result<Timestamp, Refusal> {
+        let Some(text) = &self.requested_at else { return Ok(now) };
+        let moment: Timestamp =
+            text.parse().map_err(|error| Refusal::BadRequest(format!("requested_at: {error}").into()))?;
+        Ok(moment.min(now))
+    }
+
+    /// How long the end is waited for, if it is.
+    fn limit(&self) -> Result<Option<Duration>, Refusal> {
+        let text = match &self.wait {
+            None | Some(Patience::Flag(false)) => return Ok(None),
+            Some(Patience::Flag(true)) => return Ok(Some(WAIT_MAX)),
+            Some(Patience::Limit(text)) => text,
+        };
+        let limit =
+            parse_duration(text).map_err(|error| Refusal::BadRequest(format!("wait: {error}").into()))?;
+        if limit > WAIT_MAX {
+            let why =
+                format!("wait: {} at most; ask again with the same requested_at", format_duration(WAIT_MAX));
+            return Err(Refusal::BadRequest(why.into()));
+        }
+        Ok(Some(limit))
+    }
 }
 
 /// `DELETE mirrors/NAME`: removes the mirror for good, unless a push is held for it.
@@ -90,7 +182,7 @@ pub fn forget(app: &App, asked: &Asked<'_>) -> Result<Response, Refusal> {
     }
     let forgotten = app.keeper.forget(repo, Instant::now() + FORGET_LIMIT).map_err(unforgotten)?;
     if !forgotten {
-        return Err(Refusal::NotFound);
+        return Err(Refusal::Unknown(format!("there is no mirror of {repo}").into()));
     }
     Ok(json(&Forgotten { repo: repo.to_string() }).uncached())
 }
@@ -109,8 +201,10 @@ fn unforgotten(error: ForgetError) -> Refusal {
 
 fn find(app: &App, asked: &Asked<'_>) -> Result<State, Refusal> {
     let repo = asked.mirror.as_ref().ok_or(Refusal::NotFound)?;
-    let is_visible = may_see(app, &app.rules.get(), asked.caller, repo);
-    app.keeper.state(repo).filter(|_| is_visible).ok_or(Refusal::NotFound)
+    if !may_see(app, &app.rules.get(), asked.caller, repo) {
+        return Err(Refusal::NotFound);
+    }
+    app.keeper.state(repo).ok_or_else(|| Refusal::Unknown(format!("there is no mirror of {repo}").into()))
 }
 
 fn may_see(app: &App, rules: &Rules, caller: &Caller, repo: &RepoName) -> bool {
@@ -147,5 +241,39 @@ fn view(app: &App, state: State) -> MirrorView {
         due: row.due.map(|time| time.to_string()),
         backoff_until: backoff.map(|time| time.to_string()),
         bytes: row.bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn demand(text: &str) -> Demand {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn a_wait_is_yes_no_or_a_duration_and_has_a_limit() {
+        let limit = |text: &str| demand(text).limit().map_err(|refusal| refusal.status());
+        for none in ["{}", r#"{"wait": false}"#, r#"{"wait": null}"#] {
+            assert_eq!(limit(none), Ok(None), "{none}");
+        }
+        assert_eq!(limit(r#"{"wait": true}"#), Ok(Some(WAIT_MAX)));
+        assert_eq!(limit(r#"{"wait": "20s"}"#), Ok(Some(Duration::from_secs(20))));
+        assert_eq!(limit(r#"{"wait": "10m"}"#), Ok(Some(WAIT_MAX)));
+        for bad in [r#"{"wait": "11m"}"#, r#"{"wait": "0s"}"#, r#"{"wait": "soon"}"#] {
+            assert_eq!(limit(bad), Err(400), "{bad}");
+        }
+        assert!(serde_json::from_str::<Demand>(r#"{"wait": 20}"#).is_err(), "twenty what");
+    }
+
+    #[test]
+    fn a_moment_to_come_is_now() {
+        let now: Timestamp = "2026-05-01T12:00:00Z".parse().unwrap();
+        let moment = |text: &str| demand(&format!("{{\"requested_at\": {text:?}}}")).moment(now);
+        assert_eq!(moment("2026-05-01T12:00:01Z"), Ok(now));
+        assert_eq!(moment("2026-05-01T11:59:59Z").map(|it| it < now), Ok(true));
+        assert_eq!(demand("{}").moment(now), Ok(now));
+        assert_eq!(moment("noon").map_err(|refusal| refusal.status()), Err(400));
     }
 }

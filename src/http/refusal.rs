@@ -27,6 +27,8 @@ pub enum Refusal {
     Forbidden(Cow<'static, str>),
     /// Nothing here, or nothing that this caller may know of.
     NotFound,
+    /// Nothing here, said to one who may know; the sentence says what there is none of.
+    Unknown(Cow<'static, str>),
     /// The push is past what was asked, or not there yet: 409 with where it stands.
     Conflict {
         /// Where it stands.
@@ -150,7 +152,7 @@ impl Refusal {
             Self::Credential | Self::BadLogin(_) | Self::UpstreamLogin(_) => 401,
             Self::Throttled(_) | Self::Busy { at_door: true } | Self::Waited { at_door: true, .. } => 429,
             Self::Forbidden(_) => 403,
-            Self::NotFound => 404,
+            Self::NotFound | Self::Unknown(_) => 404,
             Self::Conflict { .. } => 409,
             Self::BadRequest(_) => 400,
             Self::Method(_) => 405,
@@ -188,7 +190,7 @@ impl Refusal {
             Self::UpstreamLogin(_) => "upstream-login",
             Self::Throttled(_) => "throttled",
             Self::Forbidden(_) => "forbidden",
-            Self::NotFound => "not-found",
+            Self::NotFound | Self::Unknown(_) => "not-found",
             Self::Conflict { .. } => "conflict",
             Self::BadRequest(_) => "bad-request",
             Self::Method(_) => "method",
@@ -224,6 +226,7 @@ impl Refusal {
             }
             Self::UpstreamLogin(why)
             | Self::Forbidden(why)
+            | Self::Unknown(why)
             | Self::Conflict { why, .. }
             | Self::UnderWay { why, .. }
             | Self::BadRequest(why)
@@ -286,6 +289,7 @@ impl Refusal {
             }
             Self::Forbidden(_)
             | Self::NotFound
+            | Self::Unknown(_)
             | Self::Conflict { .. }
             | Self::BadRequest(_)
             | Self::MediaType(_)

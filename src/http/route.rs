@@ -14,6 +14,7 @@ use crate::model::access::Caller;
 use crate::model::name::RepoName;
 use crate::model::push::PushId;
 use crate::model::status::PATH as STATUS;
+use std::os::fd::BorrowedFd;
 
 /// Who may see a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,8 @@ pub enum Answer {
     Look(fn(&App) -> Response),
     /// For this caller and what he sent.
     Ask(fn(&App, &Asked<'_>) -> Result<Response, Refusal>),
+    /// The same, and may wait for minutes: not in a thread that others wait for.
+    Await(fn(&App, &Asked<'_>) -> Result<Response, Refusal>),
 }
 
 /// A page or an API address.
@@ -87,6 +90,8 @@ pub struct Asked<'a> {
     pub headers: &'a Headers,
     /// The body, whole: at most [`BODY_MAX`].
     pub body: Vec<u8>,
+    /// The caller's connection, whose end ends a wait.
+    pub client: BorrowedFd<'a>,
 }
 
 /// The longest body of a page, in bytes: far more than a reason, and nothing to a machine.
@@ -116,7 +121,7 @@ impl Found {
     pub fn answer(&self, app: &App, asked: &Asked<'_>) -> Result<Response, Refusal> {
         match self.page.answer {
             Answer::Look(look) => Ok(look(app)),
-            Answer::Ask(ask) => ask(app, asked),
+            Answer::Ask(ask) | Answer::Await(ask) => ask(app, asked),
         }
     }
 }
@@ -160,7 +165,7 @@ static PAGES: &[Page] = &[
     write("/-/api/v1/pushes/{push}/cancel", Needs::User, Answer::Ask(|app, asked| api::decide(app, asked, Verb::Cancel))),
     write("/-/api/v1/pushes/{push}/retry", Needs::User, Answer::Ask(|app, asked| api::decide(app, asked, Verb::Retry))),
     read("/-/api/v1/mirrors", Needs::User, Answer::Ask(mirrors::list)),
-    write("/-/api/v1/mirrors/{mirror}/sync", Needs::User, Answer::Ask(mirrors::sync)),
+    write("/-/api/v1/mirrors/{mirror}/sync", Needs::User, Answer::Await(mirrors::sync)),
     read("/-/api/v1/mirrors/{mirror}", Needs::User, Answer::Ask(mirrors::show)),
     remove("/-/api/v1/mirrors/{mirror}", Needs::Admin, Answer::Ask(mirrors::forget)),
     read("/", Needs::Nothing, Answer::Look(pages::front_door)),

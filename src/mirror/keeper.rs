@@ -9,6 +9,7 @@
 
 mod chores;
 mod condition;
+mod demand;
 mod flight;
 mod schedule;
 mod search;
@@ -16,6 +17,7 @@ mod states;
 
 pub use chores::Chore;
 pub use condition::Condition;
+pub use demand::{DemandError, Demanded};
 pub use flight::Cause;
 pub use search::Part;
 pub use states::{Ending, State};
@@ -38,6 +40,7 @@ use crate::supervise::Deadline;
 use crate::sys::poll::{self, Interest};
 use crate::sys::stop::{Level, Stop};
 use chores::Chores;
+use demand::Waits;
 use flight::{Flight, Flights, Lead, Outcome};
 use jiff::Timestamp;
 use schedule::Errands;
@@ -85,6 +88,7 @@ struct Shared {
     states: States,
     errands: Errands,
     chores: Chores,
+    waits: Waits,
 }
 
 /// What somebody needs of a mirror.
@@ -220,8 +224,9 @@ impl Keeper {
     pub fn new(parts: KeeperParts) -> Result<Self, StoreError> {
         let states = States::load(parts.store.clone())?;
         let (flights, fetches, searches) = (Flights::default(), Flights::default(), Searches::default());
-        let (errands, chores) = (Errands::default(), Chores::default());
-        let keeper = Self(Arc::new(Shared { parts, flights, fetches, searches, states, errands, chores }));
+        let (errands, chores, waits) = (Errands::default(), Chores::default(), Waits::default());
+        let shared = Shared { parts, flights, fetches, searches, states, errands, chores, waits };
+        let keeper = Self(Arc::new(shared));
         keeper.plan(Timestamp::now());
         Ok(keeper)
     }
@@ -511,6 +516,11 @@ impl Keeper {
     }
 
     fn wait(&self, flight: &Flight, waiter: &Waiter<'_>) -> Result<Outcome, BringError> {
+        self.wait_below(flight, waiter, Level::Killing)
+    }
+
+    /// Waits for a sync, and no longer than the stop is below `level`.
+    fn wait_below(&self, flight: &Flight, waiter: &Waiter<'_>, level: Level) -> Result<Outcome, BringError> {
         loop {
             if let Some(outcome) = flight.outcome() {
                 return Ok(outcome);
@@ -522,7 +532,7 @@ impl Keeper {
             let watches = [
                 Some((flight.fd(), Interest::Read)),
                 waiter.client.map(|fd| (fd, Interest::HangUp)),
-                Some((self.0.parts.stop.fd(Level::Killing), Interest::Read)),
+                Some((self.0.parts.stop.fd(level), Interest::Read)),
             ];
             match poll::wait(watches, Some(left)) {
                 Ok([false, true, _]) => return Err(BringError::ClientGone),

@@ -47,8 +47,22 @@ pub struct Mirrors {
 pub struct Demanded {
     /// Since when one has to begin to meet the demand, by the gate's clock.
     pub requested_at: String,
-    /// How the mirror was at this demand.
+    /// Whether one has, and succeeded.
+    pub is_met: bool,
+    /// How the mirror was at this demand; how it is, where the end was waited for.
     pub mirror: MirrorView,
+    /// Why it is not synced, where the end was waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+}
+
+/// An error, in the form of all of the API's.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Failure {
+    /// A word for programs.
+    pub code: String,
+    /// A sentence for people.
+    pub message: String,
 }
 
 /// The answer to the removal of a mirror.

@@ -5,10 +5,12 @@
 //! thread; an unread chunked body becomes the next request; and it waits for a head for ever. So it is given requests
 //! that were written here, whole, one a connection, over a socket that nobody else can reach.
 
+use super::callers::Callers;
 use super::translate;
 use crate::http::head::{self, Length, Refused, RequestParts};
 use crate::http::limits::FrontLimits;
 use crate::http::message::{Response, Version};
+use crate::http::mirrors::WAIT_MAX;
 use crate::sys::private::end_accepting;
 use crate::sys::proxies::TrustedProxies;
 use crate::sys::stop::{Level, Stop};
@@ -34,7 +36,7 @@ const BODY_MAX: u64 = 64 << 10;
 /// How long a request may take to arrive whole.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long the pages may take to answer, and then the caller to read the answer.
+/// How long the pages may take to answer, beside what they are asked to wait, and then the caller to read the answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// The longest answer, in bytes: a full status of a large gate is below one MiB.
@@ -45,6 +47,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Makes a connection to the server behind the guard.
 pub(super) type Connect = dyn Fn() -> io::Result<UnixStream> + Send + Sync;
+
+/// What stands behind the guard.
+pub(super) struct Behind {
+    /// The way to the server.
+    pub(super) connect: Box<Connect>,
+    /// Where the server finds whose request it answers.
+    pub(super) callers: Callers,
+}
 
 /// The running guard.
 pub(super) struct Guard {
@@ -61,11 +71,11 @@ struct Caller {
 
 impl Guard {
     /// Takes connections in the thread `control-door`, each in a thread `caller` of its own.
-    pub(super) fn start(listener: UnixListener, connect: Arc<Connect>, stop: Stop) -> io::Result<Self> {
+    pub(super) fn start(listener: UnixListener, behind: Arc<Behind>, stop: Stop) -> io::Result<Self> {
         let (listener, closing) = (Arc::new(listener), Arc::new(AtomicBool::new(false)));
         let thread = {
             let (listener, closing) = (Arc::clone(&listener), Arc::clone(&closing));
-            thread::spawn("control-door", move || accept_all(&listener, &connect, &closing, &stop))?
+            thread::spawn("control-door", move || accept_all(&listener, &behind, &closing, &stop))?
         };
         Ok(Self { listener, closing, thread })
     }
@@ -84,7 +94,7 @@ impl Guard {
     }
 }
 
-fn accept_all(listener: &UnixListener, connect: &Arc<Connect>, closing: &AtomicBool, stop: &Stop) {
+fn accept_all(listener: &UnixListener, behind: &Arc<Behind>, closing: &AtomicBool, stop: &Stop) {
     let mut callers: Vec<Caller> = Vec::new();
     while !closing.load(Ordering::Relaxed) {
         let accepted = listener.accept();
@@ -94,7 +104,7 @@ fn accept_all(listener: &UnixListener, connect: &Arc<Connect>, closing: &AtomicB
                 log::debug!("control: {CALLERS_MAX} callers at a time are enough; one more is closed");
                 continue;
             }
-            Ok((stream, _)) => admit(stream, connect),
+            Ok((stream, _)) => admit(stream, behind),
             Err(error) => Err(error),
         };
         match admitted {
@@ -116,11 +126,11 @@ fn accept_all(listener: &UnixListener, connect: &Arc<Connect>, closing: &AtomicB
     }
 }
 
-fn admit(stream: UnixStream, connect: &Arc<Connect>) -> io::Result<Caller> {
+fn admit(stream: UnixStream, behind: &Arc<Behind>) -> io::Result<Caller> {
     let stream = Arc::new(stream);
-    let (own, connect) = (Arc::clone(&stream), Arc::clone(connect));
+    let (own, behind) = (Arc::clone(&stream), Arc::clone(behind));
     let thread = thread::spawn("caller", move || {
-        if let Err(error) = serve(&own, &*connect) {
+        if let Err(error) = serve(&own, &behind) {
             log::debug!("control: a caller was not answered: {error}");
         }
         // The other handle of it lasts until the next accept.
@@ -135,10 +145,13 @@ fn hang_up(stream: &UnixStream) {
 }
 
 /// Serves one request and no more.
-fn serve(stream: &UnixStream, connect: &Connect) -> io::Result<()> {
+fn serve(stream: &Arc<UnixStream>, behind: &Behind) -> io::Result<()> {
     let mut caller = Timed { stream, until: Instant::now() + REQUEST_LIMIT };
     let answer = match receive(&mut caller) {
-        Ok(Some(request)) => ask(&request, connect)?,
+        Ok(Some(request)) => {
+            let present = behind.callers.enter(stream);
+            ask(&request.rewritten(&present.field()), &*behind.connect)?
+        }
         Ok(None) => return Ok(()),
         Err(Unserved::Refused(refused)) => refusal(&refused)?,
         Err(Unserved::Lost(error)) => return Err(error),
@@ -152,7 +165,7 @@ fn serve(stream: &UnixStream, connect: &Connect) -> io::Result<()> {
 
 fn ask(request: &[u8], connect: &Connect) -> io::Result<Vec<u8>> {
     let inner = connect()?;
-    let mut server = Timed { stream: &inner, until: Instant::now() + ANSWER_LIMIT };
+    let mut server = Timed { stream: &inner, until: Instant::now() + ANSWER_LIMIT + WAIT_MAX };
     server.write_all(request)?;
     // After this request comes none: the server closes when it has answered.
     inner.shutdown(Shutdown::Write)?;
@@ -191,8 +204,8 @@ impl From<io::Error> for Unserved {
     }
 }
 
-/// Reads a request to its end and answers what the server is given in its place; `None` when the caller sent nothing.
-fn receive(caller: &mut Timed<'_>) -> Result<Option<Vec<u8>>, Unserved> {
+/// Reads a request to its end; `None` when the caller sent nothing.
+fn receive(caller: &mut Timed<'_>) -> Result<Option<Received>, Unserved> {
     let limits = FrontLimits { head_bytes: HEAD_MAX, ..FrontLimits::default() };
     let mut input = Vec::new();
     let parts = loop {
@@ -218,7 +231,7 @@ fn receive(caller: &mut Timed<'_>) -> Result<Option<Vec<u8>>, Unserved> {
     if body.len() < len {
         return Err(Refused::new(400, "the request's body is cut short").into());
     }
-    Ok(Some(rewritten(&parts, &body)))
+    Ok(Some(Received { parts, body }))
 }
 
 fn body_len(length: Length) -> Result<usize, Refused> {
@@ -234,23 +247,31 @@ fn body_len(length: Length) -> Result<usize, Refused> {
 /// The fields that the pages behind this door read: who asks, what the body is, and where the request comes from.
 const PASSED_ON: [&str; 4] = ["authorization", "content-type", "origin", "sec-fetch-site"];
 
-/// The same request in our words: two parsers cannot differ about fields that are not there. A field that is passed on
-/// is one line of text, or the request was refused before.
-fn rewritten(parts: &RequestParts, body: &[u8]) -> Vec<u8> {
-    let request = &parts.request;
-    let version = match request.version {
-        Version::Http10 => "1.0",
-        Version::Http11 => "1.1",
-    };
-    let query = request.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
-    let start = format!("{} {}{query} HTTP/{version}\r\n", request.method.as_str(), request.path);
-    let mut fields = format!("Content-Length: {}\r\nConnection: close\r\n", body.len());
-    for name in PASSED_ON {
-        if let Ok(Some(value)) = request.headers.get(name) {
-            fields += &format!("{name}: {value}\r\n");
+/// A request, whole.
+struct Received {
+    parts: RequestParts,
+    body: Vec<u8>,
+}
+
+impl Received {
+    /// The same request in our words, with one field more: two parsers cannot differ about fields that are not there. A field
+    /// that is passed on is one line of text, or the request was refused before.
+    fn rewritten(&self, field: &str) -> Vec<u8> {
+        let request = &self.parts.request;
+        let version = match request.version {
+            Version::Http10 => "1.0",
+            Version::Http11 => "1.1",
+        };
+        let query = request.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
+        let start = format!("{} {}{query} HTTP/{version}\r\n", request.method.as_str(), request.path);
+        let mut fields = format!("Content-Length: {}\r\nConnection: close\r\n{field}", self.body.len());
+        for name in PASSED_ON {
+            if let Ok(Some(value)) = request.headers.get(name) {
+                fields += &format!("{name}: {value}\r\n");
+            }
         }
+        [start.as_bytes(), fields.as_bytes(), b"\r\n", &self.body].concat()
     }
-    [start.as_bytes(), fields.as_bytes(), b"\r\n", body].concat()
 }
 
 /// A stream whose reads and writes all end at the same time.

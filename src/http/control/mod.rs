@@ -4,14 +4,16 @@
 //! of a repository, which is why [`guard`] stands before the server. It has threads of its own, so that it answers while
 //! the public front is full or draining. Only pages are served here; a repository's address is answered with a sentence.
 
+mod callers;
 mod guard;
 
-use self::guard::Guard;
+use self::callers::Callers;
+use self::guard::{Behind, Guard};
 use super::app::App;
 use super::auth;
 use super::message::{Headers, Response};
 use super::refusal::Refusal;
-use super::route::{self, Asked, BODY_MAX, Found, Needs, Target, Way};
+use super::route::{self, Answer, Asked, BODY_MAX, Found, Needs, Target, Way};
 use crate::config::CONTROL_SOCKET;
 use crate::model::access::Caller;
 use crate::model::role::Role;
@@ -20,6 +22,7 @@ use crate::sys::stop::Level;
 use crate::sys::thread;
 use std::fs::{self, Permissions};
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -47,6 +50,9 @@ struct Shared {
     socket: PathBuf,
     /// `None` while it is being rebuilt.
     inner: Mutex<Option<Arc<Inner>>>,
+    callers: Callers,
+    /// The threads that wait for what a caller waits for, one a caller.
+    waiting: Mutex<Vec<JoinHandle<()>>>,
     closing: AtomicBool,
 }
 
@@ -84,10 +90,12 @@ impl Control {
         let inner = Mutex::new(Some(open_inner(&app)?));
         let stop = app.stop.clone();
         let listener = open(&socket)?;
-        let shared = Arc::new(Shared { app, socket, inner, closing: AtomicBool::new(false) });
+        let (callers, closing) = (Callers::default(), AtomicBool::new(false));
+        let shared = Arc::new(Shared { app, socket, inner, callers, waiting: Mutex::default(), closing });
         let guard = {
-            let shared = Arc::clone(&shared);
-            Guard::start(listener, Arc::new(move || shared.connect()), stop)?
+            let (shared, callers) = (Arc::clone(&shared), shared.callers.clone());
+            let behind = Behind { connect: Box::new(move || shared.connect()), callers };
+            Guard::start(listener, Arc::new(behind), stop)?
         };
         let thread = {
             let shared = Arc::clone(&shared);
@@ -115,6 +123,14 @@ impl Control {
         if self.thread.join().is_err() {
             log::error!("the thread control has panicked");
         }
+        // Their callers have been cut off.
+        self.shared.waiting().drain(..).for_each(join);
+    }
+}
+
+fn join(waiting: JoinHandle<()>) {
+    if waiting.join().is_err() {
+        log::error!("a thread control-wait has panicked");
     }
 }
 
@@ -130,7 +146,11 @@ impl Shared {
         }
     }
 
-    fn answer_all(&self) {
+    fn waiting(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn answer_all(self: &Arc<Self>) {
         while !self.closing.load(Ordering::Relaxed) {
             let inner = self.inner().clone();
             match inner.map_or_else(|| Err(io::ErrorKind::NotConnected.into()), |inner| inner.server.recv()) {
@@ -141,35 +161,55 @@ impl Shared {
         }
     }
 
-    fn answer(&self, mut request: Request) {
+    fn answer(self: &Arc<Self>, request: Request) {
         let method = request.method().to_string();
         let url = request.url().to_owned();
         let (path, query) = url.split_once('?').unwrap_or((&url, ""));
-        let answer = route::find(&method, path, query).and_then(|target| match target {
-            Target::Page(found) => self.answer_page(&mut request, found, query),
-            Target::Git(_) => {
-                Err(Refusal::Unsupported("repositories are served at the public address, not here".into()))
+        match route::find(&method, path, query) {
+            Ok(Target::Page(found)) => match found.page.answer {
+                Answer::Look(_) | Answer::Ask(_) => self.answer_page(request, found, query),
+                Answer::Await(_) => self.answer_aside(request, found, query.to_owned()),
+            },
+            Ok(Target::Git(_)) => {
+                let why = "repositories are served at the public address, not here";
+                respond(request, Err(Refusal::Unsupported(why.into())));
             }
-        });
-        let response = answer.unwrap_or_else(|refusal| refusal.json());
-        if let Err(error) = request.respond(translate(&response)) {
-            log::debug!("control: the caller left before its answer: {error}");
+            Err(refusal) => respond(request, Err(refusal)),
         }
     }
 
-    fn answer_page(&self, request: &mut Request, found: Found, query: &str) -> Result<Response, Refusal> {
+    /// In a thread of its own. There are no more of them than the guard lets callers in.
+    fn answer_aside(self: &Arc<Self>, request: Request, found: Found, query: String) {
+        let shared = Arc::clone(self);
+        let mut waiting = self.waiting();
+        let (ended, going_on) = waiting.drain(..).partition(JoinHandle::is_finished);
+        *waiting = going_on;
+        match thread::spawn("control-wait", move || shared.answer_page(request, found, &query)) {
+            Ok(thread) => waiting.push(thread),
+            // The server itself answers a request that is dropped.
+            Err(error) => log::warn!("control: no thread for a caller who waits: {error}"),
+        }
+        drop(waiting);
+        Vec::into_iter(ended).for_each(join);
+    }
+
+    fn answer_page(&self, mut request: Request, found: Found, query: &str) {
+        let answer = self.page(&mut request, found, query);
+        respond(request, answer);
+    }
+
+    fn page(&self, request: &mut Request, found: Found, query: &str) -> Result<Response, Refusal> {
         let headers = headers(request);
+        let stream = self.callers.find(&headers).ok_or(Refusal::ClientGone)?;
         let caller = self.caller(&headers)?;
         authorise(&caller, found.page.needs)?;
         let body = match found.page.way {
             Way::Read | Way::Remove => Vec::new(),
             Way::Write => read_body(request)?,
         };
-        let mirror = found.mirror.clone();
-        found.answer(
-            &self.app,
-            &Asked { caller: &caller, push: found.push, mirror, query, headers: &headers, body },
-        )
+        let (push, mirror, client) = (found.push, found.mirror.clone(), stream.as_fd());
+        let asked = Asked { caller: &caller, push, mirror, query, headers: &headers, body, client };
+        found.answer(&self.app, &asked)
     }
 
     /// The operator, unless he shows a user's token to act as that user.
@@ -193,6 +233,13 @@ impl Shared {
             Ok(inner) => *self.inner() = Some(inner),
             Err(error) => log::warn!("control: building the server: {error}"),
         }
+    }
+}
+
+fn respond(request: Request, answer: Result<Response, Refusal>) {
+    let response = answer.unwrap_or_else(|refusal| refusal.json());
+    if let Err(error) = request.respond(translate(&response)) {
+        log::debug!("control: the caller left before its answer: {error}");
     }
 }
 

@@ -28,7 +28,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(60 * 60);
 pub(super) struct Errands(Arc<Mutex<HashSet<Origin>>>);
 
 /// One of them, until it is dropped.
-struct Errand {
+pub(super) struct Errand {
     errands: Errands,
     to: Origin,
 }
@@ -68,16 +68,8 @@ impl Keeper {
         }
     }
 
-    /// Begins a sync that somebody demands and does not wait for, unless one is under way. Pauses are not for him.
-    pub fn begin(&self, repo: &RepoName) {
-        let Some(place) = served(&self.0.parts.upstreams, repo) else { return };
-        if let Ok(Seat::Lead(lead)) = self.0.flights.join(repo, Cause::Demand) {
-            self.send(lead, place, Class::Demand, None);
-        }
-    }
-
     /// Lets the upstream be asked, and a worker fetch what differs.
-    fn send(&self, lead: Lead, place: Place<'_>, class: Class, errand: Option<Errand>) {
+    pub(super) fn send(&self, lead: Lead, place: Place<'_>, class: Class, errand: Option<Errand>) {
         let KeeperParts { upstreams, approach, .. } = &self.0.parts;
         let began = Moment::now();
         let shown = || upstreams.own(place.upstream).map_err(|error| SyncError::Token(Arc::new(error)));
