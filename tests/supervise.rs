@@ -89,6 +89,7 @@ fn spec(words: &str, limit: Duration) -> Spec {
         deadline: Deadline::starting(Instant::now(), limit, "read_deadline"),
         grace: GRACE,
         memory: None,
+        is_background: false,
     }
 }
 

@@ -66,6 +66,7 @@ impl Invocation {
             deadline,
             grace: GRACE,
             memory: None,
+            is_background: false,
         }
     }
 }

@@ -483,6 +483,8 @@ impl Keeper {
         let Shared { parts, states, .. } = &*self.0;
         let (repo, cause) = (lead.repo().clone(), lead.cause());
         let has_mirror = self.find(&repo).is_some();
+        let is_first =
+            outcome.is_ok() && states.find(&repo).is_none_or(|state| state.row.succeeded.is_none());
         let noted = states.note(&repo, began, &outcome, has_mirror);
         states.set_due(&repo, self.next(&repo, began.time));
         lead.end(outcome.clone());
@@ -496,6 +498,9 @@ impl Keeper {
         match noted {
             Noted::After(_) if has_mirror || self.is_listed(&repo) => states.save(&repo),
             Noted::After(_) | Noted::Unknown => {}
+        }
+        if is_first {
+            self.tend_soon(&repo);
         }
     }
 

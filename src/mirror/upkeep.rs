@@ -7,6 +7,8 @@
 //! work. A sync that finds nothing new needs no turn and interrupts nobody, so only real news does. Readers go on beside
 //! it: a git that has a pack open keeps it, and looks again for one that has gone.
 //!
+//! Its gits have the processors after all others, so that readers beside it are served as fast as without it.
+//!
 //! Nothing that a held push borrows is dropped: its objects stay as long as it is there. What no ref reaches goes
 //! `prune_after` after it was found so at the earliest, and by the next run that sorts everything out; such a run comes
 //! every `prune_after`.
@@ -140,7 +142,8 @@ impl Run<'_> {
 
     /// Answers whether it ended by itself.
     fn run(&self, invocation: Invocation, what: &'static str) -> Result<bool, UpkeepError> {
-        let spec = self.tools.spec(invocation, format!("{what} {}", self.place.display()));
+        let mut spec = self.tools.spec(invocation, format!("{what} {}", self.place.display()));
+        spec.is_background = true;
         let mut child = self.tools.asker.reaper.spawn(spec)?;
         child.hold(self.turn.hold());
         let outcome = child.give_way(self.wanted.fd());

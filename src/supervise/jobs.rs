@@ -89,7 +89,7 @@ impl Jobs {
         let process = command.spawn()?;
         let job = Arc::new(Job::new(number, Pid::from_raw(process.id().cast_signed()), spec, exited));
         self.register(&job);
-        let limited = self.limit(&job, spec.memory);
+        let limited = self.limit(&job, spec);
         // The section ends here, before there is an owner who can drop the child: its end takes a turn at the gate of its
         // own.
         drop(gate);
@@ -204,14 +204,19 @@ impl Jobs {
     }
 
     /// Read section: the number is still the child's own.
-    fn limit(&self, job: &Job, memory: Option<u64>) -> io::Result<()> {
+    fn limit(&self, job: &Job, spec: &Spec) -> io::Result<()> {
         if let Some(score) = self.oom_score
             && let Err(error) = limits::set_oom_score(job.pid, score)
         {
             // A preference, not a promise: a child without it is served all the same.
             log::debug!("cannot prefer {} as the victim when memory runs out: {error}", job.what);
         }
-        limits::limit_child(job.pid, memory)
+        if spec.is_background
+            && let Err(error) = limits::put_behind(job.pid)
+        {
+            log::debug!("cannot let others go before {}: {error}", job.what);
+        }
+        limits::limit_child(job.pid, spec.memory)
     }
 
     /// Write section. A zombie that was seen before the section may be gone in it: std has waited for a start that

@@ -35,6 +35,8 @@ pub struct Spec {
     pub grace: Duration,
     /// The most address space that it may have, in bytes (`RLIMIT_AS`).
     pub memory: Option<u64>,
+    /// Whether everything else has the processors before it.
+    pub is_background: bool,
 }
 
 /// The standard input of a child.
@@ -189,6 +191,7 @@ mod tests {
             deadline: Deadline::starting(Instant::now(), Duration::from_secs(1), "read_deadline"),
             grace: Duration::ZERO,
             memory: None,
+            is_background: false,
         }
     }
 

@@ -21,6 +21,9 @@ static DESCRIPTORS_AT_START: OnceLock<u64> = OnceLock::new();
 /// is taken first unless we have grown to half of the machine.
 const OOM_PREFERENCE: i32 = 500;
 
+/// The niceness of what may wait: a tenth of a processor beside one that has work for all of it.
+const BACKGROUND: libc::c_int = 10;
+
 /// The highest `oom_score_adj` there is.
 const OOM_MAX: i32 = 1000;
 
@@ -73,6 +76,20 @@ pub fn limit_child(pid: Pid, memory: Option<u64>) -> io::Result<()> {
         prlimit(pid, libc::RLIMIT_AS, rlimit { rlim_cur: bytes, rlim_max: bytes })?;
     }
     Ok(())
+}
+
+/// Lets everything else have the processors before the child `pid` and what it starts.
+///
+/// The caller makes sure of the same as for [`limit_child`].
+///
+/// # Errors
+/// What the system answers.
+pub fn put_behind(pid: Pid) -> io::Result<()> {
+    let group = libc::id_t::try_from(pid.as_raw()).map_err(io::Error::other)?;
+    // The group: what the child has started in the meantime is in it.
+    // SAFETY: setpriority touches no memory; the number is that of a child nobody has waited for.
+    let answer = unsafe { libc::setpriority(libc::PRIO_PGRP, group, BACKGROUND) };
+    Ok(Errno::result(answer).map(drop)?)
 }
 
 fn prlimit(pid: Pid, resource: libc::__rlimit_resource_t, limit: rlimit) -> io::Result<()> {

@@ -164,6 +164,7 @@ impl Site {
             deadline: deadline(LONG),
             grace: Duration::from_secs(1),
             memory: None,
+            is_background: false,
         };
         reaper().spawn(spec).unwrap()
     }

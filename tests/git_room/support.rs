@@ -75,6 +75,7 @@ pub(crate) fn spawn(invocation: Invocation, stdin: Input) -> Child {
         deadline: deadline(),
         grace: Duration::from_secs(1),
         memory: None,
+        is_background: false,
     };
     reaper().spawn(spec).unwrap()
 }

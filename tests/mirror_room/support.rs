@@ -252,6 +252,7 @@ pub(crate) fn spawn(program: &str, args: &[&str], path: &str) -> Child {
         deadline: Deadline::starting(Instant::now(), 4 * LONG, "test_deadline"),
         grace: Duration::from_secs(1),
         memory: None,
+        is_background: false,
     };
     reaper().spawn(spec).unwrap()
 }

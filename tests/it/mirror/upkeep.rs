@@ -1,8 +1,9 @@
 //! Upkeep of mirrors by the gate, beside those who read and write, and the space that all mirrors may take.
 
 use super::{Scene, cloned_main};
+use crate::support::gate::Gate;
 use crate::support::git::Client;
-use crate::support::{HANG, eventually, repo};
+use crate::support::{HANG, eventually, procfs, repo};
 use std::fs;
 use std::path::Path;
 
@@ -22,6 +23,15 @@ fn stall(mirror: &Path) {
     nix::unistd::mkfifo(&mirror.join(NEVER), nix::sys::stat::Mode::S_IRWXU).unwrap();
 }
 
+/// Ends a gate whose new mirror has been tended, and makes that undone for the next one.
+fn end_and_stall(scene: &Scene, gate: Gate) {
+    eventually(HANG, "it is tended", || gate.metric("tidegate_mirror_upkeep_total", &["ok"]) == 1.0);
+    gate.stop();
+    let mirror = scene.mirror("app.git");
+    fs::remove_file(mirror.join("upkeep")).unwrap();
+    stall(&mirror);
+}
+
 fn unstall(mirror: &Path) {
     fs::remove_file(mirror.join(NEVER)).unwrap();
     fs::remove_dir(mirror.join("objects/00")).unwrap();
@@ -36,6 +46,25 @@ fn litter(mirror: &Path) -> Vec<String> {
     let is_litter =
         |name: &String| name.contains("tmp_") || name.ends_with(".lock") || name.starts_with("bitmap-ref");
     names.filter(is_litter).collect()
+}
+
+#[test]
+fn a_new_mirror_has_a_bitmap_long_before_the_schedule_comes_to_it() {
+    let scene = Scene::new();
+    repo::history(&scene.place, "app.git");
+    let gate = scene.gate("open", "").text("sweeper.mirror_upkeep", "366d").start();
+    let main = cloned_main(&scene, &gate, "first");
+    let mirror = scene.mirror("app.git");
+    let has = |directory: &str, suffix: &str| {
+        let entries = fs::read_dir(mirror.join(directory)).into_iter().flatten().flatten();
+        entries.map(|entry| entry.file_name()).any(|name| name.to_string_lossy().ends_with(suffix))
+    };
+    eventually(HANG, "a bitmap is there", || has("objects/pack", ".bitmap"));
+    eventually(HANG, "a graph is there", || has("objects/info/commit-graphs", ".graph"));
+    eventually(HANG, "it is counted", || gate.metric("tidegate_mirror_upkeep_total", &["ok"]) == 1.0);
+    scene.place.client().at(&mirror).git(&["rev-list", "--test-bitmap", "refs/heads/main"]).ok();
+    assert_eq!(cloned_main(&scene, &gate, "second"), main);
+    assert_eq!(gate.metric("tidegate_sweeper_runs_total", &["mirror-upkeep"]), 0.0);
 }
 
 #[test]
@@ -70,9 +99,8 @@ fn a_gate_that_is_killed_in_a_repack_serves_at_once_when_it_is_back_and_cleans_w
     let other = repo::history(&scene.place, "other.git").oid("main");
     let gate = scene.gate("open", "").text("sweeper.mirror_upkeep", "1h").start();
     cloned_main(&scene, &gate, "clone");
-    gate.stop();
     let mirror = scene.mirror("app.git");
-    stall(&mirror);
+    end_and_stall(&scene, gate);
     let mut gate = scene.gate("open", "").text("sweeper.mirror_upkeep", "20ms").start();
     eventually(HANG, "a repack is in the middle", || {
         !gate.running("repack").is_empty() && !litter(&mirror).is_empty()
@@ -96,12 +124,13 @@ fn a_repack_gives_way_to_a_clone_that_has_news_to_wait_for() {
     let served = repo::history(&scene.place, "app.git");
     let gate = scene.gate("open", "").text("sweeper.mirror_upkeep", "1h").start();
     cloned_main(&scene, &gate, "clone");
-    gate.stop();
     let mirror = scene.mirror("app.git");
-    stall(&mirror);
+    end_and_stall(&scene, gate);
     let keys = "mirror.fresh_for = \"1ms\"";
     let gate = scene.gate("open", keys).text("sweeper.mirror_upkeep", "20ms").start();
-    eventually(HANG, "a repack goes on for ever", || !gate.running("repack").is_empty());
+    let niceness =
+        || gate.running("repack").into_iter().map(|repack| procfs::niceness(repack.pid)).next().flatten();
+    eventually(HANG, "a repack goes on for ever, behind all others", || niceness() == Some(10));
     let new = commit(&served, "new");
     assert_eq!(cloned_main(&scene, &gate, "again"), new);
     assert!(gate.metric("tidegate_git_killed_total", &["gave_way"]) >= 1.0);
@@ -121,7 +150,7 @@ fn from_its_quota_on_no_further_mirror_is_made_and_those_that_are_there_go_on() 
     cloned_main(&scene, &gate, "clone");
     eventually(HANG, "it is counted", || gate.metric("tidegate_mirror_bytes", &[]) > 1000.0);
     assert!(gate.log().has("limits.mirror_bytes_max=\"1B\""), "{}", gate.log().text());
-    let refused = |gate: &crate::support::gate::Gate| {
+    let refused = |gate: &Gate| {
         let client = scene.place.client();
         let refused = client.git(&["clone", "-q", &gate.url("forge/other"), "refused"]);
         refused.fails().says("no room for a mirror of another repository (limits.mirror_bytes_max)");

@@ -139,6 +139,13 @@ pub(crate) fn limit(pid: i32, row: &str) -> Option<(String, String)> {
     Some((words.next()?, words.next()?))
 }
 
+/// How far `pid` lets others have the processors before it; `None` once it is gone.
+pub(crate) fn niceness(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // As below: the 19th.
+    stat.rsplit_once(") ")?.1.split(' ').nth(16)?.parse().ok()
+}
+
 /// Processor time of `pid` so far (its own, not its children's), in clock ticks of 10 ms.
 pub(crate) fn cpu_ticks(pid: i32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
