@@ -44,6 +44,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "src/store/migrations/0004_fleet.sql",
         "07dbdec375a271ef11dd61ca7ffe5f7346924f71151bcb7f32e4134cf4429b9a",
     ),
+    (
+        "src/store/migrations/0005_moved_mirrors.sql",
+        "712836de7d35323cc0a386a7bedcc71f86da78c6ab8772653827f57c2b85cd72",
+    ),
 ];
 
 /// Words that mark unfinished work, spelt so that this file does not hold them.

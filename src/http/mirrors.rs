@@ -227,11 +227,14 @@ fn view(app: &App, state: State) -> MirrorView {
     let is_there = app.keeper.find(&state.row.repo).is_some();
     let (condition, backoff) = (app.keeper.condition(&state), state.backoff(Timestamp::now()));
     let row = state.row;
-    let (failures, error) = row.failed.map_or((0, None), |failed| (failed.times, Some(failed.why)));
+    let (failures, error, moved) = match row.failed {
+        Some(failed) => (failed.times, Some(failed.why), failed.moved.flatten()),
+        None => (0, None, None),
+    };
     MirrorView {
         repo: row.repo.to_string(),
         state: condition.name().to_owned(),
-        moved_to: state.moved_to,
+        moved_to: moved,
         is_there,
         age_seconds: age.map(|age| age.as_secs()),
         synced: row.succeeded.map(|time| time.to_string()),

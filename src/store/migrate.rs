@@ -11,6 +11,7 @@ const STEPS: &[&str] = &[
     include_str!("migrations/0002_pushes.sql"),
     include_str!("migrations/0003_mirrors.sql"),
     include_str!("migrations/0004_fleet.sql"),
+    include_str!("migrations/0005_moved_mirrors.sql"),
 ];
 
 /// Takes the steps that the database has not taken, each in a transaction of its own.

@@ -34,6 +34,8 @@ pub struct Failed {
     pub times: u32,
     /// Why the last one did.
     pub why: String,
+    /// That it did since the upstream says that the repository is elsewhere; and where, if it said so.
+    pub moved: Option<Option<String>>,
 }
 
 impl Store {
@@ -51,7 +53,7 @@ impl MirrorRows<'_> {
     /// When the database cannot be read.
     pub fn all(&self) -> Result<Vec<MirrorRow>, StoreError> {
         self.0.read("listing the mirrors", |db| {
-            let columns = "repo, attempted, succeeded, failures, error, due, bytes";
+            let columns = "repo, attempted, succeeded, failures, error, due, bytes, moved_to";
             let mut rows = db.prepare_cached(&format!("SELECT {columns} FROM mirrors ORDER BY repo"))?;
             rows.query_map((), read)?.collect()
         })
@@ -64,8 +66,10 @@ impl MirrorRows<'_> {
     pub fn put(&self, row: &MirrorRow) -> Result<(), StoreError> {
         const DOING: &str = "noting how a mirror is";
         self.0.write(DOING, |db| {
-            let put = "INSERT OR REPLACE INTO mirrors (repo, attempted, succeeded, failures, error, due, bytes) \
-                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+            let put = "INSERT OR REPLACE INTO mirrors \
+                       (repo, attempted, succeeded, failures, error, due, bytes, moved_to) \
+                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+            let moved = row.failed.as_ref().and_then(|failed| failed.moved.as_ref());
             let values = (
                 row.repo.as_str(),
                 row.attempted.as_millisecond(),
@@ -74,6 +78,7 @@ impl MirrorRows<'_> {
                 row.failed.as_ref().map(|failed| &failed.why),
                 row.due.map(Timestamp::as_millisecond),
                 i64::try_from(row.bytes).unwrap_or(i64::MAX),
+                moved.map(|to| to.as_deref().unwrap_or_default()),
             );
             db.execute(put, values).map(drop).map_err(StoreError::database(DOING))
         })
@@ -100,11 +105,13 @@ fn read(row: &Row<'_>) -> rusqlite::Result<MirrorRow> {
     let time = |at, millis| Timestamp::from_millisecond(millis).map_err(|error| unfit(at, error.into()));
     let times: u32 = row.get(3)?;
     let why: Option<String> = row.get(4)?;
+    let moved: Option<String> = row.get(7)?;
+    let moved = moved.map(|to| Some(to).filter(|to| !to.is_empty()));
     Ok(MirrorRow {
         repo: RepoName::parse(&name).map_err(|error| unfit(0, error.into()))?,
         attempted: time(1, row.get(1)?)?,
         succeeded: row.get::<_, Option<i64>>(2)?.map(|millis| time(2, millis)).transpose()?,
-        failed: why.map(|why| Failed { times, why }),
+        failed: why.map(|why| Failed { times, why, moved }),
         due: row.get::<_, Option<i64>>(5)?.map(|millis| time(5, millis)).transpose()?,
         bytes: row.get::<_, i64>(6)?.unsigned_abs(),
     })
@@ -127,27 +134,30 @@ mod tests {
             due: None,
             bytes: 7,
         };
-        let failed = Failed { times: 2, why: "it is down".to_owned() };
+        let failed = Failed { times: 2, why: "it is down".to_owned(), moved: None };
+        let moved = |to: Option<&str>| Some(Failed { moved: Some(to.map(str::to_owned)), ..failed.clone() });
         let old = MirrorRow {
             repo: name("forge/a"),
-            failed: Some(failed),
+            failed: moved(Some("https://forge.example/b")),
             due: Some(at(9)),
             bytes: 0,
             ..young.clone()
         };
-        let never = MirrorRow { succeeded: None, repo: name("Forge/a"), ..old.clone() };
-        for row in [&young, &old, &never, &old] {
+        let never = MirrorRow { succeeded: None, failed: moved(None), repo: name("Forge/a"), ..old.clone() };
+        let down = MirrorRow { failed: Some(failed.clone()), repo: name("Forge/b"), ..old.clone() };
+        for row in [&young, &old, &never, &down, &old] {
             store.mirrors().put(row).unwrap();
         }
         drop(store);
         let store = Store::open(&place.path().join("data")).unwrap();
         assert_eq!(
             store.mirrors().all().unwrap(),
-            [never, old.clone(), young.clone()],
+            [never, down, old.clone(), young.clone()],
             "names differ by case"
         );
         store.mirrors().put(&MirrorRow { repo: old.repo.clone(), ..young.clone() }).unwrap();
         store.mirrors().remove(&name("Forge/a")).unwrap();
+        store.mirrors().remove(&name("Forge/b")).unwrap();
         store.mirrors().remove(&name("forge/x")).unwrap();
         let left = store.mirrors().all().unwrap();
         assert_eq!(left, [MirrorRow { repo: old.repo, ..young.clone() }, young]);

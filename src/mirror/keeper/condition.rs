@@ -1,7 +1,7 @@
 //! How a mirror is, in a word: what operators read first.
 
 use super::Keeper;
-use super::states::{Ending, State};
+use super::states::State;
 use jiff::Timestamp;
 use std::time::Duration;
 
@@ -38,13 +38,13 @@ impl Condition {
 
     /// Of a mirror that a read asks nobody about for `fresh_for`.
     fn of(state: &State, fresh_for: Duration) -> Self {
-        match (&state.row.failed, state.last) {
-            (Some(_), Some(Ending::Moved)) => Self::Moved,
-            (Some(_), _) => Self::Failing,
-            (None, _) if state.row.succeeded.is_none() => Self::NeverSynced,
+        match &state.row.failed {
+            Some(failed) if failed.moved.is_some() => Self::Moved,
+            Some(_) => Self::Failing,
+            None if state.row.succeeded.is_none() => Self::NeverSynced,
             // What an earlier life knew does for no read.
-            (None, _) if state.fresh.is_some_and(|fresh| fresh.elapsed() <= fresh_for) => Self::Fresh,
-            (None, _) => Self::Stale,
+            None if state.fresh.is_some_and(|fresh| fresh.elapsed() <= fresh_for) => Self::Fresh,
+            None => Self::Stale,
         }
     }
 }

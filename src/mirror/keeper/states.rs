@@ -30,8 +30,6 @@ pub struct State {
     pub fresh: Option<Instant>,
     /// How the last sync of this life ended.
     pub last: Option<Ending>,
-    /// Where the upstream says that the repository is now, if it does.
-    pub moved_to: Option<String>,
 }
 
 /// How a sync ended, as a reader sees it.
@@ -94,7 +92,7 @@ impl Moment {
 impl State {
     /// As an earlier life of the gate, or none, has left it.
     fn of(row: MirrorRow) -> Self {
-        Self { row, fresh: None, last: None, moved_to: None }
+        Self { row, fresh: None, last: None }
     }
 
     fn unsynced(repo: &RepoName, now: Timestamp) -> Self {
@@ -124,8 +122,6 @@ impl State {
     fn note(&mut self, began: Moment, outcome: &Result<(), SyncError>) {
         self.row.attempted = began.time;
         self.last = Some(Ending::of(outcome));
-        let moved_to = outcome.as_ref().err().and_then(SyncError::moved_to);
-        self.moved_to = moved_to.flatten().map(str::to_owned);
         match outcome {
             Ok(()) => {
                 self.row.succeeded = Some(began.time);
@@ -134,7 +130,8 @@ impl State {
             }
             Err(error) => {
                 let times = self.row.failed.as_ref().map_or(0, |failed| failed.times).saturating_add(1);
-                self.row.failed = Some(Failed { times, why: error.to_string() });
+                let moved = error.moved_to().map(|to| to.map(str::to_owned));
+                self.row.failed = Some(Failed { times, why: error.to_string(), moved });
             }
         }
     }

@@ -113,9 +113,13 @@ fn a_mirror_is_called_fresh_stale_or_moved_and_where_to() {
     assert!(listed.contains(&format!("moved to {place} ")) && !listed.contains("s3cret"), "{listed}");
     let told = || gate.log().lines(&format!("has moved to {place}:"));
     eventually(HANG, "the log says so", || !told().is_empty());
+    assert_eq!(told().len(), 1, "once");
+    gate.stop();
+    let gate = scene.gate("open", "mirror.fresh_for = \"1h\"").start();
+    mirror(&["list"]).ok().says(&format!("moved to {place} "));
+    assert_eq!(states(&gate), [0.0, 0.0, 1.0, 0.0, 1.0], "the next gate knows");
     scene.origin.move_away(false);
     mirror(&["sync", "forge/app"]).ok();
-    assert_eq!(told().len(), 1, "once");
     assert_eq!(states(&gate), [0.0, 1.0, 1.0, 0.0, 0.0]);
 }
 
