@@ -106,6 +106,20 @@ impl Root {
         self.path.as_deref().unwrap_or(Path::new(""))
     }
 
+    /// Whether there is a directory.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.path.is_some()
+    }
+
+    /// Looks whether the directory can be read, if there is one.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn check(&self) -> io::Result<()> {
+        self.path.as_ref().map_or(Ok(()), |path| fs::read_dir(path).map(drop))
+    }
+
     fn directory(&self) -> Result<&Path, LayoutError> {
         self.path.as_deref().ok_or(LayoutError::NotFound)
     }

@@ -152,7 +152,7 @@ const fn remove(path: &'static str, needs: Needs, answer: Answer) -> Page {
 #[rustfmt::skip]
 static PAGES: &[Page] = &[
     read("/-/healthz", Needs::Nothing, Answer::Look(status::healthz)),
-    read("/-/readyz", Needs::Nothing, Answer::Look(status::readyz)),
+    read("/-/readyz", Needs::Nothing, Answer::Await(status::readyz)),
     read("/-/metrics", Needs::LoopbackOrUser, Answer::Look(status::metrics)),
     read(STATUS, Needs::Admin, Answer::Look(status::status)),
     read("/-/api/v1/children", Needs::Admin, Answer::Look(status::children)),

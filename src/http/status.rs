@@ -5,11 +5,14 @@ use super::front::View;
 use super::house::TurnedAway;
 use super::message::Response;
 use super::metrics::Page;
+use super::refusal::Refusal;
+use super::route::Asked;
 use crate::git::pool::{Class, Lane, Load};
 use crate::mirror::keeper::{Chore, Condition, Ending};
 use crate::model::push::PushState;
 use crate::model::status::{ChildRow, JobRow, LaneRow, Status};
 use crate::supervise::Running;
+use crate::sys::space;
 use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -20,9 +23,27 @@ pub fn healthz(_: &App) -> Response {
     Response::text(200, "ok")
 }
 
-/// `/-/readyz`: requests are served; 503 while starting or draining.
-pub fn readyz(app: &App) -> Response {
-    if app.is_ready() { Response::text(200, "ready") } else { Response::text(503, "not ready") }
+/// `/-/readyz`: requests are served; 503 with the reason while starting or draining, and while what is served or taken in
+/// has no place. Volumes that hang are waited for here. Anybody may ask, so no path is named.
+pub fn readyz(app: &App, _: &Asked<'_>) -> Result<Response, Refusal> {
+    let response = match unreadiness(app) {
+        None => Response::text(200, "ready"),
+        Some(why) => Response::text(503, &format!("not ready: {why}")),
+    };
+    Ok(response.uncached())
+}
+
+fn unreadiness(app: &App) -> Option<&'static str> {
+    if !app.is_ready() {
+        return Some("the gate is starting or stopping");
+    }
+    if let Err(error) = app.root.check() {
+        log::debug!("the root cannot be read: {error}");
+        return Some("the repositories in root cannot be read");
+    }
+    let places = [Some(app.settings.data_dir.as_path()), app.root.is_there().then(|| app.root.path())];
+    let has_room = |place| space::available(place).is_ok_and(|free| free >= app.settings.limits.disk_floor);
+    (!places.into_iter().flatten().all(has_room)).then_some("the disk has no room above limits.disk_floor")
 }
 
 /// `/-/api/v1/status`: everything that `tidegate status` shows.

@@ -6,6 +6,18 @@ use crate::support::place::Place;
 use crate::support::{HANG, eventually, pkt, repo};
 
 #[test]
+fn a_gate_without_room_for_a_push_is_not_ready_and_says_why() {
+    let place = Place::new();
+    repo::history(&place, "demo.git");
+    let mut gate = place.gate().text("limits.disk_floor", "9000TiB").launch();
+    gate.await_address();
+    let why = "not ready: the disk has no room above limits.disk_floor";
+    // Before it has begun to serve it says that.
+    eventually(HANG, "it says why", || gate.get("/-/readyz").expect(503).text().contains(why));
+    place.client().cloned(&["-q"], &gate.url("demo"), &place.work("clone"));
+}
+
+#[test]
 fn health_readiness_and_metrics_answer_at_both_doors() {
     let place = Place::new();
     repo::history(&place, "demo.git");
@@ -15,6 +27,14 @@ fn health_readiness_and_metrics_answer_at_both_doors() {
         gate.get(path).expect(200);
         gate.control(path).expect(200);
     }
+    let away = place.work("away");
+    std::fs::rename(place.root(), &away).unwrap();
+    for answer in [gate.get("/-/readyz"), gate.control("/-/readyz")] {
+        answer.expect(503).says("not ready: the repositories in root cannot be read");
+    }
+    gate.get("/-/healthz").expect(200);
+    std::fs::rename(&away, place.root()).unwrap();
+    gate.get("/-/readyz").expect(200);
     let metrics = gate.control("/-/metrics").expect(200);
     assert!(
         metrics.header("content-type").is_some_and(|kind| kind.starts_with("text/plain")),

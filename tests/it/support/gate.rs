@@ -409,7 +409,7 @@ impl Gate {
     }
 
     #[track_caller]
-    fn await_address(&mut self) {
+    pub(crate) fn await_address(&mut self) {
         let (child, log) = (&mut self.child, &self.log);
         let address = obtain(HANG, "the gate tells its address", || {
             let found = listening_address(&log.text());
