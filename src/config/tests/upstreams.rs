@@ -96,6 +96,7 @@ fn repo(name: &str) -> RepoName {
 fn upstreams_are_printed_as_they_read_back() {
     let settings = read_upstreams(UPSTREAMS);
     let printed = settings.to_toml();
+    assert_eq!(printed.matches("# sync_every is not set").count(), 2, "of all but the first: {printed}");
     assert_eq!(read_upstreams(&printed), settings, "{printed}");
     let [forge, github, local] = &settings.upstreams[..] else { panic!("{printed}") };
     assert_eq!(forge.url.as_text(), "https://forge.example/git");

@@ -105,10 +105,11 @@ impl MirrorSettings {
         let repos: Vec<&str> = self.repos.iter().map(RepoName::as_str).collect();
         let refs: Vec<&str> = self.refs.patterns().iter().map(RefPattern::as_str).collect();
         let mut toml = format!("{REPOS} = {}\n{REFS} = {}\n", quoted_list(&repos), quoted_list(&refs));
-        if let Some(every) = self.sync_every {
-            // Writing to a String cannot fail.
-            let _ = writeln!(toml, "{SYNC_EVERY} = {}", quoted(units::format_duration(every)));
-        }
+        // Writing to a String cannot fail.
+        let _ = match self.sync_every {
+            Some(every) => writeln!(toml, "{SYNC_EVERY} = {}", quoted(units::format_duration(every))),
+            None => writeln!(toml, "# {SYNC_EVERY} is not set"),
+        };
         for (name, field) in TIMES {
             let value = quoted(units::format_duration(*field(&mut copy)));
             // Writing to a String cannot fail.
