@@ -73,7 +73,7 @@ fn list(common: &Common, environment: &Environment) -> Result<(), CliError> {
 }
 
 fn row(mirror: &MirrorView) -> Vec<String> {
-    let age = mirror.age_seconds.map(|seconds| format_duration(Duration::from_secs(seconds)));
+    let age = mirror.age_seconds.map(age);
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     vec![
         mirror.repo.clone(),
@@ -84,6 +84,22 @@ fn row(mirror: &MirrorView) -> Vec<String> {
         or_none(mirror.backoff_until.clone()),
         mirror.error.clone().unwrap_or_default(),
     ]
+}
+
+/// An age of whole seconds, cut off to its largest two units: what people compare.
+fn age(seconds: u64) -> String {
+    let units = [("d", 24 * 60 * 60), ("h", 60 * 60), ("m", 60), ("s", 1)];
+    let largest = units.iter().position(|(_, unit)| seconds >= *unit).unwrap_or(units.len() - 1);
+    let mut rest = seconds;
+    let mut parts = units.iter().skip(largest).take(2).map(|(name, unit)| {
+        let count = rest / unit;
+        rest %= unit;
+        (count, *name)
+    });
+    let Some((count, name)) = parts.next() else { return String::new() };
+    let second = parts.next().filter(|(count, _)| *count > 0);
+    let second = second.map(|(count, name)| format!(" {count}{name}")).unwrap_or_default();
+    format!("{count}{name}{second}")
 }
 
 /// Its state in words.
@@ -120,4 +136,15 @@ fn forget(repo: &RepoName, common: &Common, environment: &Environment) -> Result
     let Forgotten { repo } = serde_json::from_value(answer.clone())?;
     let text = plain(&format!("{repo} is forgotten\n"));
     Ok(output::print(&if common.json { output::json(&answer) } else { text })?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_short_and_a_new_one_is_no_seconds_old() {
+        let ages = [0, 59, 60, 61, 3599, 3600, 86_399, 86_400, 90_061].map(age);
+        assert_eq!(ages, ["0s", "59s", "1m", "1m 1s", "59m 59s", "1h", "23h 59m", "1d", "1d 1h"]);
+    }
 }
