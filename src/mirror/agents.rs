@@ -7,7 +7,9 @@ use crate::config::read_authorities;
 use crate::model::route::Route;
 use crate::sys::stop::Stop;
 use std::fmt;
+use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -32,9 +34,33 @@ const USER_AGENT: &str = concat!("git/tidegate-", env!("CARGO_PKG_VERSION"));
 
 /// All of them, as many as there are ways in the configuration.
 pub(super) struct Agents {
-    made: Mutex<Vec<(Route, Agent)>>,
+    made: Mutex<Vec<Made>>,
     names: Names,
     stop: Stop,
+}
+
+/// One of them.
+struct Made {
+    route: Route,
+    /// The file of its authorities as it was then.
+    authorities: Option<Stamp>,
+    agent: Agent,
+}
+
+/// What tells a file from another of the same name: when it was written, which it is, and how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    written: (i64, i64),
+    number: u64,
+    len: u64,
+}
+
+impl Stamp {
+    /// Of the file of a way's authorities, if it is there.
+    fn of(route: &Route) -> Option<Self> {
+        let file = fs::metadata(authorities(route)).ok()?;
+        Some(Self { written: (file.mtime(), file.mtime_nsec()), number: file.ino(), len: file.len() })
+    }
 }
 
 impl Agents {
@@ -44,18 +70,23 @@ impl Agents {
     }
 
     /// The client for this way, made where there is none yet. It trusts the authorities that the way names, else the
-    /// system's, else those of browsers, as they are now.
+    /// system's, else those of browsers: git reads their file each time, so a client is made anew once that is another.
     pub(super) fn of(&self, route: &Route) -> Result<Agent, UpstreamError> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, agent)) = made.iter().find(|(known, _)| known == route) {
-            return Ok(agent.clone());
+        // Looked at before the file is read: what is written meanwhile is read by the next.
+        let authorities = Stamp::of(route);
+        if let Some(known) =
+            made.iter().find(|known| known.route == *route && known.authorities == authorities)
+        {
+            return Ok(known.agent.clone());
         }
         let agent = self.make(route).map_err(|source| UpstreamError::Io {
             doing: "trusting the authorities in",
             path: route.ca_file.clone().unwrap_or_default(),
             source,
         })?;
-        made.push((route.clone(), agent.clone()));
+        made.retain(|known| known.route != *route);
+        made.push(Made { route: route.clone(), authorities, agent: agent.clone() });
         Ok(agent)
     }
 
@@ -82,6 +113,10 @@ impl Agents {
         let hop = NextHop::new(self.names.clone(), route.proxy.clone());
         Ok(Agent::with_parts(config, connector, hop))
     }
+}
+
+fn authorities(route: &Route) -> &Path {
+    route.ca_file.as_deref().unwrap_or(Path::new(AUTHORITIES))
 }
 
 fn roots(file: &Path) -> io::Result<RootCerts> {

@@ -92,14 +92,16 @@ impl Forge {
         self.directory.join("ca.pem")
     }
 
-    /// Takes a certificate of another authority, which nobody is told of.
+    /// Takes a certificate of another authority, which nobody is told of, and answers that authority.
     #[track_caller]
-    pub(crate) fn certify(&mut self) {
+    pub(crate) fn certify(&mut self) -> Vec<u8> {
         let before = fs::read(self.authority()).unwrap();
         self.make_certificates();
+        let new = fs::read(self.authority()).unwrap();
         fs::write(self.authority(), before).unwrap();
         self.stop();
         self.restart();
+        new
     }
 
     /// Lets these users in, with these passwords, and nobody else. Holds from the next request on.

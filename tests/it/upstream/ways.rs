@@ -68,13 +68,21 @@ fn clones_fetches_and_pushes_take_the_way_of_their_upstream() {
 fn a_server_with_another_authority_is_not_believed_and_its_mirror_is_served_as_it_was() {
     let mut stage = plan(true, None).start();
     let clone = stage.ahead("work");
-    stage.forge().certify();
+    let new = stage.forge().certify();
     assert!(is_stale(&stage));
     let push = clone.git(&["push", "origin", "main"]).fails();
     push.says("no trusted connection to https://127.0.0.1:");
     let config = stage.place.path().join("tidegate.toml");
     let doctor = stage.place.tidegate(&["doctor", "--config", config.to_str().unwrap()], b"");
     doctor.says("forge: no trusted connection to https://127.0.0.1:");
+    // It is replaced beside a gate that goes on.
+    let authority = stage.forge().authority();
+    std::fs::write(&authority, "half a").unwrap();
+    assert!(is_stale(&stage));
+    std::fs::write(&authority, new).unwrap();
+    assert!(!is_stale(&stage));
+    clone.git(&["push", "origin", "main"]).ok();
+    stage.assert_arrived(&clone);
 }
 
 #[test]
