@@ -65,7 +65,7 @@ pub enum Refusal {
     SpoolFull,
     /// The volume of the data directory or the repository is full.
     DiskFull,
-    /// There is no mirror yet, and none is made any more: the setting `limits.mirror_bytes_max`.
+    /// It is not mirrored yet, and nothing more is: the setting `limits.mirror_bytes_max`.
     MirrorsFull,
     /// The server is stopping.
     Stopping,
@@ -256,7 +256,7 @@ impl Refusal {
             }
             Self::DiskFull => "the server's disk is full: nothing was stored; tell its operator".into(),
             Self::MirrorsFull => {
-                "the server has no room for a mirror of another repository (limits.mirror_bytes_max): \
+                "the server has no room for more of what it does not mirror yet (limits.mirror_bytes_max): \
                                   tell its operator"
                     .into()
             }

@@ -136,8 +136,8 @@ pub enum SyncError {
     /// The upstream, or the way to it.
     #[error(transparent)]
     Upstream(Arc<UpstreamError>),
-    /// There is no mirror yet, and those that are there take all the space that there is for them.
-    #[error("no mirror is made: all of them take {} of the {} of limits.mirror_bytes_max",
+    /// Mirrors take all the space that there is for them, and this would add what none of them follows.
+    #[error("nothing more is mirrored: all mirrors take {} of the {} of limits.mirror_bytes_max",
         format_size(*taken), format_size(*most))]
     Quota {
         /// What they take, in bytes.
@@ -402,10 +402,12 @@ impl Keeper {
 
     /// A mirror that is there may grow on; one that is not has to find room. How much it will take nobody knows before.
     fn require_room(&self, repo: &RepoName) -> Result<(), SyncError> {
+        if self.find(repo).is_some() { Ok(()) } else { self.room() }
+    }
+
+    /// Whether there is room for more than what mirrors follow.
+    fn room(&self) -> Result<(), SyncError> {
         let Some(most) = self.0.parts.mirror_bytes_max else { return Ok(()) };
-        if self.find(repo).is_some() {
-            return Ok(());
-        }
         let taken = self.bytes();
         if taken < most { Ok(()) } else { Err(SyncError::Quota { taken, most }) }
     }

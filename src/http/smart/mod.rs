@@ -95,7 +95,8 @@ pub fn serve(
     };
     match (target.phase, target.service) {
         (Phase::Advertise, _) => work::advertise(&call, exchange),
-        (Phase::Exchange, Service::UploadPack) => fetch::fetch(&call, exchange),
+        (Phase::Exchange, Service::UploadPack) => fetch::fetch(&call, exchange)
+            .or_else(|refusal| under_way::tell_of_search(app, exchange, target, refusal)),
         (Phase::Exchange, Service::ReceivePack) => push::push(&call, exchange),
     }
 }

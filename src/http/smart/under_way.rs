@@ -64,14 +64,34 @@ pub(super) fn tell(
     target: &GitTarget,
     refusal: Refusal,
 ) -> Result<Served, Refusal> {
-    let Refusal::UnderWay { why, .. } = &refusal else { return Err(refusal) };
+    if matches!(refusal, Refusal::UnderWay { .. }) {
+        return say(app, exchange, target, refusal);
+    }
+    Err(refusal)
+}
+
+/// As [`tell`], of what came of a search for what a fetch wants and the mirror lacks: git asks for that in its second request,
+/// and shows of the answer to that neither the status nor the text.
+pub(super) fn tell_of_search(
+    app: &App,
+    exchange: &mut Exchange,
+    target: &GitTarget,
+    refusal: Refusal,
+) -> Result<Served, Refusal> {
+    if matches!(refusal, Refusal::UnderWay { .. } | Refusal::MirrorsFull | Refusal::Upstream(_)) {
+        return say(app, exchange, target, refusal);
+    }
+    Err(refusal)
+}
+
+fn say(app: &App, exchange: &mut Exchange, target: &GitTarget, refusal: Refusal) -> Result<Served, Refusal> {
     let (service, version) = (target.service, protocol(exchange.request())?.settled(target.service));
     let (content_type, mut body) = match (target.phase, service) {
         (Phase::Advertise, _) => (service.advertisement_type(), service.banner(version).to_vec()),
         (Phase::Exchange, Service::UploadPack) => (service.result_type(), Vec::new()),
         (Phase::Exchange, Service::ReceivePack) => return Err(refusal),
     };
-    encode_err(why, &mut body);
+    encode_err(&refusal.sentence(), &mut body);
     app.metrics.refused(refusal.label());
     let response = Response { status: 200, headers: headers(content_type), body };
     if let Err(error) = exchange.respond(&response) {

@@ -119,7 +119,8 @@ impl Keeper {
         }
     }
 
-    /// Looks for these objects upstream by their ids. An upstream that has not all of them gives none.
+    /// Looks for these objects upstream by their ids. An upstream that has not all of them gives none. It is readers who say
+    /// which: at the quota of mirrors none are fetched, so that nobody fills the disk with what no branch or tag reaches.
     ///
     /// # Errors
     /// See [`BringError`].
@@ -134,6 +135,7 @@ impl Keeper {
         let Some(told) = told.filter(|_| (1..=OBJECTS_MAX).contains(&oids.len())) else {
             return Ok(Part::None);
         };
+        self.room()?;
         let may_lead = || self.may_begin(repo, Way::Objects, place);
         let seat = self.0.fetches.join_if(repo, cause, may_lead);
         match seat.map_err(|error| SyncError::Descriptor(Arc::new(error)))? {

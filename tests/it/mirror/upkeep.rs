@@ -153,7 +153,7 @@ fn from_its_quota_on_no_further_mirror_is_made_and_those_that_are_there_go_on() 
     let refused = |gate: &Gate| {
         let client = scene.place.client();
         let refused = client.git(&["clone", "-q", &gate.url("forge/other"), "refused"]);
-        refused.fails().says("no room for a mirror of another repository (limits.mirror_bytes_max)");
+        refused.fails().says("no room for more of what it does not mirror yet (limits.mirror_bytes_max)");
     };
     let asked = scene.origin.count("/other/");
     refused(&gate);

@@ -98,6 +98,24 @@ fn what_no_branch_or_tag_reaches_is_fetched_by_its_id_and_shown_to_nobody_else()
 }
 
 #[test]
+fn at_the_quota_of_mirrors_no_reader_makes_one_grow_by_what_no_branch_or_tag_reaches() {
+    let scene = Scene::new();
+    let served = repo::history(&scene.place, "app.git");
+    let keys = "mirror.fresh_for = \"1h\"\n[limits]\nmirror_bytes_max = \"1B\"";
+    let gate = scene.gate("open", keys).start();
+    let clone = scene.place.client().cloned(&["-q"], &gate.url("forge/app"), &scene.place.work("clone"));
+    eventually(HANG, "it is counted", || gate.metric("tidegate_mirror_bytes", &[]) > 1.0);
+    let new = commit(&served, "new", Some("refs/heads/main"));
+    clone.git(&["fetch", "-q", "origin", &new]).ok();
+    assert_eq!(clone.oid("FETCH_HEAD"), new, "what is mirrored anyway is looked for");
+    let hidden = commit(&served, "hidden", Some("refs/changes/1"));
+    let asked = fetches(&scene);
+    let refused = clone.git(&["fetch", "-q", "origin", &hidden]).fails();
+    refused.says("remote error: the server has no room for more of what it does not mirror yet");
+    assert_eq!(fetches(&scene), asked, "nothing was fetched");
+}
+
+#[test]
 fn what_is_nowhere_costs_one_search_and_ends_in_the_words_of_git() {
     let (scene, _served, gate, clone) = scene(FRESH);
     let asked = scene.questions();
@@ -287,6 +305,7 @@ fn of_an_upstream_that_is_down_nobody_says_that_it_has_not_what_is_wanted() {
     for _ in 0..2 {
         let failed = clone.git(&["fetch", "-q", "origin", &new]).fails();
         assert!(!failed.heard().contains("not our ref"), "{}", failed.heard());
+        failed.says("fatal: remote error: ");
     }
     cloned_main(&scene, &gate, "meanwhile");
 }
