@@ -79,6 +79,28 @@ fn a_fetch_under_way_for_one_lets_no_other_in() {
 }
 
 #[test]
+fn who_joined_a_fetch_that_another_one_s_credential_ended_has_his_own() {
+    let (scene, main) = scene();
+    scene.origin.let_in(&["bot", "carol"]);
+    let gate = scene.gate("closed", KEYS).start();
+    scene.origin.hold();
+    let client = scene.place.client();
+    let first = client.begin(&["ls-remote", &gate.url_as("bot", "forge/app")]);
+    scene.origin.await_held();
+    let second = client.begin(&["ls-remote", &gate.url_as("carol", "forge/app")]);
+    eventually(HANG, "both wait", || gate.metric("tidegate_connections", &[]) >= 2.0);
+    assert_eq!(gate.leaders("fetch").len(), 1);
+    // The fetch is in the middle: its next request shows what is not taken any more.
+    scene.origin.let_in(&["carol"]);
+    scene.origin.release();
+    first.finish(HANG).fails();
+    assert!(second.finish(HANG).ok().text().contains(&main));
+    assert_eq!(gate.metric("tidegate_mirror_sync_total", &["refused"]), 1.0);
+    assert_eq!(gate.metric("tidegate_mirror_sync_total", &["ok"]), 1.0);
+    assert_eq!(door(&gate, Some(&basic("bot"))).status, 401);
+}
+
+#[test]
 fn a_yes_ends_with_its_time_and_with_the_first_no() {
     let (mut scene, main) = scene();
     let bot = basic("bot");

@@ -58,6 +58,25 @@ fn the_gate_s_own_credential_keeps_what_clients_are_let_into_by_theirs() {
 }
 
 #[test]
+fn a_demand_does_not_wait_for_the_pause_that_the_schedule_makes() {
+    let mut scene = Scene::new();
+    repo::history(&scene.place, "app.git");
+    scene.origin.stop();
+    let gate = scene.gate("open", "mirror.repos = [\"app\"]").text("sweeper.sync_mirrors", "366d").start();
+    let one = || gate.control("/-/api/v1/mirrors/forge/app").expect(200).json();
+    let data = scene.place.data();
+    let words = ["mirror", "sync", "forge/app", "--data-dir", data.to_str().unwrap()];
+    // The pause is 160 s after these.
+    (0..5).for_each(|_| drop(scene.place.tidegate(&words, b"").fails()));
+    let until: Timestamp = one()["backoff_until"].as_str().unwrap().parse().unwrap();
+    scene.origin.resume();
+    scene.place.tidegate(&words, b"").ok().says("forge/app is synced");
+    let synced: Timestamp = one()["synced"].as_str().unwrap().parse().unwrap();
+    assert!(synced < until, "{synced} {until}");
+    assert!(scene.mirror("app.git").is_dir() && one()["backoff_until"].is_null());
+}
+
+#[test]
 fn the_schedule_pauses_after_a_failure_and_a_read_does_not_wait_for_it() {
     let mut scene = Scene::new();
     let main = repo::history(&scene.place, "app.git").oid("main");
