@@ -231,6 +231,31 @@ fn sixty_dead_upstreams_delay_nobody_and_leave_nothing_behind() {
 }
 
 #[test]
+fn a_start_waits_for_none_of_the_upstreams_whose_mirrors_it_is_to_make() {
+    let (there, here) = (Place::new(), Place::new());
+    let live = upstream(&there, &["app".to_owned(), "other".to_owned(), "last".to_owned()]);
+    let holes: Vec<Valve> = (0..BLACK_HOLES).map(|_| Valve::new(None)).collect();
+    let urls = holes.iter().map(Valve::url).chain([format!("http://{}", live.address())]);
+    let listed = "mirror.repos = [\"app\"]\n";
+    let tables: String = (0..)
+        .zip(urls)
+        .map(|(number, url)| table(&here, &format!("forge-{number}"), &url) + listed)
+        .collect();
+    let start = Instant::now();
+    let gate = setup(&here).tables(&tables).start();
+    assert!(start.elapsed() < PROMISED, "it listened after {:?}", start.elapsed());
+    let clone = |name: &str| {
+        let url = gate.url(&format!("forge-{BLACK_HOLES}/{name}"));
+        here.client().try_clone(&[], &url, &here.work(name)).ok().took
+    };
+    let (took, own) = (clone("other"), clone("last"));
+    assert!(took < 2 * own + PROMISED, "{took:?} instead of {own:?}");
+    let mirror = here.data().join(format!("mirrors/forge-{BLACK_HOLES}/app.git"));
+    eventually(HANG, "what is listed of the one that lives is mirrored", || mirror.is_dir());
+    gate.stop();
+}
+
+#[test]
 fn an_approved_push_to_a_silent_upstream_is_put_off_without_a_worker() {
     let (there, here) = (Place::new(), Place::new());
     let live = upstream(&there, &["app".to_owned()]);
