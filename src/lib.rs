@@ -10,13 +10,14 @@
 //! | 6 | [`cli`], [`http`], [`sweeper`]: the doors |
 //! | 5 | [`gate`]: the verbs |
 //! | 4 | [`mirror`]: upstreams and the copies of their repositories; [`outbox`]: what is published, and where |
-//! | 3 | [`git`], [`store`]: the tools |
+//! | 3 | [`git`], [`store`], [`client`]: the tools |
 //! | 2 | [`supervise`]: the only room that starts, signals and waits for processes; [`bus`]: events within the process |
 //! | 1 | [`sys`], [`config`]: the operating system, the settings |
 //! | 0 | [`model`]: the nouns; no I/O, no clock, no environment |
 
 pub mod bus;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod daemon;
 pub mod gate;

@@ -1,8 +1,8 @@
 //! Files that the settings name and a gate does without until it needs them: what is wrong with them now is worth a
 //! warning, since they may come later.
 
+use crate::client::secrets::{SecretError, read_login, read_token};
 use crate::config::{ChecksSettings, Settings};
-use crate::mirror::secrets::{SecretError, read_login, read_token};
 use crate::model::upstream::UpstreamUrl;
 use std::fs;
 use std::os::unix::fs::MetadataExt;

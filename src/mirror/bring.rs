@@ -9,7 +9,8 @@ use super::error::UpstreamError;
 use super::making::Listed;
 use super::places::repository;
 use super::turns::{Turn, TurnError};
-use super::{Shared, head, litter, proxy};
+use super::{Shared, head, litter};
+use crate::client::proxy;
 use crate::config::MirrorSettings as Keeping;
 use crate::git::ask::{self, Asker};
 use crate::git::command::Invocation;
@@ -92,8 +93,8 @@ pub(super) fn secrets_for(
     at: &Origin,
     place: &Path,
 ) -> Result<Option<CredentialFile>, UpstreamError> {
-    let proxy = remote.route.proxy.as_ref().map(|proxy| proxy::address_with_login(proxy, at));
-    let proxy = proxy.transpose()?.flatten();
+    let proxy = remote.route.proxy.as_ref().map(proxy::address_with_login).transpose();
+    let proxy = proxy.map_err(|why| UpstreamError::Unreachable { at: at.clone(), why })?.flatten();
     if remote.credential.is_none() && proxy.is_none() {
         return Ok(None);
     }

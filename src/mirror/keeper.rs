@@ -22,9 +22,9 @@ pub use flight::Cause;
 pub use search::Part;
 pub use states::{Ending, State};
 
-use super::secrets::SecretError;
 use super::upstreams::{Place, Upstreams};
 use super::{Advertisement, Approach, ForgetError, Progress, Remote, Side, UpstreamError};
+use crate::client::secrets::SecretError;
 use crate::config::UpstreamSettings;
 use crate::git::ask::Asker;
 use crate::git::layout::Repository;

@@ -2,7 +2,7 @@
 //!
 //! | for | rooms |
 //! |---|---|
-//! | asking an upstream what it has | [`ask`], [`doors`], [`web`], [`socket`], [`names`], [`advertisement`], [`told`] |
+//! | asking an upstream what it has | [`ask`], [`doors`], [`web`], [`advertisement`], [`told`] |
 //! | pushing to a server | [`push`] |
 //! | work that waits for an upstream and not for a client | [`approach`] |
 //! | the mirrors on disk | [`places`], [`draft`], [`making`], [`litter`], [`turns`] |
@@ -21,7 +21,6 @@
 
 mod advertise;
 mod advertisement;
-mod agents;
 mod approach;
 mod ask;
 mod bring;
@@ -36,14 +35,10 @@ pub mod keeper;
 mod land;
 mod litter;
 mod making;
-mod names;
 mod objects;
 mod packs;
 mod places;
-mod proxy;
 mod push;
-pub mod secrets;
-mod socket;
 mod told;
 mod turns;
 mod upkeep;

@@ -1,7 +1,7 @@
 //! The upstreams of the gate: which one a repository belongs to, and what it is shown.
 
-use super::secrets::{SecretError, read_token};
 use super::{MirrorSettings, Mirrors};
+use crate::client::secrets::{SecretError, read_token};
 use crate::config::{CredentialSettings, ReadAccess, ServiceAccount, Settings, UpstreamSettings};
 use crate::git::layout::{LayoutError, Repository, Root};
 use crate::model::credential::UpstreamCredential;

@@ -6,10 +6,9 @@
 //! deadline for all of it. A push has no limit but these two of the connection and the deadline, since hooks may take their
 //! time. The stop of the gate ends every wait.
 
-use super::agents::{Agents, CONNECT, FIRST_BYTE, IDLE};
 use super::ask::Remote;
 use super::error::UpstreamError;
-use super::proxy;
+use crate::client::{Agents, CONNECT, FIRST_BYTE, IDLE, proxy};
 use crate::git::advertisement::{Advertised, AdvertisementError, BOUNDS, read};
 use crate::git::pktline::ReadError;
 use crate::git::service::Service;
@@ -24,11 +23,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use ureq::http::Response;
 use ureq::http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
-use ureq::{Body, SendBody, Timeout};
+use ureq::{Agent, Body, SendBody, Timeout};
 
 /// How long one may have been idle that a push goes over: whether a server has just closed it shows too late, and then
 /// nobody knows whether it took the push. The question at a push's admission is younger, as a rule.
 const IDLE_BEFORE_PUSH: Duration = Duration::from_secs(2);
+
+/// Servers tell a git from a browser by how this begins.
+const USER_AGENT: &str = concat!("git/tidegate-", env!("CARGO_PKG_VERSION"));
 
 /// How a connection ends that had been there.
 const BREAKS: [ErrorKind; 4] = [
@@ -53,7 +55,7 @@ pub(super) struct Web {
 impl Web {
     /// A client whose connections end when `stop` kills.
     pub(super) fn new(stop: Stop) -> Self {
-        Self { agents: Agents::new(stop) }
+        Self { agents: Agents::new(stop, USER_AGENT) }
     }
 
     /// Makes ready for a way.
@@ -61,7 +63,16 @@ impl Web {
     /// # Errors
     /// When its authorities cannot be read.
     pub(super) fn prepare(&self, route: &Route) -> Result<(), UpstreamError> {
-        self.agents.of(route).map(drop)
+        self.agent(route).map(drop)
+    }
+
+    /// The client for a way.
+    fn agent(&self, route: &Route) -> Result<Agent, UpstreamError> {
+        self.agents.of(route).map_err(|source| UpstreamError::Io {
+            doing: "trusting the authorities in",
+            path: route.ca_file.clone().unwrap_or_default(),
+            source,
+        })
     }
 
     /// What the repository at `url` says for `service`.
@@ -79,7 +90,7 @@ impl Web {
             return Err(question.timed_out());
         }
         let address = format!("{url}/info/refs?service={}", service.name());
-        let agent = self.agents.of(remote.route)?;
+        let agent = self.agent(remote.route)?;
         let begin = |left, idle_max| {
             let request = agent.get(&address).config().timeout_global(Some(left));
             let request = request.max_idle_age(idle_max).build();
@@ -120,7 +131,7 @@ impl Web {
             return Err(question.timed_out().into());
         }
         let service = letter.service;
-        let request = self.agents.of(remote.route)?.post(format!("{url}/{}", service.name())).config();
+        let request = self.agent(remote.route)?.post(format!("{url}/{}", service.name())).config();
         let request = request.timeout_global(Some(left)).timeout_recv_response(None);
         let request = request.max_idle_age(IDLE_BEFORE_PUSH).build();
         let request = request
@@ -183,7 +194,7 @@ fn status_of(
     let failed =
         |source| UpstreamError::Io { doing: "making a client for", path: address.clone().into(), source };
     let web = Web::new(Stop::new().map_err(failed)?);
-    let request = web.agents.of(route)?.get(&address).config();
+    let request = web.agent(route)?.get(&address).config();
     let request = request.timeout_global(Some(deadline.left(Instant::now()))).build();
     let request = match credential {
         Some(credential) => request.header(AUTHORIZATION, credential.authorization().reveal()),

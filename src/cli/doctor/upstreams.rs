@@ -2,11 +2,11 @@
 //! show there, and whether that is taken.
 
 use super::{Finding, Patient};
+use crate::client::secrets::{PROXY_AUTH_FILE, SecretError, TOKEN_FILE, read_login, read_token};
 use crate::config::{ServiceAccount, UpstreamSettings};
 use crate::gate::needed_files::open_to_others;
 use crate::git::layout::{LayoutError, Root};
 use crate::mirror;
-use crate::mirror::secrets::{PROXY_AUTH_FILE, SecretError, TOKEN_FILE, read_login, read_token};
 use crate::model::access::Pattern;
 use crate::model::credential::UpstreamCredential;
 use crate::model::upstream::{UpstreamName, UpstreamUrl};

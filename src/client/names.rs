@@ -1,4 +1,4 @@
-//! The addresses of upstream servers: looked up in threads that can be left behind.
+//! The addresses of other servers: looked up in threads that can be left behind.
 //!
 //! The system's resolver cannot be called off, and takes half a minute for a name whose servers are silent. So each lookup
 //! has a thread of its own, one at a time for a name, [`LOOKUPS_MAX`] in all; who asks waits for it 5 s at most. What was found

@@ -1,16 +1,14 @@
-//! What an HTTP proxy is told between us and an upstream server: a tunnel to a server behind TLS, and the whole address of
+//! What an HTTP proxy is told between us and another server: a tunnel to a server behind TLS, and the whole address of
 //! what is wanted from any other.
 //!
 //! Its login is read from its file for each connection, so that it is replaced by replacing the file. It stands in what is
 //! sent to the proxy and nowhere else.
 
-use super::error::UpstreamError;
 use super::secrets::{SecretError, read_login};
 use super::socket::{Limit, Line};
 use crate::model::credential::UpstreamCredential;
 use crate::model::route::{Proxy, ProxyLogin};
 use crate::model::secret::Secret;
-use crate::model::upstream::Origin;
 use ureq::Error;
 use ureq::http::Uri;
 
@@ -21,10 +19,10 @@ const ANSWER_MAX: usize = 16 << 10;
 const END: &[u8] = b"\r\n\r\n";
 
 /// What a proxy says who is not content with the login, as a sentence about it.
-pub(super) const NO_LOGIN: &str = "wants a login, or does not take the one that it was shown";
+pub const NO_LOGIN: &str = "wants a login, or does not take the one that it was shown";
 
 /// The login for a proxy, if it wants one.
-pub(super) fn login(proxy: &Proxy) -> Result<Option<UpstreamCredential>, SecretError> {
+fn login(proxy: &Proxy) -> Result<Option<UpstreamCredential>, SecretError> {
     match &proxy.login {
         ProxyLogin::None => Ok(None),
         ProxyLogin::Told(login) => Ok(Some(login.clone())),
@@ -32,17 +30,18 @@ pub(super) fn login(proxy: &Proxy) -> Result<Option<UpstreamCredential>, SecretE
     }
 }
 
-/// The same for a git, which takes it as part of the address.
-pub(super) fn address_with_login(proxy: &Proxy, at: &Origin) -> Result<Option<Secret>, UpstreamError> {
-    let login = login(proxy).map_err(|error| {
-        let why = through(proxy, unreadable(&error));
-        UpstreamError::Unreachable { at: at.clone(), why }
-    })?;
+/// The address of a proxy with the login for it, if it wants one: a git takes it so.
+///
+/// # Errors
+/// A sentence for clients, when the login cannot be read.
+pub fn address_with_login(proxy: &Proxy) -> Result<Option<Secret>, String> {
+    let login = login(proxy).map_err(|error| through(proxy, unreadable(&error)))?;
     Ok(login.map(|login| proxy.with_login(&login)))
 }
 
 /// A sentence about what happened at a proxy.
-pub(super) fn through(proxy: &Proxy, what: &str) -> String {
+#[must_use]
+pub fn through(proxy: &Proxy, what: &str) -> String {
     format!("the proxy {proxy} {what}")
 }
 

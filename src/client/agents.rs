@@ -1,6 +1,5 @@
-//! The clients of upstream servers: one for each way to them, with the connections that it keeps.
+//! The clients of other servers: one for each way to them, with the connections that it keeps.
 
-use super::error::UpstreamError;
 use super::names::{Names, NextHop};
 use super::socket::SocketConnector;
 use crate::config::read_authorities;
@@ -18,23 +17,21 @@ use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::transport::{Connector, RustlsConnector};
 
 /// How long a name may take, and then a connection, TLS agreed on: a server that lives needs a second.
-pub(super) const CONNECT: Duration = Duration::from_secs(5);
+pub const CONNECT: Duration = Duration::from_secs(5);
 
 /// How long the first byte of the answer may take: a server with a million refs needs seconds to list them.
-pub(super) const FIRST_BYTE: Duration = Duration::from_secs(10);
+pub const FIRST_BYTE: Duration = Duration::from_secs(10);
 
 /// How long an idle connection is kept: servers close theirs after a minute or later.
-pub(super) const IDLE: Duration = Duration::from_secs(15);
+pub const IDLE: Duration = Duration::from_secs(15);
 
 /// Where most systems have the certificates of authorities; libcurl reads the same file.
 const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// Servers tell a git from a browser by how this begins.
-const USER_AGENT: &str = concat!("git/tidegate-", env!("CARGO_PKG_VERSION"));
-
 /// All of them, as many as there are ways in the configuration.
-pub(super) struct Agents {
+pub struct Agents {
     made: Mutex<Vec<Made>>,
+    user_agent: &'static str,
     names: Names,
     stop: Stop,
 }
@@ -64,14 +61,18 @@ impl Stamp {
 }
 
 impl Agents {
-    /// None yet. Their connections will end when `stop` kills.
-    pub(super) fn new(stop: Stop) -> Self {
-        Self { made: Mutex::default(), names: Names::default(), stop }
+    /// None yet. They will call themselves `user_agent`, and their connections end when `stop` kills.
+    #[must_use]
+    pub fn new(stop: Stop, user_agent: &'static str) -> Self {
+        Self { made: Mutex::default(), user_agent, names: Names::default(), stop }
     }
 
     /// The client for this way, made where there is none yet. It trusts the authorities that the way names, else the
     /// system's, else those of browsers: git reads their file each time, so a client is made anew once that is another.
-    pub(super) fn of(&self, route: &Route) -> Result<Agent, UpstreamError> {
+    ///
+    /// # Errors
+    /// When the file of the authorities cannot be used; the error names it.
+    pub fn of(&self, route: &Route) -> io::Result<Agent> {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         // Looked at before the file is read: what is written meanwhile is read by the next.
         let authorities = Stamp::of(route);
@@ -80,11 +81,7 @@ impl Agents {
         {
             return Ok(known.agent.clone());
         }
-        let agent = self.make(route).map_err(|source| UpstreamError::Io {
-            doing: "trusting the authorities in",
-            path: route.ca_file.clone().unwrap_or_default(),
-            source,
-        })?;
+        let agent = self.make(route)?;
         made.retain(|known| known.route != *route);
         made.push(Made { route: route.clone(), authorities, agent: agent.clone() });
         Ok(agent)
@@ -101,7 +98,7 @@ impl Agents {
             .max_redirects(0)
             .max_redirects_will_error(false)
             .http_status_as_error(false)
-            .user_agent(USER_AGENT)
+            .user_agent(self.user_agent)
             .max_idle_age(IDLE)
             .timeout_resolve(Some(CONNECT))
             .timeout_connect(Some(CONNECT))

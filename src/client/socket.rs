@@ -1,4 +1,4 @@
-//! A connection to an upstream server, whose waits end with the gate.
+//! A connection to another server, whose waits end with the gate.
 //!
 //! This is the plain part of it, on which ureq puts TLS and HTTP; ureq's own blocks in the kernel until its timeout. Here
 //! every wait is for the socket, the limit that ureq sets, and [`Level::Killing`], whichever comes first.
