@@ -105,7 +105,7 @@ impl Agents {
             .timeout_recv_response(Some(FIRST_BYTE))
             .tls_config(TlsConfig::builder().root_certs(roots).build())
             .build();
-        let connector = SocketConnector::new(self.stop.clone(), route.proxy.clone());
+        let connector = SocketConnector::new(self.stop.clone(), route);
         let connector = ().chain(connector).chain(RustlsConnector::default());
         let hop = NextHop::new(self.names.clone(), route.proxy.clone());
         Ok(Agent::with_parts(config, connector, hop))

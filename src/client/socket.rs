@@ -7,7 +7,7 @@
 //! and not that the rest could not be sent. So the rest is dropped silently, and reading finds the answer or the fault.
 
 use super::proxy::{self, Forwarding};
-use crate::model::route::Proxy;
+use crate::model::route::{Proxy, Reach, Route};
 use crate::sys::poll::{self, Interest};
 use crate::sys::stop::{Level, Stop};
 use socket2::{Domain, Protocol, SockAddr, Type};
@@ -28,12 +28,13 @@ const STATUS_LINE: usize = "HTTP/1.1 2".len();
 pub(super) struct SocketConnector {
     stop: Stop,
     proxy: Option<Proxy>,
+    reach: Reach,
 }
 
 impl SocketConnector {
-    /// Connections that end when `stop` kills, to servers or to the proxy that passes everything on.
-    pub(super) const fn new(stop: Stop, proxy: Option<Proxy>) -> Self {
-        Self { stop, proxy }
+    /// Connections on the way `route` that end when `stop` kills, to servers or to the proxy that passes everything on.
+    pub(super) fn new(stop: Stop, route: &Route) -> Self {
+        Self { stop, proxy: route.proxy.clone(), reach: route.reach }
     }
 }
 
@@ -41,7 +42,7 @@ impl Connector for SocketConnector {
     type Out = Socket;
 
     /// Tries one address after the other; each but the last may take half of the time that is left. They are the proxy's
-    /// where there is one.
+    /// where there is one. One that the way does not lead to is passed over.
     fn connect(&self, details: &ConnectionDetails<'_>, _: Option<()>) -> Result<Option<Socket>, Error> {
         let limit = Limit::of(details.timeout)?;
         let mut line = self.reach(details, &limit)?;
@@ -74,6 +75,9 @@ impl SocketConnector {
     }
 
     fn try_address(&self, address: SocketAddr, is_plain: bool, limit: &Limit) -> Result<Line, Error> {
+        if let Some(why) = self.reach.refusal(address.ip()) {
+            return Err(io::Error::new(ErrorKind::PermissionDenied, why).into());
+        }
         let kind = Type::STREAM.nonblocking().cloexec();
         let socket = socket2::Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
         let begun = socket.connect(&SockAddr::from(address));

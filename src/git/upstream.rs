@@ -311,7 +311,7 @@ mod tests {
             UpstreamCredential { username: "bot".to_owned(), secret: Secret::new("s3cret".to_owned()) };
         let file = CredentialFile::of(Some(&credential), &url.origin(), None).unwrap();
         let proxy = Some(Proxy::parse("http://proxy:3128").unwrap());
-        let route = Route { ca_file: Some("/etc/ca.pem".into()), proxy };
+        let route = Route { ca_file: Some("/etc/ca.pem".into()), proxy, ..Route::default() };
         let from = Reaching { url: &url, credential: Some(&file), route: &route };
         let specs = refspecs(&MirroredRefs::default(), |_| false);
         let fetch = git().fetch_mirror(Path::new("/data/m.git"), &from, &specs, Duration::from_millis(1500));

@@ -1,6 +1,7 @@
 //! The nouns: no I/O, no clock, no environment.
 
 pub mod access;
+pub mod address;
 pub mod block;
 pub mod check;
 pub mod credential;

@@ -1,9 +1,11 @@
 //! How an upstream server is reached, and by whom it is known to be the one that is meant.
 
+use super::address::not_public;
 use super::credential::UpstreamCredential;
 use super::secret::Secret;
 use super::upstream::{UpstreamUrl, UpstreamUrlError};
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -17,6 +19,30 @@ pub struct Route {
     pub ca_file: Option<PathBuf>,
     /// Who passes everything on, and looks the server's name up.
     pub proxy: Option<Proxy>,
+    /// Where it may lead.
+    pub reach: Reach,
+}
+
+/// Which addresses are connected to. Whatever a name says is judged at each connection, by the address that is then
+/// connected to: a name that says another address now than when it was looked at leads nowhere else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// All of them: who wrote the name down answers for it.
+    #[default]
+    Anywhere,
+    /// Those of the internet, and nothing that is near the gate.
+    Internet,
+}
+
+impl Reach {
+    /// Why an address is not connected to, as a sentence; `None` of one that is.
+    #[must_use]
+    pub fn refusal(self, address: IpAddr) -> Option<String> {
+        match self {
+            Self::Anywhere => None,
+            Self::Internet => not_public(address).map(|what| format!("{address} is {what}")),
+        }
+    }
 }
 
 /// An HTTP proxy: it is asked with CONNECT for a server behind TLS, and otherwise with the whole address of what is wanted
@@ -71,7 +97,7 @@ pub enum ProxyError {
 
 impl Route {
     /// The way that needs no setting.
-    pub const PLAIN: &'static Self = &Self { ca_file: None, proxy: None };
+    pub const PLAIN: &'static Self = &Self { ca_file: None, proxy: None, reach: Reach::Anywhere };
 
     /// The files that it names.
     pub fn files_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {

@@ -256,7 +256,7 @@ impl Entry for UpstreamDraft {
             }
             Some(ProxyChoice::None) | None => None,
         };
-        let route = Route { ca_file, proxy };
+        let route = Route { ca_file, proxy, ..Route::default() };
         let access_cache = self.access_cache.unwrap_or(ACCESS_CACHE);
         let settings = UpstreamSettings {
             name,
@@ -342,7 +342,7 @@ fn service_to_toml(service: &ServiceAccount) -> String {
 }
 
 fn route_to_toml(upstream: &UpstreamSettings) -> String {
-    let Route { ca_file, proxy } = &upstream.route;
+    let Route { ca_file, proxy, .. } = &upstream.route;
     let file = |key: &str, path: Option<&Path>| {
         path.map(|path| format!("{key} = {}\n", quoted(path.display()))).unwrap_or_default()
     };
