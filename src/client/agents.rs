@@ -17,10 +17,10 @@ use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::transport::{Connector, RustlsConnector};
 
 /// How long a name may take, and then a connection, TLS agreed on: a server that lives needs a second.
-pub const CONNECT: Duration = Duration::from_secs(5);
+pub(super) const CONNECT: Duration = Duration::from_secs(5);
 
 /// How long the first byte of the answer may take: a server with a million refs needs seconds to list them.
-pub const FIRST_BYTE: Duration = Duration::from_secs(10);
+pub(super) const FIRST_BYTE: Duration = Duration::from_secs(10);
 
 /// How long an idle connection is kept: servers close theirs after a minute or later.
 pub const IDLE: Duration = Duration::from_secs(15);

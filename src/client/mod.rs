@@ -5,9 +5,11 @@
 //! and how often to try again is for the rooms above.
 
 mod agents;
+mod fault;
 mod names;
 pub mod proxy;
 pub mod secrets;
 mod socket;
 
-pub use agents::{Agents, CONNECT, FIRST_BYTE, IDLE};
+pub use agents::{Agents, IDLE};
+pub use fault::{Fault, Sight, is_timeout};

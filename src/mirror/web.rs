@@ -8,7 +8,7 @@
 
 use super::ask::Remote;
 use super::error::UpstreamError;
-use crate::client::{Agents, CONNECT, FIRST_BYTE, IDLE, proxy};
+use crate::client::{Agents, Fault, IDLE, Sight, is_timeout, proxy};
 use crate::git::advertisement::{Advertised, AdvertisementError, BOUNDS, read};
 use crate::git::pktline::ReadError;
 use crate::git::service::Service;
@@ -18,12 +18,12 @@ use crate::model::upstream::{HttpUrl, Origin};
 use crate::supervise::Deadline;
 use crate::sys::stop::Stop;
 use std::collections::HashMap;
-use std::io::{self, BufReader, ErrorKind, Read};
+use std::io::{BufReader, ErrorKind, Read};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use ureq::http::Response;
 use ureq::http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
-use ureq::{Agent, Body, SendBody, Timeout};
+use ureq::{Agent, Body, SendBody};
 
 /// How long one may have been idle that a push goes over: whether a server has just closed it shows too late, and then
 /// nobody knows whether it took the push. The question at a push's admission is younger, as a rule.
@@ -31,14 +31,6 @@ const IDLE_BEFORE_PUSH: Duration = Duration::from_secs(2);
 
 /// Servers tell a git from a browser by how this begins.
 const USER_AGENT: &str = concat!("git/tidegate-", env!("CARGO_PKG_VERSION"));
-
-/// How a connection ends that had been there.
-const BREAKS: [ErrorKind; 4] = [
-    ErrorKind::ConnectionReset,
-    ErrorKind::ConnectionAborted,
-    ErrorKind::BrokenPipe,
-    ErrorKind::UnexpectedEof,
-];
 
 /// How much of an answer is read at a time, in bytes: a packet of the side band.
 const SLICE: usize = 64 << 10;
@@ -242,11 +234,6 @@ impl Question<'_> {
         UpstreamError::Unreachable { at: self.at.clone(), why }
     }
 
-    /// What happened, and by whose hands everything goes.
-    fn by_way(&self, what: String) -> String {
-        self.proxy.map_or(what.clone(), |proxy| format!("{what} (through the proxy {proxy})"))
-    }
-
     /// Reads an answer to its end.
     fn listen<E: From<UpstreamError>>(
         &self,
@@ -264,42 +251,15 @@ impl Question<'_> {
         }
     }
 
-    /// Both enums below are open: what is not named is an answer that is no HTTP, or a fault on the way there.
     fn failed(&self, error: ureq::Error) -> UpstreamError {
-        let (at, why) = (self.at.clone(), error.to_string());
-        if let (ureq::Error::ConnectProxyFailed(what), Some(proxy)) = (&error, self.proxy) {
-            return self.unreachable(proxy::through(proxy, what));
-        }
-        if let ureq::Error::Timeout(which) = error {
-            self.timed_out_at(which)
-        } else if let ureq::Error::Io(error) = error {
-            self.broken(&error)
-        } else if matches!(error, ureq::Error::HostNotFound) {
-            match self.proxy {
-                Some(proxy) => self.unreachable(proxy::through(proxy, "has a name without an address")),
-                None => self.unreachable("its name has no address".to_owned()),
-            }
-        } else if matches!(error, ureq::Error::ConnectionFailed) {
-            self.unreachable(self.by_way(why))
-        } else if matches!(error, ureq::Error::Tls(_) | ureq::Error::Pem(_) | ureq::Error::Rustls(_)) {
-            UpstreamError::Tls { at, why }
-        } else {
-            UpstreamError::Malformed { at, why }
-        }
-    }
-
-    fn broken(&self, error: &io::Error) -> UpstreamError {
-        let (at, why) = (self.at.clone(), error.to_string());
-        let kind = error.kind();
-        if is_timeout(error) {
-            self.timed_out()
-        } else if kind == ErrorKind::InvalidData {
-            // What the TLS library has against the other side comes in this shape.
-            UpstreamError::Tls { at, why }
-        } else if BREAKS.contains(&kind) {
-            UpstreamError::BrokenOff { at, why: self.by_way(why) }
-        } else {
-            self.unreachable(self.by_way(why))
+        let deadline = format!("the {}", self.deadline);
+        let at = self.at.clone();
+        match (Sight { proxy: self.proxy, deadline: &deadline }).fault(error) {
+            Fault::Unreachable(why) => UpstreamError::Unreachable { at, why },
+            Fault::TimedOut(limit) => UpstreamError::TimedOut { at, limit },
+            Fault::Tls(why) => UpstreamError::Tls { at, why },
+            Fault::BrokenOff(why) => UpstreamError::BrokenOff { at, why },
+            Fault::Malformed(why) => UpstreamError::Malformed { at, why },
         }
     }
 
@@ -315,25 +275,6 @@ impl Question<'_> {
     fn timed_out(&self) -> UpstreamError {
         UpstreamError::TimedOut { at: self.at.clone(), limit: format!("the {}", self.deadline) }
     }
-
-    fn timed_out_at(&self, which: Timeout) -> UpstreamError {
-        let limit = if which == Timeout::Resolve {
-            self.by_way(format!("the limit of {CONNECT:?} for looking its name up"))
-        } else if which == Timeout::Connect {
-            self.by_way(format!("the limit of {CONNECT:?} for a connection"))
-        } else if which == Timeout::RecvResponse {
-            format!("the limit of {FIRST_BYTE:?} for the first byte of its answer")
-        } else {
-            return self.timed_out();
-        };
-        UpstreamError::TimedOut { at: self.at.clone(), limit }
-    }
-}
-
-/// Whether a limit ended a read: while an answer is read, the client hands its own error on inside of another.
-fn is_timeout(error: &io::Error) -> bool {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>());
-    error.kind() == ErrorKind::TimedOut || matches!(inner, Some(ureq::Error::Timeout(_)))
 }
 
 /// Under which spelling repositories were found: with `.git` at the end, or without.
