@@ -67,6 +67,13 @@ impl Agents {
         Self { made: Mutex::default(), user_agent, names: Names::default(), stop }
     }
 
+    /// Others, whose connections end when `stop` kills; what is known of names is shared.
+    #[must_use]
+    pub fn beside(&self, stop: Stop) -> Self {
+        let (user_agent, names) = (self.user_agent, self.names.clone());
+        Self { made: Mutex::default(), user_agent, names, stop }
+    }
+
     /// The client for this way, made where there is none yet. It trusts the authorities that the way names, else the
     /// system's, else those of browsers: git reads their file each time, so a client is made anew once that is another.
     ///
@@ -107,7 +114,7 @@ impl Agents {
             .build();
         let connector = SocketConnector::new(self.stop.clone(), route);
         let connector = ().chain(connector).chain(RustlsConnector::default());
-        let hop = NextHop::new(self.names.clone(), route.proxy.clone());
+        let hop = NextHop::new(self.names.clone(), route.proxy.clone(), self.stop.clone());
         Ok(Agent::with_parts(config, connector, hop))
     }
 }

@@ -1,14 +1,19 @@
 //! The addresses of other servers: looked up in threads that can be left behind.
 //!
 //! The system's resolver cannot be called off, and takes half a minute for a name whose servers are silent. So each lookup
-//! has a thread of its own, one at a time for a name, [`LOOKUPS_MAX`] in all; who asks waits for it 5 s at most. What was found
-//! is kept for 30 s, and used beyond that only while no newer answer is to be had.
+//! has a thread of its own, one at a time for a name, [`LOOKUPS_MAX`] in all; who asks waits for it 5 s at most, and no
+//! longer than he lives. What was found is kept for 30 s, and used beyond that only while no newer answer is to be had.
 
 use crate::model::route::Proxy;
+use crate::sys::poll::{self, Interest};
+use crate::sys::stop::{Level, Stop};
 use crate::sys::thread;
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use ureq::config::Config;
 use ureq::http::Uri;
@@ -45,7 +50,54 @@ pub(super) struct Names(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     names: Mutex<HashMap<String, Name>>,
-    changed: Condvar,
+    /// Who waits for the end of a lookup; each is woken at every end. Taken after the other lock, if both are.
+    waiting: Mutex<Vec<Arc<EventFd>>>,
+}
+
+/// A place among those who wait, until it is dropped.
+struct Waiter<'a> {
+    shared: &'a Shared,
+    woken: Arc<EventFd>,
+}
+
+impl<'a> Waiter<'a> {
+    fn new(shared: &'a Shared) -> io::Result<Self> {
+        let woken = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+        shared.waiting().push(Arc::clone(&woken));
+        Ok(Self { shared, woken })
+    }
+
+    /// Waits for the end of a lookup; `time` at most.
+    fn wait(&self, time: Duration, stop: &Stop) -> io::Result<()> {
+        let ends =
+            [Some((self.woken.as_fd(), Interest::Read)), Some((stop.fd(Level::Killing), Interest::Read))];
+        poll::wait(ends, Some(time))?;
+        // It may not have been written to, which is as well.
+        let _ = self.woken.read();
+        match stop.level() {
+            Level::Killing => Err(io::Error::other("whoever asked has been stopped")),
+            Level::Running | Level::Draining => Ok(()),
+        }
+    }
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.shared.waiting().retain(|other| !Arc::ptr_eq(other, &self.woken));
+    }
+}
+
+impl Shared {
+    fn waiting(&self) -> MutexGuard<'_, Vec<Arc<EventFd>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes everybody. A full counter is already readable, which is all that they need.
+    fn wake(&self) {
+        for woken in self.waiting().iter() {
+            let _ = woken.write(1);
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -99,23 +151,32 @@ impl Name {
 }
 
 impl Names {
-    /// The addresses of `host`, within `limit`.
-    fn find(&self, host: &str, limit: Duration) -> Result<Vec<IpAddr>, Error> {
+    /// The addresses of `host`, within `limit` and before `stop` kills.
+    fn find(&self, host: &str, limit: Duration, stop: &Stop) -> Result<Vec<IpAddr>, Error> {
         let since = Instant::now();
         let until = since + limit;
-        let mut names = self.lock();
+        let mut waiter = None;
         loop {
             let now = Instant::now();
-            self.look_up(&mut names, host, now);
-            match names.entry(host.to_owned()).or_default().answer(since, now) {
+            match self.look(host, since, now) {
                 Some(Found::Addresses(addresses)) => return Ok(addresses),
                 Some(Found::Nothing) => return Err(Error::HostNotFound),
                 None if now >= until => return Err(Error::Timeout(Timeout::Resolve)),
                 None => {}
             }
-            let left = until.saturating_duration_since(now).min(STALE_AFTER);
-            names = self.0.changed.wait_timeout(names, left).unwrap_or_else(PoisonError::into_inner).0;
+            // Whoever begins to wait looks again first: the lookup may have ended in between.
+            match &waiter {
+                None => waiter = Some(Waiter::new(&self.0)?),
+                Some(waiter) => waiter.wait(until.saturating_duration_since(now).min(STALE_AFTER), stop)?,
+            }
         }
+    }
+
+    /// What is known of a name by now, with a lookup under way where that is to be.
+    fn look(&self, host: &str, since: Instant, now: Instant) -> Option<Found> {
+        let mut names = self.lock();
+        self.look_up(&mut names, host, now);
+        names.entry(host.to_owned()).or_default().answer(since, now)
     }
 
     /// Begins to look a name up where that is to be done and not under way.
@@ -131,7 +192,7 @@ impl Names {
             let found = (host.as_str(), 0).to_socket_addrs();
             let addresses = found.map(|all| all.map(|it| it.ip()).collect()).unwrap_or_default();
             this.lock().entry(host).or_default().learn(addresses, Instant::now());
-            this.0.changed.notify_all();
+            this.0.wake();
         })
         .is_ok();
     }
@@ -146,12 +207,14 @@ impl Names {
 pub(super) struct NextHop {
     names: Names,
     proxy: Option<Proxy>,
+    stop: Stop,
 }
 
 impl NextHop {
-    /// The proxy where there is one, which looks names up itself; the server otherwise.
-    pub(super) const fn new(names: Names, proxy: Option<Proxy>) -> Self {
-        Self { names, proxy }
+    /// The proxy where there is one, which looks names up itself; the server otherwise. Nobody is looked for any more when
+    /// `stop` kills.
+    pub(super) const fn new(names: Names, proxy: Option<Proxy>, stop: Stop) -> Self {
+        Self { names, proxy, stop }
     }
 }
 
@@ -164,7 +227,7 @@ impl Resolver for NextHop {
         let plain = host.trim_start_matches('[').trim_end_matches(']');
         let addresses = match plain.parse() {
             Ok(address) => vec![address],
-            Err(_) => self.names.find(plain, LIMIT.min(*timeout.after))?,
+            Err(_) => self.names.find(plain, LIMIT.min(*timeout.after), &self.stop)?,
         };
         let mut found = self.empty();
         addresses.into_iter().take(ADDRESSES_MAX).for_each(|it| found.push(SocketAddr::new(it, port)));
@@ -209,25 +272,53 @@ mod tests {
 
     #[test]
     fn a_name_of_this_machine_is_found_and_another_is_not() {
-        let names = Names::default();
-        let found = names.find("localhost", LIMIT).unwrap();
+        let (names, stop) = (Names::default(), Stop::new().unwrap());
+        let found = names.find("localhost", LIMIT, &stop).unwrap();
         assert!(found.iter().all(IpAddr::is_loopback) && !found.is_empty());
-        assert!(names.find("nobody.invalid", LIMIT).is_err());
+        assert!(names.find("nobody.invalid", LIMIT, &stop).is_err());
     }
 
     #[test]
     fn who_waits_for_a_silent_resolver_is_told_so_and_it_is_asked_no_more_than_so_often() {
-        let names = Names::default();
+        let (names, stop) = (Names::default(), Stop::new().unwrap());
         {
             let mut all = names.lock();
             (0..LOOKUPS_MAX).for_each(|number| {
                 all.insert(number.to_string(), Name { is_looked_up: true, ..Name::default() });
             });
         }
-        let told = names.find("localhost", Duration::from_millis(5));
+        let told = names.find("localhost", Duration::from_millis(5), &stop);
         assert!(matches!(told, Err(Error::Timeout(Timeout::Resolve))), "{told:?}");
         assert!(!names.lock()["localhost"].is_looked_up);
         names.lock().get_mut("localhost").unwrap().good = Some((Instant::now(), vec![ADDRESS]));
-        assert_eq!(names.find("localhost", LIMIT).unwrap(), [ADDRESS], "an old answer is better than none");
+        assert_eq!(
+            names.find("localhost", LIMIT, &stop).unwrap(),
+            [ADDRESS],
+            "an old answer is better than none"
+        );
+    }
+
+    #[test]
+    fn who_waits_for_a_silent_resolver_leaves_at_once_when_he_is_stopped() {
+        let (names, stop) = (Names::default(), Stop::new().unwrap());
+        names.lock().insert("silent".to_owned(), Name { is_looked_up: true, ..Name::default() });
+        let waiter = {
+            let (names, stop) = (names.clone(), stop.clone());
+            thread::spawn("waiter", move || names.find("silent", Duration::from_secs(600), &stop)).unwrap()
+        };
+        while names.0.waiting().is_empty() {
+            std::thread::yield_now();
+        }
+        stop.raise(Level::Killing);
+        assert!(matches!(waiter.join().unwrap(), Err(Error::Io(_))));
+        assert!(names.0.waiting().is_empty());
+    }
+
+    #[test]
+    fn who_waits_is_woken_by_the_end_of_any_lookup() {
+        let (names, stop) = (Names::default(), Stop::new().unwrap());
+        let waiter = Waiter::new(&names.0).unwrap();
+        assert!(names.find("localhost", LIMIT, &stop).is_ok());
+        waiter.wait(Duration::from_secs(600), &stop).unwrap();
     }
 }
