@@ -8,6 +8,7 @@ use super::keys::{self, LATER, Written};
 use super::proxies::BadVariable;
 use super::rules::RuleDraft;
 use super::upstream::{UpstreamDraft, UpstreamSettings};
+use super::webhook::{self, WebhookDraft};
 use crate::model::access::Rule;
 use crate::model::upstream::UpstreamUrl;
 use std::ffi::OsStr;
@@ -17,7 +18,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// Every list of tables.
-const LISTS: [&str; 4] = [RuleDraft::PATH, UpstreamDraft::PATH, ProtectedDraft::PATH, CommandDraft::PATH];
+const LISTS: [&str; 5] =
+    [RuleDraft::PATH, UpstreamDraft::PATH, ProtectedDraft::PATH, CommandDraft::PATH, WebhookDraft::PATH];
 
 /// A file that is being read: its name and text, for the places of problems.
 pub(super) struct Source<'a> {
@@ -101,6 +103,11 @@ fn read_list(draft: &mut Draft, source: &Source<'_>, path: &str, value: &Spanned
         UpstreamDraft::PATH => {
             for (place, (upstream, is_open)) in entry::read::<UpstreamDraft>(draft, source, value) {
                 add_upstream(draft, place, upstream, is_open);
+            }
+        }
+        WebhookDraft::PATH => {
+            for (place, (webhook, is_named)) in entry::read::<WebhookDraft>(draft, source, value) {
+                webhook::add(draft, place, webhook, is_named);
             }
         }
         ProtectedDraft::PATH => {
@@ -196,7 +203,7 @@ fn sections() -> String {
     let mut names: Vec<_> =
         keys::all().map(|key| keys::section(key.path)).filter(|name| !name.is_empty()).collect();
     names.dedup();
-    names.iter().map(|name| format!("[{name}], ")).collect::<String>() + "[[upstream]], [[rule]]"
+    names.iter().map(|name| format!("[{name}], ")).collect::<String>() + "[[upstream]], [[webhook]], [[rule]]"
 }
 
 fn is_section(path: &str) -> bool {

@@ -143,7 +143,6 @@ pub(super) const CHECK_KEYS: &[Key] = &[
 pub(super) const LATER: &[(&str, &str)] = &[
     ("upstream.fsck", "choose how strictly an upstream's objects are checked"),
     ("peer", "talk to other gates"),
-    ("webhook", "send webhooks"),
     ("limits.sse", "publish events"),
 ];
 
@@ -262,7 +261,7 @@ impl Key {
     }
 }
 
-const PATH_FORM: &str = "a path";
+pub(super) const PATH_FORM: &str = "a path";
 const PROGRAM_FORM: &str = "a name in PATH, or an absolute path";
 const URL_FORM: &str = "an address such as \"https://git.example.com\"";
 const NODE_FORM: &str = "what this gate calls itself";
@@ -334,7 +333,8 @@ pub(super) fn word<W: Word>(written: &Written) -> Result<W, String> {
     W::parse(written.text().ok_or("must be a word, in quotes")?)
 }
 
-fn flag(written: &Written) -> Result<bool, String> {
+/// Yes or no.
+pub(super) fn flag(written: &Written) -> Result<bool, String> {
     match written {
         Written::Flag(flag) => Ok(*flag),
         Written::Variable(text) if text == "true" => Ok(true),

@@ -17,6 +17,7 @@ mod print;
 mod proxies;
 mod rules;
 mod upstream;
+mod webhook;
 
 pub use authorities::read_authorities;
 pub use checks::ChecksSettings;
@@ -25,6 +26,7 @@ pub use gate::{Approval, GateSettings, OnDisconnect};
 pub use listen::{ListenAddr, ListenError};
 pub use proxies::ProxyVariables;
 pub use upstream::{CredentialSettings, MirrorSettings, ReadAccess, ServiceAccount, UpstreamSettings};
+pub use webhook::WebhookSettings;
 
 use crate::model::access::{Pushers, Rule, Rules};
 use crate::model::net::Proxy;
@@ -36,6 +38,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
 use upstream::UpstreamDraft;
+use webhook::WebhookDraft;
 
 /// The name of the operator's socket in the data directory: where the gate answers and its own commands ask.
 pub const CONTROL_SOCKET: &str = "control.sock";
@@ -73,6 +76,8 @@ pub struct Settings {
     pub sweeper: SweeperSettings,
     /// Whose repositories are served beside our own, each below its name.
     pub upstreams: Vec<UpstreamSettings>,
+    /// Who is told of events.
+    pub webhooks: Vec<WebhookSettings>,
     /// Who may read and push what.
     pub rules: Rules,
 }
@@ -365,6 +370,9 @@ impl Draft {
                 *file = absolute(file)?;
             }
         }
+        for file in settings.webhooks.iter_mut().flat_map(WebhookSettings::files_mut) {
+            *file = absolute(file)?;
+        }
         let others = if settings.anonymous_push { Pushers::Anyone } else { Pushers::Users };
         settings.rules = Rules::new(self.rules, others);
         self.problems.extend(settings.contradictions());
@@ -396,6 +404,7 @@ impl Settings {
             fleet: FleetSettings::default(),
             sweeper: SweeperSettings::default(),
             upstreams: Vec::new(),
+            webhooks: Vec::new(),
             rules: Rules::default(),
         }
     }
@@ -421,7 +430,8 @@ impl Settings {
         let overlap = |root: &PathBuf| places::overlap(&places::real(&self.data_dir), &places::real(root));
         let of_root = self.root.as_ref().and_then(overlap);
         let of_root = of_root.map(|why| Problem { place: String::new(), key: "data_dir".into(), why });
-        let problems: Vec<Problem> = of_root.into_iter().chain(self.misplaced_upstreams()).collect();
+        let problems: Vec<Problem> =
+            of_root.into_iter().chain(self.misplaced_upstreams()).chain(self.misplaced_webhooks()).collect();
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Wrong(problems)) }
     }
 
@@ -440,7 +450,11 @@ impl Settings {
     pub fn changes_needing_restart(&self, new: &Self) -> Vec<&'static str> {
         let pairs = self.pairs().into_iter().zip(new.pairs());
         let keys = pairs.filter(|(old, new)| old.1 != new.1).map(|(old, _)| old.0);
-        keys.chain((self.upstreams != new.upstreams).then_some(UpstreamDraft::PATH)).collect()
+        let lists = [
+            (self.upstreams != new.upstreams).then_some(UpstreamDraft::PATH),
+            (self.webhooks != new.webhooks).then_some(WebhookDraft::PATH),
+        ];
+        keys.chain(lists.into_iter().flatten()).collect()
     }
 
     fn contradictions(&self) -> Vec<Problem> {
@@ -478,6 +492,7 @@ impl Settings {
             add("listen", "names an address twice");
         }
         found.extend(self.conflicts_of_upstreams());
+        found.extend(self.conflicts_of_webhooks());
         found
     }
 

@@ -1,6 +1,7 @@
 //! What a configuration may say, and what each mistake is told.
 
 mod upstreams;
+mod webhooks;
 
 use super::*;
 use proptest::prelude::*;
@@ -354,7 +355,7 @@ fn what_is_no_toml_is_told_with_its_line() {
 
 #[test]
 fn what_this_version_does_not_do_is_refused_with_a_sentence() {
-    let later = ["[[peer]]\nname = \"x\"", "[[webhook]]\nurl = \"https://x\"", "[limits]\nsse = 256"];
+    let later = ["[[peer]]\nname = \"x\"", "[limits]\nsse = 256"];
     for text in later {
         let found = problems(text, &[]);
         assert_eq!(found.len(), 1, "{text:?}: {found:?}");

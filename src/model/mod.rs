@@ -22,3 +22,4 @@ pub mod text;
 pub mod throttle;
 pub mod units;
 pub mod upstream;
+pub mod webhook;

@@ -40,7 +40,8 @@ impl Reach {
     pub fn refusal(self, address: IpAddr) -> Option<String> {
         match self {
             Self::Anywhere => None,
-            Self::Internet => not_public(address).map(|what| format!("{address} is {what}")),
+            Self::Internet => not_public(address)
+                .map(|what| format!("{address} is {what}, and allow_private = true is not written for it")),
         }
     }
 }
