@@ -48,6 +48,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "src/store/migrations/0005_moved_mirrors.sql",
         "712836de7d35323cc0a386a7bedcc71f86da78c6ab8772653827f57c2b85cd72",
     ),
+    (
+        "src/store/migrations/0006_webhooks.sql",
+        "20775785ac0a0e985e294ed2d2874f54a166aa314e72c40d84091f71d95c0b03",
+    ),
 ];
 
 /// Words that mark unfinished work, spelt so that this file does not hold them.

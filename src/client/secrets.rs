@@ -1,4 +1,4 @@
-//! What the gate itself shows: the token of a service, the login for a proxy. Each is one line of a file, and is read each
+//! What the gate itself shows: the token of a service, the login for a proxy, what webhooks are signed with. Each is one line of a file, and is read each
 //! time, since it is replaced by replacing the file.
 
 use crate::model::credential::UpstreamCredential;
@@ -10,6 +10,9 @@ use thiserror::Error;
 
 /// The key of the file of a service's token.
 pub const TOKEN_FILE: &str = "token_file";
+
+/// The key of the file of a webhook's secret.
+pub const SECRET_FILE: &str = "secret_file";
 
 /// The key of the file of a proxy's login.
 pub const PROXY_AUTH_FILE: &str = "proxy_auth_file";
@@ -45,6 +48,14 @@ pub enum SecretError {
 /// When it cannot be read, or is not one line.
 pub fn read_token(path: &Path) -> Result<Secret, SecretError> {
     read(TOKEN_FILE, "the token", path)
+}
+
+/// The secret of a webhook in the file at `path`.
+///
+/// # Errors
+/// When it cannot be read, or is not one line.
+pub fn read_webhook_secret(path: &Path) -> Result<Secret, SecretError> {
+    read(SECRET_FILE, "the secret", path)
 }
 
 /// The login in the file at `path`: `USER:PASSWORD`.

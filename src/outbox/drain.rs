@@ -84,7 +84,7 @@ impl Outbox {
         let mut outbox = Self { end: Stop::new()?, states: Vec::new(), threads: Vec::new() };
         for Publisher { subscription, sink } in publishers {
             let name = subscription.sink;
-            let state = Arc::new(Mutex::new(SinkState::new(name.clone())));
+            let state = Arc::new(Mutex::new(SinkState::new(name.clone(), sink.disabled())));
             let drain = Drain {
                 store: store.clone(),
                 end: outbox.end.clone(),
@@ -133,8 +133,9 @@ impl Outbox {
 }
 
 impl SinkState {
-    fn new(sink: SinkName) -> Self {
-        Self { sink, delivered: 0, failures: 0, error: None, again: None, is_disabled: false, given_up: 0 }
+    fn new(sink: SinkName, disabled: Option<&str>) -> Self {
+        let (error, is_disabled) = (disabled.map(str::to_owned), disabled.is_some());
+        Self { sink, delivered: 0, failures: 0, error, again: None, is_disabled, given_up: 0 }
     }
 }
 

@@ -5,6 +5,7 @@
 //! having come is delivered again, with the same delivery id.
 
 mod drain;
+pub mod webhook;
 
 pub use drain::{Outbox, OutboxError, SinkState};
 
@@ -22,6 +23,11 @@ pub const LAST_PASS: Duration = Duration::from_secs(2);
 pub trait Sink: Send {
     /// Delivers one row, and comes back by `limits`, whatever the other side does.
     fn deliver(&mut self, row: &Row, limits: &Limits<'_>) -> Delivered;
+
+    /// Why it wants nothing, where that is known before anything is delivered.
+    fn disabled(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// A sink with what it is to be told.

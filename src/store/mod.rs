@@ -18,6 +18,7 @@ mod private;
 pub mod pushes;
 pub mod users;
 pub mod versions;
+pub mod webhooks;
 pub mod writes;
 
 pub use error::StoreError;
