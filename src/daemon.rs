@@ -49,7 +49,7 @@ use crate::http::metrics::Metrics;
 use crate::http::smart::{Grants, recovery};
 use crate::mirror::keeper::{Keeper, KeeperParts};
 use crate::mirror::upstreams::Upstreams;
-use crate::outbox::{Outbox, OutboxError};
+use crate::outbox::{Outbox, OutboxError, publishers};
 use crate::store::lock::{DataLock, LockError};
 use crate::store::{Store, StoreError};
 use crate::supervise::{Mark, Reaper};
@@ -228,7 +228,7 @@ impl Runtime {
             stop: stop.clone(),
         })?;
         let node = settings.fleet.node.clone().unwrap_or_else(machine::host_name);
-        let outbox = Outbox::start(&store, node, Vec::new())?;
+        let outbox = Outbox::start(&store, node, publishers(&settings, &store)?)?;
         let road = Road::new(Parts {
             store: store.clone(),
             reaper: reaper.clone(),
@@ -261,6 +261,7 @@ impl Runtime {
             grants: Grants::default(),
             keeper,
             changes,
+            sinks: outbox.states(),
             fetch_bodies: Budget::new(FETCHES_MAX.max(settings.limits.request_bytes_max)),
             sweeps: Record::default(),
             front: OnceLock::new(),

@@ -70,17 +70,29 @@ fn the_front_page_has_every_key_with_its_default() {
 }
 
 #[test]
-fn the_front_page_has_every_key_of_an_upstream() {
-    let source = std::fs::read_to_string(project().join("src/config/upstream/draft.rs")).unwrap();
+fn the_front_page_has_every_key_of_an_upstream_and_of_a_webhook() {
+    for (source, list, last) in [
+        ("src/config/upstream/draft.rs", "upstream", "gate"),
+        ("src/config/webhook.rs", "webhook", "ca_file"),
+    ] {
+        has_every_key(source, list, last);
+    }
+}
+
+/// Whether the rows of a list of tables are the keys that its source names, `last` among them.
+#[track_caller]
+fn has_every_key(source: &str, list: &str, last: &str) {
+    let source = std::fs::read_to_string(project().join(source)).unwrap();
     let names =
         source.split("const NAMES: &'static str =").nth(1).and_then(|rest| rest.split('"').nth(1)).unwrap();
     let plain =
         |name: &'_ str| name.trim().trim_start_matches("and ").trim_start_matches("the section ").to_owned();
     let keys: Vec<String> = names.replace('\\', "").split(',').map(plain).collect();
-    assert!(keys.len() > 5 && keys.iter().any(|key| key == "gate"), "the keys were not found: {keys:?}");
+    assert!(keys.len() > 5 && keys.iter().any(|key| key == last), "the keys were not found: {keys:?}");
     let readme = readme();
+    let start = format!("| `{list}.");
     let documented: Vec<&str> =
-        readme.lines().filter_map(|line| line.strip_prefix("| `upstream.")?.split('`').next()).collect();
+        readme.lines().filter_map(|line| line.strip_prefix(&start)?.split('`').next()).collect();
     assert_eq!(documented, keys);
 }
 

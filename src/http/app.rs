@@ -20,6 +20,7 @@ use crate::git::settings::SettingsCache;
 use crate::mirror::keeper::Keeper;
 use crate::mirror::{Approach, Mirrors};
 use crate::model::access::Rules;
+use crate::outbox::SinkStates;
 use crate::store::Store;
 use crate::supervise::Reaper;
 use crate::sys::current::Current;
@@ -138,6 +139,8 @@ pub struct App {
     pub keeper: Keeper,
     /// Changes of hosted repositories.
     pub changes: Changes,
+    /// Where events are published to.
+    pub sinks: SinkStates,
     /// What upstreams have said yes to.
     pub grants: Grants,
     /// Who waits for a decision on his push.

@@ -82,6 +82,7 @@ pub fn metrics(app: &App) -> Response {
     pushes(app, &mut page);
     sweeper(app, &mut page);
     mirrors(app, &mut page);
+    sinks(app, &mut page);
     if let Some(front) = app.front.get() {
         page.family(
             "front_refused_total",
@@ -203,6 +204,18 @@ fn mirrors(app: &App, page: &mut Page) {
         page.sample("mirror_upkeep_total", &[("outcome", ending.name())], app.keeper.tended(ending));
     }
     page.single("mirror_bytes", "gauge", "Bytes that all mirrors take on the disk.", app.keeper.bytes());
+}
+
+fn sinks(app: &App, page: &mut Page) {
+    let sinks = app.sinks.all();
+    page.family("outbox_delivered_total", "counter", "Events that a sink has taken.");
+    for sink in &sinks {
+        page.sample("outbox_delivered_total", &[("sink", sink.sink.as_str())], sink.delivered);
+    }
+    page.family("outbox_dropped_total", "counter", "Events that a sink was never told, though it was to be.");
+    for sink in &sinks {
+        page.sample("outbox_dropped_total", &[("sink", sink.sink.as_str())], sink.given_up);
+    }
 }
 
 fn lane_row(lane: &Lane) -> LaneRow {

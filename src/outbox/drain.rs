@@ -39,9 +39,13 @@ const FAULT_PAUSE: Duration = Duration::from_secs(5);
 pub struct Outbox {
     /// Ends deliveries: later than the gate's own stop, so that the last changes are published, too.
     end: Stop,
-    states: Vec<Arc<Mutex<SinkState>>>,
+    states: SinkStates,
     threads: Vec<JoinHandle<()>>,
 }
+
+/// How all sinks are, as they are whenever it is asked; clones are one.
+#[derive(Clone, Debug, Default)]
+pub struct SinkStates(Vec<Arc<Mutex<SinkState>>>);
 
 /// Why nothing can be published.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +85,7 @@ impl Outbox {
     pub fn start(store: &Store, node: String, publishers: Vec<Publisher>) -> Result<Self, OutboxError> {
         let sinks = publishers.iter().map(|publisher| publisher.subscription.clone()).collect();
         store.set_audience(Audience { node, sinks })?;
-        let mut outbox = Self { end: Stop::new()?, states: Vec::new(), threads: Vec::new() };
+        let mut outbox = Self { end: Stop::new()?, states: SinkStates::default(), threads: Vec::new() };
         for Publisher { subscription, sink } in publishers {
             let name = subscription.sink;
             let state = Arc::new(Mutex::new(SinkState::new(name.clone(), sink.disabled())));
@@ -92,16 +96,16 @@ impl Outbox {
                 name: name.clone(),
                 sink,
             };
-            outbox.states.push(state);
+            outbox.states.0.push(state);
             outbox.threads.push(thread::spawn(format!("outbox-{name}"), move || drain.run())?);
         }
         Ok(outbox)
     }
 
-    /// How every sink is.
+    /// How every sink is, for whoever shows it.
     #[must_use]
-    pub fn states(&self) -> Vec<SinkState> {
-        self.states.iter().map(|state| lock(state).clone()).collect()
+    pub fn states(&self) -> SinkStates {
+        self.states.clone()
     }
 
     /// Whether a thread has ended before its time.
@@ -129,6 +133,14 @@ impl Outbox {
 
     fn has_all_ended(&self) -> bool {
         self.threads.iter().all(JoinHandle::is_finished)
+    }
+}
+
+impl SinkStates {
+    /// How every sink is now.
+    #[must_use]
+    pub fn all(&self) -> Vec<SinkState> {
+        self.0.iter().map(|state| lock(state).clone()).collect()
     }
 }
 

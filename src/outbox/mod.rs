@@ -5,9 +5,11 @@
 //! having come is delivered again, with the same delivery id.
 
 mod drain;
+mod sinks;
 pub mod webhook;
 
-pub use drain::{Outbox, OutboxError, SinkState};
+pub use drain::{Outbox, OutboxError, SinkState, SinkStates};
+pub use sinks::publishers;
 
 use crate::store::events::Subscription;
 use crate::store::outbox::Row;

@@ -86,7 +86,7 @@ fn a_row_is_delivered_as_it_comes_and_again_until_it_is_acknowledged() {
     bench.answer(Delivered::GivenUp("too old".to_owned()));
     change(&bench.store);
     assert_eq!(bench.next().changes, Some((3, 3)));
-    let state = &bench.outbox.states()[0];
+    let state = &bench.outbox.states().all()[0];
     assert_eq!((state.delivered, state.failures, state.given_up, &state.error), (1, 0, 1, &None));
     bench.answer(Delivered::Acknowledged);
     bench.outbox.close();
@@ -99,7 +99,7 @@ fn a_sink_that_wants_nothing_any_more_is_left_alone() {
     bench.next();
     change(&bench.store);
     bench.answer(Delivered::Disabled("gone for good".to_owned()));
-    while !bench.outbox.states()[0].is_disabled {
+    while !bench.outbox.states().all()[0].is_disabled {
         std::thread::yield_now();
     }
     assert_eq!(bench.store.outbox().depths().unwrap(), []);

@@ -1,6 +1,7 @@
 //! What gates tell of changes, and whom.
 
 mod told;
+mod webhook;
 
 use crate::support::place::Place;
 use tidegate::model::fleet::NoticeBody;
