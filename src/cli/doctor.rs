@@ -4,6 +4,7 @@
 //! one likes.
 
 mod upstreams;
+mod webhooks;
 
 use super::{CliError, output};
 use crate::config::{self, Environment, Flags, Settings};
@@ -88,6 +89,7 @@ const LOOKS: &[(&str, Look)] = &[
     ("data directory", look_at_data_directory),
     ("repositories", look_at_repositories),
     ("upstreams", upstreams::look_at_upstreams),
+    ("webhooks", webhooks::look_at_webhooks),
     ("checks", look_at_checks),
     ("disk", look_at_disk),
     ("descriptors", look_at_descriptors),

@@ -1,7 +1,7 @@
 //! Files that the settings name and a gate does without until it needs them: what is wrong with them now is worth a
 //! warning, since they may come later.
 
-use crate::client::secrets::{SecretError, read_login, read_token};
+use crate::client::secrets::{SecretError, read_login, read_token, read_webhook_secret};
 use crate::config::{ChecksSettings, Settings};
 use crate::model::upstream::UpstreamUrl;
 use std::fs;
@@ -31,7 +31,11 @@ pub fn doubts(settings: &Settings) -> Vec<String> {
         }
         UpstreamUrl::Directory(_) | UpstreamUrl::Http(_) => None,
     });
-    directories.chain(secrets).chain(doubts_of_checks(&settings.checks)).collect()
+    let webhooks = settings.webhooks.iter().filter_map(|webhook| {
+        let why = doubt(&webhook.secret_file, read_webhook_secret(&webhook.secret_file).err())?;
+        Some(format!("{}: {why}", webhook.name))
+    });
+    directories.chain(secrets).chain(webhooks).chain(doubts_of_checks(&settings.checks)).collect()
 }
 
 fn doubt(path: &Path, unread: Option<SecretError>) -> Option<String> {

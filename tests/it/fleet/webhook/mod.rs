@@ -1,6 +1,7 @@
 //! Webhooks: events are posted to a server, signed and in order, until it takes them.
 
 mod deliver;
+mod doctor;
 mod near;
 mod receiver;
 mod refuse;
