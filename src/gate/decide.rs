@@ -1,10 +1,10 @@
 //! What people may do to a push and see of it: the one decision function behind the API, the pages and the command line.
 //!
-//! Whoever may not read a repository does not learn of its pushes: they are [`DecideError::Unknown`] to him. Where an
-//! upstream decides who reads, only the pusher himself and those who decide on pushes learn of one.
+//! Whoever may not know of a push (see [`Sight`]) does not learn of it: it is [`DecideError::Unknown`] to him.
 //! [`permit`] says who may do what, without I/O; a [`Desk`] reads the record, asks it, and moves the record by
 //! compare-and-set, so that of several decisions at once one holds and the others learn where the push stands.
 
+use super::sight::Sight;
 use super::waiters::Waiters;
 use crate::mirror::upstreams::Upstreams;
 use crate::model::access::{Caller, Right, Rules, Verdict};
@@ -212,19 +212,13 @@ fn may_push(push: &Push, caller: &Caller, rules: &Rules) -> bool {
 
 impl Desk<'_> {
     fn may_read(&self, push: &Push, caller: &Caller) -> bool {
-        self.rules.judge(&push.repo, Right::Read, caller) == Verdict::Allowed
-            && (!self.is_judged_beyond(push) || is_trusted(push, caller))
-    }
-
-    /// Whether an upstream decides who reads what was pushed there, whom the gate cannot ask for others; so it is
-    /// where nobody knows any more.
-    fn is_judged_beyond(&self, push: &Push) -> bool {
-        match push.target {
+        let is_upstream = || match push.target {
             Target::Hosted { .. } => false,
-            Target::Upstream { .. } => {
-                self.upstreams.find(&push.repo).is_none_or(|place| place.judges_readers())
-            }
-        }
+            Target::Upstream { .. } => true,
+        };
+        let is_own = |name: &UserName| push.pusher.is(&Actor::User(name.clone()));
+        let sight = Sight { rules: self.rules, upstreams: self.upstreams };
+        sight.may_know(caller, &push.repo, is_upstream, is_own)
     }
 
     /// Does `verb` to a push in the name of `caller`, wakes whoever waits for it, and answers how it stands then.
@@ -381,17 +375,6 @@ impl Desk<'_> {
     /// When the sweeper begins the forward if the request that waits has not; at once where nobody waits.
     fn forward_by(&self, id: PushId, now: Timestamp) -> Timestamp {
         if self.waiters.is_awaited(id) { now.saturating_add(TAKEOVER).unwrap_or(now) } else { now }
-    }
-}
-
-/// Whether a push may be known to the caller whoever may read its repository: he made it, or decides on all.
-fn is_trusted(push: &Push, caller: &Caller) -> bool {
-    match caller {
-        Caller::Local | Caller::User { role: Role::Reviewer | Role::Admin, .. } => true,
-        Caller::User { name, role: Role::Reader | Role::Pusher } => {
-            push.pusher.is(&Actor::User(name.clone()))
-        }
-        Caller::Anonymous | Caller::Guest { .. } => false,
     }
 }
 

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | the objects while they wait | [`staging`] |
 //! | what a push is checked for, and in which view | [`checks`], [`view`] |
-//! | what people may do to a push and see of it | [`decide`] |
+//! | what people may do to a push and see of it | [`decide`], [`sight`] |
 //! | what they read before they decide | [`diff`], [`differ`], `new_commits` |
 //! | how whoever waits learns of a decision | [`waiters`] |
 //! | the way on | [`forward`], [`destination`], `goal`, `kept` |
@@ -32,6 +32,7 @@ mod new_commits;
 mod onward;
 pub mod road;
 mod rounds;
+pub mod sight;
 pub mod staging;
 pub mod view;
 pub mod waiters;
