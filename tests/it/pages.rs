@@ -3,13 +3,12 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
+use crate::support::browser::chromium;
 use crate::support::gate::Gate;
 use crate::support::http::basic;
-use crate::support::place::{Place, path_variable};
+use crate::support::place::Place;
 use crate::support::run::{Running, run};
 use crate::support::{HANG, eventually, repo};
 
@@ -19,14 +18,8 @@ const HOSTILE: &str = "<script>document.title='taken'</script><img src=x onerror
 /// What Chromium makes of the page at `url`: its document, after all that ran in it.
 #[track_caller]
 fn document(place: &Place, url: &str) -> String {
-    static VISITS: AtomicU32 = AtomicU32::new(0);
-    let home = place.work(&format!("chromium-{}", VISITS.fetch_add(1, Ordering::Relaxed)));
-    let mut chromium = Command::new("chromium");
-    chromium.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]);
-    chromium.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
-    chromium.args(["--disable-dev-shm-usage", "--no-proxy-server"]);
-    chromium.arg(format!("--user-data-dir={}", home.display())).args(["--dump-dom", url]);
-    chromium.env_clear().env("PATH", path_variable()).env("HOME", &home).current_dir(place.path());
+    let mut chromium = chromium(place);
+    chromium.args(["--dump-dom", url]);
     run(chromium, b"", HANG).ok().text()
 }
 

@@ -1,6 +1,7 @@
 //! What the tests share: a place on disk, the gate, git clients, raw HTTP, `/proc`, misbehaving gits.
 
 pub(crate) mod backend;
+pub(crate) mod browser;
 pub(crate) mod fake;
 pub(crate) mod forge;
 pub(crate) mod forge_nginx;
@@ -9,6 +10,7 @@ pub(crate) mod gate;
 pub(crate) mod git;
 pub(crate) mod http;
 pub(crate) mod misbehaving;
+pub(crate) mod network;
 pub(crate) mod pkt;
 pub(crate) mod place;
 pub(crate) mod port;
