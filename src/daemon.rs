@@ -41,6 +41,7 @@ use crate::http::app::{App, Lanes, Workers};
 use crate::http::auth::Throttle;
 use crate::http::budget::{Budget, FETCHES_MAX};
 use crate::http::control::Control;
+use crate::http::events::Streams;
 use crate::http::form::FormKey;
 use crate::http::front::Front;
 use crate::http::handler::Public;
@@ -267,6 +268,7 @@ impl Runtime {
             front: OnceLock::new(),
             road,
             waiters,
+            streams: Streams::new(settings.limits.streams),
             forms: FormKey::new()?,
             differ: OnceLock::new(),
             ready: AtomicBool::new(false),

@@ -87,6 +87,7 @@ fn read_table(draft: &mut Draft, source: &Source<'_>, prefix: &str, table: &DeTa
 fn set(draft: &mut Draft, place: impl Fn() -> String, key: &keys::Key, written: &Written) {
     draft.is_data_dir_named |= key.path == keys::DATA_DIR;
     draft.is_held_pushes_set |= key.path == keys::HELD_PUSHES;
+    draft.is_streams_set |= key.path == keys::STREAMS;
     if let Err(why) = key.set(&mut draft.settings, written) {
         draft.problem(place(), key.path, why);
     }

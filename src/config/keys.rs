@@ -23,8 +23,11 @@ const NODE_BYTES_MAX: usize = 253;
 /// The key of the gate's own data, of which commands ask whether it was set.
 pub(super) const DATA_DIR: &str = "data_dir";
 
-/// The key whose default follows another one.
+/// A key whose default follows others.
 pub(super) const HELD_PUSHES: &str = "limits.held_pushes";
+
+/// The other one: together they leave half of the connections to everybody else.
+pub(super) const STREAMS: &str = "limits.sse";
 
 /// The least address space of a git: with less it does not get as far as to say what it lacks.
 const MEMORY_MIN: u64 = 64 << 20;
@@ -85,6 +88,8 @@ pub(super) const KEYS: &[Key] = &[
     Key { path: "limits.disk_floor",        field: Field::Size(|s| &mut s.limits.disk_floor) },
     Key { path: "limits.mirror_bytes_max",  field: Field::OptionalSize(|s| &mut s.limits.mirror_bytes_max) },
     Key { path: HELD_PUSHES,                field: Field::Count(COUNT_MAX, |s| &mut s.limits.held_pushes) },
+    Key { path: STREAMS,                    field: Field::Count(COUNT_MAX, |s| &mut s.limits.streams) },
+    Key { path: "limits.sse_heartbeat",     field: Field::Duration(|s| &mut s.limits.stream_heartbeat) },
     Key { path: "limits.drain",             field: Field::Duration(|s| &mut s.limits.drain) },
     Key { path: "git.program",              field: Field::Program(|s| &mut s.git.program) },
     Key { path: "git.read_workers",         field: Field::Count(WORKERS_MAX, |s| &mut s.git.read_workers) },
@@ -143,7 +148,6 @@ pub(super) const CHECK_KEYS: &[Key] = &[
 pub(super) const LATER: &[(&str, &str)] = &[
     ("upstream.fsck", "choose how strictly an upstream's objects are checked"),
     ("peer", "talk to other gates"),
-    ("limits.sse", "publish events"),
 ];
 
 /// A value as it was written, before its key says what it must be.

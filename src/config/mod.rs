@@ -11,6 +11,7 @@ pub mod environment;
 mod file;
 pub mod gate;
 mod keys;
+mod limits;
 mod listen;
 mod places;
 mod print;
@@ -23,6 +24,7 @@ pub use authorities::read_authorities;
 pub use checks::ChecksSettings;
 pub use environment::{Environment, Systemd};
 pub use gate::{Approval, GateSettings, OnDisconnect};
+pub use limits::Limits;
 pub use listen::{ListenAddr, ListenError};
 pub use proxies::ProxyVariables;
 pub use upstream::{CredentialSettings, MirrorSettings, ReadAccess, ServiceAccount, UpstreamSettings};
@@ -80,35 +82,6 @@ pub struct Settings {
     pub webhooks: Vec<WebhookSettings>,
     /// Who may read and push what.
     pub rules: Rules,
-}
-
-/// The bounds of requests, connections and the disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Connections of the public front at a time; one more is told 503 and closed.
-    pub connections: usize,
-    /// From the first byte of a request's head to its last.
-    pub head: Duration,
-    /// How long a connection may wait for its next request, or a body for its next byte.
-    pub idle: Duration,
-    /// The slowest body that is put up with, in bytes per second.
-    pub min_rate: u64,
-    /// How long a client may take none of its response.
-    pub write_stall: Duration,
-    /// The largest push, in bytes, on the wire and after inflation.
-    pub push_bytes_max: u64,
-    /// The most ref updates of one push.
-    pub commands_max: usize,
-    /// The largest request of a fetch, in bytes after inflation.
-    pub request_bytes_max: u64,
-    /// Free bytes on the disk below which pushes, and requests that do not fit memory, are refused.
-    pub disk_floor: u64,
-    /// Bytes of all mirrors together from which on no further one is made.
-    pub mirror_bytes_max: Option<u64>,
-    /// Pushes that may wait for a reviewer at a time: each holds a connection, and half of these are not for them.
-    pub held_pushes: usize,
-    /// How long work in flight may go on when the gate stops.
-    pub drain: Duration,
 }
 
 /// How git is run.
@@ -300,6 +273,8 @@ struct Draft {
     is_data_dir_named: bool,
     /// Whether anybody said how many pushes may be held; otherwise the number follows the connections.
     is_held_pushes_set: bool,
+    /// Whether anybody said how many streams of events there may be; otherwise so does that number.
+    is_streams_set: bool,
     /// For upstreams about whose proxy nobody says anything else.
     proxies: ProxyVariables,
     problems: Vec<Problem>,
@@ -314,6 +289,7 @@ impl Draft {
             rules: Vec::new(),
             is_data_dir_named: environment.state_directory.is_some(),
             is_held_pushes_set: false,
+            is_streams_set: false,
             proxies: environment.proxies.clone(),
             problems: Vec::new(),
         }
@@ -359,9 +335,7 @@ impl Draft {
         let settings = &mut self.settings;
         settings.data_dir = absolute(&settings.data_dir)?;
         settings.root = settings.root.as_deref().map(absolute).transpose()?;
-        if !self.is_held_pushes_set {
-            settings.limits.held_pushes = settings.limits.held_pushes_max().min(HELD_PUSHES);
-        }
+        settings.limits.share_connections(self.is_held_pushes_set, self.is_streams_set);
         for upstream in &mut settings.upstreams {
             if let Some(service) = &mut upstream.service {
                 service.token_file = absolute(&service.token_file)?;
@@ -471,14 +445,8 @@ impl Settings {
         if let Some(why) = self.root.as_ref().and_then(|root| places::overlap(&self.data_dir, root)) {
             add("data_dir", &why);
         }
-        let Limits { held_pushes, connections, .. } = self.limits;
-        let most = self.limits.held_pushes_max();
-        if held_pushes > most {
-            let why = format!(
-                "is {held_pushes}, and limits.connections is {connections}: a held push keeps a connection, and half of \
-                 them are kept for everybody else, so at most {most} pushes can be held"
-            );
-            add(keys::HELD_PUSHES, &why);
+        if let Some((key, why)) = self.limits.too_many_that_stay() {
+            add(key, &why);
         }
         for (key, why) in self.checks.contradictions() {
             add(key, &why);
@@ -518,36 +486,6 @@ impl Settings {
                 clear.into_iter().chain(open)
             })
             .collect()
-    }
-}
-
-/// How many pushes may be held at a time where nobody says and the connections allow it: more are no queue that reviewers
-/// look through.
-const HELD_PUSHES: usize = 1000;
-
-impl Limits {
-    /// The most pushes that may be held beside everything else that needs a connection.
-    fn held_pushes_max(&self) -> usize {
-        (self.connections / 2).max(1)
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 1024,
-            head: Duration::from_secs(10),
-            idle: Duration::from_secs(60),
-            min_rate: 1 << 10,
-            write_stall: Duration::from_secs(120),
-            push_bytes_max: 2 << 30,
-            commands_max: 1000,
-            request_bytes_max: 16 << 20,
-            disk_floor: 1 << 30,
-            mirror_bytes_max: None,
-            held_pushes: 512,
-            drain: Duration::from_secs(20),
-        }
     }
 }
 

@@ -29,7 +29,9 @@ commands_max = 999
 request_bytes_max = "15MiB"
 disk_floor = "1000B"
 mirror_bytes_max = "9GiB"
-held_pushes = 499
+held_pushes = 487
+sse = 13
+sse_heartbeat = "14s"
 drain = "250ms"
 
 [git]
@@ -153,13 +155,18 @@ fn the_full_sample_sets_every_key() {
 }
 
 #[test]
-fn held_pushes_leave_half_of_the_connections_to_others() {
-    let held = |text: &str| read(text, &[]).unwrap().limits.held_pushes;
-    assert_eq!(held(""), 512);
-    assert_eq!(held("limits.connections = 100"), 50);
-    assert_eq!(held("limits.connections = 1"), 1);
-    assert_eq!(held("limits.connections = 100_000"), 1000);
-    assert_eq!(held("limits.connections = 100_000\nlimits.held_pushes = 50_000"), 50_000);
+fn held_pushes_and_streams_leave_half_of_the_connections_to_others() {
+    let shares = |text: &str| {
+        let limits = read(text, &[]).unwrap().limits;
+        (limits.held_pushes, limits.streams)
+    };
+    assert_eq!(shares(""), (256, 256));
+    assert_eq!(shares("limits.connections = 100"), (25, 25));
+    assert_eq!(shares("limits.connections = 1"), (1, 1));
+    assert_eq!(shares("limits.connections = 100_000"), (1000, 256));
+    assert_eq!(shares("limits.held_pushes = 500"), (500, 12));
+    assert_eq!(shares("limits.sse = 500"), (12, 500));
+    assert_eq!(shares("limits.connections = 100_000\nlimits.held_pushes = 49_744"), (49_744, 256));
 }
 
 #[test]
@@ -213,6 +220,14 @@ fn each_mistake_names_its_key() {
             "[limits]\nheld_pushes = 4\nconnections = 7",
             "limits.held_pushes: is 4, and limits.connections is 7: ",
         ),
+        ("[limits]\nheld_pushes = 512", "limits.held_pushes: is 512, and limits.connections is 1024: "),
+        ("[limits]\nsse = 512", "limits.sse: is 512, and limits.connections is 1024: "),
+        (
+            "[limits]\nsse = 300\nheld_pushes = 300",
+            "limits.held_pushes: is 300, and limits.connections is 1024: ",
+        ),
+        ("[limits]\nsse = 0", "limits.sse: must be a whole number"),
+        ("[limits]\nsse_heartbeat = \"0s\"", "limits.sse_heartbeat: \"0s\" is zero"),
         ("[limits]\nconnections = \"10\"", "limits.connections: must be a whole number"),
         ("[git]\nread_workers = 1.5", "git.read_workers: must be a whole number"),
         ("[git]\nmemory = \"63MiB\"", "git.memory: \"63MiB\" is less than 64MiB"),
@@ -355,7 +370,7 @@ fn what_is_no_toml_is_told_with_its_line() {
 
 #[test]
 fn what_this_version_does_not_do_is_refused_with_a_sentence() {
-    let later = ["[[peer]]\nname = \"x\"", "[limits]\nsse = 256"];
+    let later = ["[[peer]]\nname = \"x\""];
     for text in later {
         let found = problems(text, &[]);
         assert_eq!(found.len(), 1, "{text:?}: {found:?}");

@@ -2,6 +2,7 @@
 
 use super::auth::Throttle;
 use super::budget::Budget;
+use super::events::Streams;
 use super::form::FormKey;
 use super::front::View;
 use super::metrics::Metrics;
@@ -145,6 +146,8 @@ pub struct App {
     pub grants: Grants,
     /// Who waits for a decision on his push.
     pub waiters: Waiters,
+    /// The places for streams of events.
+    pub streams: Streams,
     /// The key of the forms on the pages.
     pub forms: FormKey,
     /// Makes the diffs of held pushes; set when the gate is in place.

@@ -101,6 +101,15 @@ impl Credential {
         }
     }
 
+    /// Whose it is now; `None` where it does not hold, or no more.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn owner(&self, store: &Store) -> Result<Option<Caller>, StoreError> {
+        let found = store.users().authenticate(self.user(), self.token().reveal(), Timestamp::now())?;
+        Ok(found.map(|account| Caller::User { name: account.name, role: account.role }))
+    }
+
     fn user(&self) -> Option<&str> {
         match self {
             Self::Basic { user, .. } => Some(user.as_str()).filter(|user| !user.is_empty()),
@@ -142,9 +151,8 @@ pub fn log_in(
     // Tokens without a name share one count for their address.
     let user = credential.user().unwrap_or_default();
     throttle.lock().check(address, user, Instant::now()).map_err(LoginError::Throttled)?;
-    let token = credential.token().reveal();
-    match store.users().authenticate(credential.user(), token, Timestamp::now())? {
-        Some(account) => Ok(Caller::User { name: account.name, role: account.role }),
+    match credential.owner(store)? {
+        Some(caller) => Ok(caller),
         None => {
             throttle.lock().note_failure(address, user, Instant::now());
             Err(LoginError::Wrong { user: credential.user().map(str::to_owned) })

@@ -126,6 +126,13 @@ impl Exchange {
         writer.finish(until)
     }
 
+    /// Makes the answer that is begun next the connection's last. It may take long: what was kept for the reading of
+    /// requests is given back.
+    pub fn close_afterwards(&mut self) {
+        self.keep = false;
+        self.wire.inbox.release();
+    }
+
     /// Gives no answer, because the client has left: the connection ends.
     pub fn abandon(&mut self) {
         self.reply.set(Progress::Broken);

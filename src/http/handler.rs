@@ -1,12 +1,14 @@
 //! One request from its head to its log line: who asks, what for, may he, and how it ended.
 
+use super::api::require_own_site;
 use super::app::App;
 use super::auth;
+use super::events::{self, Viewer};
 use super::exchange::{Exchange, Handler};
 use super::message::{Headers, Method, Peer, Response, escaped};
 use super::metrics::Finished;
 use super::refusal::Refusal;
-use super::route::{self, Asked, BODY_MAX, Found, GitTarget, Needs, Page, Target, Way};
+use super::route::{self, Answer, Asked, BODY_MAX, Found, GitTarget, Needs, Page, Target, Way};
 use super::served::Served;
 use super::smart::{self, Client};
 use super::spool::SpoolError;
@@ -25,6 +27,12 @@ const LOGGED_MAX: usize = 200;
 const FORWARDING_FIELDS: [&str; 6] =
     ["x-forwarded-for", "forwarded", "via", "x-real-ip", "x-forwarded-host", "x-forwarded-proto"];
 
+/// What is asked for, in metrics and the log, where it is no service of git's: a page, which includes the API ...
+const PAGE: &str = "page";
+
+/// ... or the stream of events.
+const EVENTS: &str = "events";
+
 /// The public front's handler.
 #[derive(Debug)]
 pub struct Public(pub Arc<App>);
@@ -33,7 +41,7 @@ pub struct Public(pub Arc<App>);
 #[derive(Debug, Default)]
 struct Story {
     user: Option<String>,
-    service: Option<Service>,
+    service: Option<&'static str>,
 }
 
 impl Handler for Public {
@@ -54,7 +62,7 @@ fn answer(app: &Arc<App>, exchange: &mut Exchange, story: &mut Story) -> Result<
     match route::find(request.method.as_str(), &request.path, query)? {
         Target::Page(found) => answer_page(app, exchange, found, story),
         Target::Git(target) => {
-            story.service = Some(target.service);
+            story.service = Some(target.service.command());
             let client = client(app, exchange, &target, story)?;
             authorise_git(app, &target, &client.caller)?;
             smart::serve(app, exchange, &client, &target)
@@ -69,6 +77,10 @@ fn answer_page(
     story: &mut Story,
 ) -> Result<Served, Refusal> {
     let caller = authorise_page(app, exchange, found.page, story)?;
+    match found.page.answer {
+        Answer::Look(_) | Answer::Ask(_) | Answer::Await(_) => {}
+        Answer::Stream => return stream(app, exchange, caller, story),
+    }
     let body = match found.page.way {
         Way::Read | Way::Remove => Vec::new(),
         Way::Write => read_body(exchange)?,
@@ -87,6 +99,16 @@ fn answer_page(
     let response = found.answer(app, &asked)?;
     send(exchange, &response);
     Ok(Served::response(if response.status < 400 { "ok" } else { "unavailable" }, &response))
+}
+
+/// A page of another site could open streams in the name of whoever looks at it, and fill the places, but not read them.
+fn stream(app: &App, exchange: &mut Exchange, caller: Caller, story: &mut Story) -> Result<Served, Refusal> {
+    story.service = Some(EVENTS);
+    require_own_site(&exchange.request().headers)?;
+    let field = authorization(exchange)?.ok_or(Refusal::Credential)?;
+    let credential =
+        auth::Credential::parse(field).map_err(|error| Refusal::BadRequest(error.to_string().into()))?;
+    events::serve(app, exchange, Viewer::new(credential, caller))
 }
 
 /// The whole body of a page.
@@ -232,15 +254,17 @@ fn finish(app: &App, exchange: &Exchange, story: &Story, served: &Served) {
     let request = exchange.request();
     let time = exchange.arrived().elapsed();
     let bytes_in = exchange.received();
-    let service = story.service.map_or("page", Service::command);
+    let service = story.service.unwrap_or(PAGE);
+    // How long somebody listened is not how long anybody waited.
+    let waited = (service != EVENTS).then_some(time);
     let Served { status, outcome, bytes_out, detail } = served;
-    app.metrics.finished(Finished { service, outcome, time, bytes_in, bytes_out: *bytes_out });
+    app.metrics.finished(Finished { service, outcome, time: waited, bytes_in, bytes_out: *bytes_out });
     let user = escaped(story.user.as_deref().unwrap_or("-"), LOGGED_MAX);
     let method = escaped(request.method.as_str(), LOGGED_MAX);
     let path = escaped(&request.path, LOGGED_MAX);
     let is_look = request.method == Method::Get || request.method == Method::Head;
     // Health checks and scrapes that went well would drown the rest.
-    let is_routine = request.path.starts_with("/-/") && is_look && *status < 400;
+    let is_routine = service == PAGE && is_look && *status < 400;
     let level = if is_routine { log::Level::Debug } else { log::Level::Info };
     log::log!(
         level,

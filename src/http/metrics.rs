@@ -25,12 +25,12 @@ pub struct Metrics {
 /// One finished request.
 #[derive(Clone, Copy, Debug)]
 pub struct Finished {
-    /// `upload-pack`, `receive-pack` or `page`.
+    /// `upload-pack`, `receive-pack`, `events` or `page`.
     pub service: &'static str,
     /// How it ended, one of our own words.
     pub outcome: &'static str,
-    /// From the end of the request's head to the end of its answer.
-    pub time: Duration,
+    /// From the end of the request's head to the end of its answer; not of a stream of events.
+    pub time: Option<Duration>,
     /// Bytes of the request's body as they came, without the framing of chunks.
     pub bytes_in: u64,
     /// Bytes of the answer's body.
@@ -41,7 +41,9 @@ impl Metrics {
     /// Counts one finished request.
     pub fn finished(&self, request: Finished) {
         *lock(&self.requests).entry((request.service, request.outcome)).or_default() += 1;
-        self.seconds.observe(request.time);
+        if let Some(time) = request.time {
+            self.seconds.observe(time);
+        }
         self.bytes_in.fetch_add(request.bytes_in, Ordering::Relaxed);
         self.bytes_out.fetch_add(request.bytes_out, Ordering::Relaxed);
     }
@@ -154,7 +156,7 @@ mod tests {
         metrics.finished(Finished {
             service: "upload-pack",
             outcome: "ok",
-            time: Duration::from_millis(7),
+            time: Some(Duration::from_millis(7)),
             bytes_in: 3,
             bytes_out: 4,
         });

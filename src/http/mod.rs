@@ -8,9 +8,9 @@
 //! From a request to its answer: [`handler`] takes each from its head to its log line; [`auth`] says who asks, [`route`]
 //! what for. [`smart`] serves git: [`spool`] puts a request body into a file for it (within a [`budget`]), [`relay`]
 //! passes on what it says. [`status`] says how the gate is, [`metrics`] counts; [`api`] shows held pushes and takes
-//! decisions on them, [`pages`] do the same for browsers; both read parameters by [`form`]. Every reason not to serve is
-//! a [`refusal`], what a request came to is
-//! [`served`]; [`app`] is what all of them may use. [`control`] answers the same pages on the operator's own socket.
+//! decisions on them, [`pages`] do the same for browsers, [`events`] tells of what happens; all read parameters by
+//! [`form`]. Every reason not to serve is a [`refusal`], what a request came to is [`served`]; [`app`] is what all of them
+//! may use. [`control`] answers the same pages on the operator's own socket.
 //!
 //! Parsing and the decoding of chunks are `http-net`'s. What goes beyond the standard's strictness, and every limit
 //! in bytes and in time, is here. Only HTTP/1.0 and 1.1 are spoken: no TLS, no upgrade, no compression of answers;
@@ -23,6 +23,7 @@ pub mod body;
 pub mod budget;
 mod connection;
 pub mod control;
+pub mod events;
 pub mod exchange;
 pub mod form;
 pub mod front;

@@ -59,6 +59,8 @@ pub enum Refusal {
         /// How long it waited.
         limit: Duration,
     },
+    /// There are this many streams of events, which is the limit: 503.
+    StreamsFull(usize),
     /// The machine has no room for one more process, descriptor or page.
     Exhausted,
     /// The bodies of other fetches take all the space that there is for them.
@@ -161,6 +163,7 @@ impl Refusal {
             Self::TooLarge(_) => 413,
             Self::Busy { at_door: false }
             | Self::Waited { at_door: false, .. }
+            | Self::StreamsFull(_)
             | Self::Exhausted
             | Self::SpoolFull
             | Self::UnderWay { .. }
@@ -199,6 +202,7 @@ impl Refusal {
             Self::TooLarge(_) => "too-large",
             Self::Busy { .. } => "busy",
             Self::Waited { .. } => "queue-wait",
+            Self::StreamsFull(_) => "streams-full",
             Self::Exhausted => "exhausted",
             Self::SpoolFull => "spool-full",
             Self::DiskFull => "disk-full",
@@ -248,6 +252,10 @@ impl Refusal {
             Self::Waited { limit, .. } => {
                 format!("the server is busy: no worker came free within its queue_wait of {limit:?}").into()
             }
+            Self::StreamsFull(max) => format!(
+                "{max} streams of events are open, which is the limit (limits.sse): try again in a few seconds"
+            )
+            .into(),
             Self::Exhausted => {
                 "the server is out of processes, memory or descriptors: try again in a few seconds".into()
             }
@@ -275,9 +283,12 @@ impl Refusal {
                 response.with("WWW-Authenticate", "Basic realm=\"tidegate\", charset=\"UTF-8\"")
             }
             Self::Throttled(wait) => response.with("Retry-After", wait.as_secs().max(1).to_string()),
-            Self::Busy { .. } | Self::Waited { .. } | Self::Exhausted | Self::SpoolFull | Self::Stopping => {
-                response.with("Retry-After", RETRY_AFTER.as_secs().to_string())
-            }
+            Self::Busy { .. }
+            | Self::Waited { .. }
+            | Self::StreamsFull(_)
+            | Self::Exhausted
+            | Self::SpoolFull
+            | Self::Stopping => response.with("Retry-After", RETRY_AFTER.as_secs().to_string()),
             Self::UnderWay { retry, .. } => response.with("Retry-After", retry.as_secs().to_string()),
             Self::Method(allow) => response.with("Allow", *allow),
             Self::Lfs => {

@@ -49,6 +49,8 @@ pub enum Answer {
     Ask(fn(&App, &Asked<'_>) -> Result<Response, Refusal>),
     /// The same, and may wait for minutes: not in a thread that others wait for.
     Await(fn(&App, &Asked<'_>) -> Result<Response, Refusal>),
+    /// By the stream of events, which has no end: only the public front can give it.
+    Stream,
 }
 
 /// A page or an API address.
@@ -122,6 +124,7 @@ impl Found {
         match self.page.answer {
             Answer::Look(look) => Ok(look(app)),
             Answer::Ask(ask) | Answer::Await(ask) => ask(app, asked),
+            Answer::Stream => Err(elsewhere(app)),
         }
     }
 }
@@ -134,6 +137,14 @@ impl Asked<'_> {
     pub fn push(&self) -> Result<PushId, Refusal> {
         self.push.ok_or(Refusal::NotFound)
     }
+}
+
+/// Where events are streamed, for who asks at the operator's door: what it answers is whole and short.
+fn elsewhere(app: &App) -> Refusal {
+    let at = app.settings.public_url.clone().or_else(|| app.settings.listen.first().map(ToString::to_string));
+    let at = at.unwrap_or_default();
+    let why = format!("events are not streamed here: GET /-/events at {at}, with the token of a user");
+    Refusal::Unsupported(why.into())
 }
 
 const fn read(path: &'static str, needs: Needs, answer: Answer) -> Page {
@@ -157,6 +168,7 @@ static PAGES: &[Page] = &[
     read(STATUS, Needs::Admin, Answer::Look(status::status)),
     read("/-/api/v1/children", Needs::Admin, Answer::Look(status::children)),
     read("/-/api/v1/jobs", Needs::Admin, Answer::Look(status::jobs)),
+    read("/-/events", Needs::User, Answer::Stream),
     read("/-/api/v1/pushes", Needs::User, Answer::Ask(api::pushes)),
     read("/-/api/v1/pushes/{push}", Needs::User, Answer::Ask(api::push)),
     read("/-/api/v1/pushes/{push}/diff", Needs::User, Answer::Ask(api::diff)),

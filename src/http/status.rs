@@ -83,6 +83,7 @@ pub fn metrics(app: &App) -> Response {
     sweeper(app, &mut page);
     mirrors(app, &mut page);
     sinks(app, &mut page);
+    app.streams.write(&mut page);
     if let Some(front) = app.front.get() {
         page.family(
             "front_refused_total",

@@ -101,7 +101,9 @@ pub struct ResponseWriter {
     failed: Option<WriteError>,
     /// What a piece still owed when our time ran out, framing included; `None` where the answer cannot be gone on with.
     unsent: Option<Vec<u8>>,
-    /// These are the last words: a stop is no reason any more not to wait for room.
+    /// From which level on the stop is a reason not to wait for room.
+    ends_at: Level,
+    /// These are the last words: no stop is such a reason any more.
     is_last: bool,
     reply: Arc<Reply>,
 }
@@ -117,7 +119,13 @@ impl ResponseWriter {
     ) -> Self {
         reply.set(Progress::Started);
         let pace = Pace::new(limits.min_rate, limits.min_rate_after, limits.write_stall);
-        Self { socket, stop, pace, head, framing, failed: None, unsent: None, is_last: false, reply }
+        let ends_at = Level::Killing;
+        Self { socket, stop, pace, head, framing, failed: None, unsent: None, ends_at, is_last: false, reply }
+    }
+
+    /// Does not wait for room any more once the stop has reached `level`: for an answer without an end of its own.
+    pub fn end_at(&mut self, level: Level) {
+        self.ends_at = level;
     }
 
     /// Sends a piece of the body, and before the first one the head; an empty piece sends the head alone. Waits for
@@ -285,7 +293,7 @@ impl ResponseWriter {
         let limit = until.min(began + self.pace.patience());
         let ready = match self.is_last {
             true => self.socket.wait_for_room(limit),
-            false => self.socket.wait(Interest::Write, &self.stop, Level::Killing, limit),
+            false => self.socket.wait(Interest::Write, &self.stop, self.ends_at, limit),
         };
         match ready {
             Ok(Ready::Now | Ready::TimedOut) => {

@@ -256,6 +256,14 @@ impl Socket {
         self.inner.set_tcp_nodelay(true)
     }
 
+    /// Lets the kernel keep no more than `bytes` of what the client has not acknowledged, and as much again for itself.
+    ///
+    /// # Errors
+    /// What `setsockopt(2)` answers.
+    pub fn bound_send_buffer(&self, bytes: usize) -> io::Result<()> {
+        self.inner.set_send_buffer_size(bytes)
+    }
+
     /// Takes bytes that have arrived; 0 at the end of them.
     ///
     /// # Errors

@@ -167,7 +167,7 @@ impl Shared {
         let (path, query) = url.split_once('?').unwrap_or((&url, ""));
         match route::find(&method, path, query) {
             Ok(Target::Page(found)) => match found.page.answer {
-                Answer::Look(_) | Answer::Ask(_) => self.answer_page(request, found, query),
+                Answer::Look(_) | Answer::Ask(_) | Answer::Stream => self.answer_page(request, found, query),
                 Answer::Await(_) => self.answer_aside(request, found, query.to_owned()),
             },
             Ok(Target::Git(_)) => {

@@ -80,11 +80,16 @@ impl Wire {
 
     /// Connects to `address`, or says why not.
     pub(crate) fn try_tcp(address: SocketAddr) -> io::Result<Wire> {
-        let stream = TcpStream::connect_timeout(&address, HANG)?;
-        stream.set_read_timeout(Some(HANG))?;
-        stream.set_write_timeout(Some(HANG))?;
-        stream.set_nodelay(true)?;
-        Ok(Wire { socket: Socket::Tcp(stream), ahead: Vec::new() })
+        TcpStream::connect_timeout(&address, HANG).map(Wire::of)
+    }
+
+    /// Over a connection that is there.
+    #[track_caller]
+    pub(crate) fn of(stream: TcpStream) -> Wire {
+        stream.set_read_timeout(Some(HANG)).unwrap();
+        stream.set_write_timeout(Some(HANG)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Wire { socket: Socket::Tcp(stream), ahead: Vec::new() }
     }
 
     /// Connects to the unix socket `path`.
@@ -225,16 +230,22 @@ impl Wire {
     fn chunks(&mut self) -> io::Result<Vec<u8>> {
         let mut body = Vec::new();
         loop {
-            let line = self.text_line()?;
-            let length = usize::from_str_radix(line.trim(), 16).map_err(io::Error::other)?;
-            body.extend(self.exactly(length)?);
-            if !self.text_line()?.is_empty() {
-                return Err(io::Error::other("a chunk without its line end"));
-            }
-            if length == 0 {
-                return Ok(body);
+            match self.chunk()? {
+                chunk if chunk.is_empty() => return Ok(body),
+                chunk => body.extend(chunk),
             }
         }
+    }
+
+    /// Reads one chunk of a body; an empty one is its end.
+    pub(crate) fn chunk(&mut self) -> io::Result<Vec<u8>> {
+        let line = self.text_line()?;
+        let length = usize::from_str_radix(line.trim(), 16).map_err(io::Error::other)?;
+        let chunk = self.exactly(length)?;
+        if !self.text_line()?.is_empty() {
+            return Err(io::Error::other("a chunk without its line end"));
+        }
+        Ok(chunk)
     }
 
     fn text_line(&mut self) -> io::Result<String> {

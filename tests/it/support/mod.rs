@@ -2,6 +2,7 @@
 
 pub(crate) mod backend;
 pub(crate) mod browser;
+pub(crate) mod events;
 pub(crate) mod fake;
 pub(crate) mod forge;
 pub(crate) mod forge_nginx;
