@@ -5,6 +5,7 @@ use super::{ListenAddr, Settings};
 use crate::model::block::{Domain, LocalGlob, Needle, PathGlob};
 use crate::model::filetype::FileType;
 use crate::model::net::Proxy;
+use crate::model::redis::RedisUrl;
 use crate::model::units;
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -64,6 +65,7 @@ enum Field {
     Domains(fn(&mut Settings) -> &mut Vec<Domain>),
     Locals(fn(&mut Settings) -> &mut Vec<LocalGlob>),
     FileTypes(fn(&mut Settings) -> &mut Vec<FileType>),
+    Redis(fn(&mut Settings) -> &mut Option<RedisUrl>),
 }
 
 /// Every key, in the order in which they are printed: those without a section first, then section by section.
@@ -111,6 +113,9 @@ pub(super) const KEYS: &[Key] = &[
     Key { path: "gate.keep_records",        field: Field::OptionalDuration(|s| &mut s.gate.keep_records) },
     Key { path: "fleet.node",               field: Field::Node(|s| &mut s.fleet.node) },
     Key { path: "fleet.keep_events",        field: Field::Duration(|s| &mut s.fleet.keep_events) },
+    Key { path: "fleet.redis",              field: Field::Redis(|s| &mut s.fleet.redis) },
+    Key { path: "fleet.redis_password_file", field: Field::OptionalPath(|s| &mut s.fleet.redis_password_file) },
+    Key { path: "fleet.redis_ca_file",      field: Field::OptionalPath(|s| &mut s.fleet.redis_ca_file) },
     Key { path: "sweeper.orphans",          field: Field::Duration(|s| &mut s.sweeper.orphans) },
     Key { path: "sweeper.leftovers",        field: Field::Duration(|s| &mut s.sweeper.leftovers) },
     Key { path: "sweeper.tokens",           field: Field::Duration(|s| &mut s.sweeper.tokens) },
@@ -233,6 +238,7 @@ impl Key {
             Field::Domains(field) => *field(settings) = texts(written, Domain::parse)?,
             Field::Locals(field) => *field(settings) = texts(written, LocalGlob::parse)?,
             Field::FileTypes(field) => *field(settings) = texts(written, FileType::parse)?,
+            Field::Redis(field) => *field(settings) = Some(parsed(written, REDIS_FORM, RedisUrl::parse)?),
         }
         Ok(())
     }
@@ -261,6 +267,7 @@ impl Key {
             Field::Domains(field) => quoted_list(field(settings)),
             Field::Locals(field) => quoted_list(field(settings)),
             Field::FileTypes(field) => quoted_list(field(settings)),
+            Field::Redis(field) => quoted(field(settings).as_ref()?),
         })
     }
 }
@@ -271,6 +278,7 @@ const URL_FORM: &str = "an address such as \"https://git.example.com\"";
 const NODE_FORM: &str = "what this gate calls itself";
 const LISTEN_FORM: &str =
     "an address to listen at such as \"127.0.0.1:8418\" or \"unix:/path\", or a list of them";
+const REDIS_FORM: &str = "an address such as \"redis://127.0.0.1:6379/0\"";
 const PROXIES_FORM: &str = "a list such as [\"10.0.0.0/8\", \"unix\"]";
 const TEXTS_FORM: &str = "a list of texts";
 

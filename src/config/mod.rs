@@ -9,6 +9,7 @@ pub mod checks;
 mod entry;
 pub mod environment;
 mod file;
+pub mod fleet;
 pub mod gate;
 mod keys;
 mod limits;
@@ -23,6 +24,7 @@ mod webhook;
 pub use authorities::read_authorities;
 pub use checks::ChecksSettings;
 pub use environment::{Environment, Systemd};
+pub use fleet::FleetSettings;
 pub use gate::{Approval, GateSettings, OnDisconnect};
 pub use limits::Limits;
 pub use listen::{ListenAddr, ListenError};
@@ -140,15 +142,6 @@ pub struct SweeperSettings {
     pub watch_repositories: Duration,
     /// Forgets events that are old.
     pub prune_events: Duration,
-}
-
-/// How the gate is known among others, and what it remembers for them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FleetSettings {
-    /// What it calls itself; by default the name of the host.
-    pub node: Option<String>,
-    /// How long an event is kept for whoever listens and was away.
-    pub keep_events: Duration,
 }
 
 /// What the command line may set.
@@ -336,6 +329,9 @@ impl Draft {
         settings.data_dir = absolute(&settings.data_dir)?;
         settings.root = settings.root.as_deref().map(absolute).transpose()?;
         settings.limits.share_connections(self.is_held_pushes_set, self.is_streams_set);
+        for file in settings.fleet.files_mut() {
+            *file = absolute(file)?;
+        }
         for upstream in &mut settings.upstreams {
             if let Some(service) = &mut upstream.service {
                 service.token_file = absolute(&service.token_file)?;
@@ -404,8 +400,8 @@ impl Settings {
         let overlap = |root: &PathBuf| places::overlap(&places::real(&self.data_dir), &places::real(root));
         let of_root = self.root.as_ref().and_then(overlap);
         let of_root = of_root.map(|why| Problem { place: String::new(), key: "data_dir".into(), why });
-        let problems: Vec<Problem> =
-            of_root.into_iter().chain(self.misplaced_upstreams()).chain(self.misplaced_webhooks()).collect();
+        let problems = of_root.into_iter().chain(self.misplaced_upstreams()).chain(self.misplaced_webhooks());
+        let problems: Vec<Problem> = problems.chain(self.unusable_in_fleet()).collect();
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Wrong(problems)) }
     }
 
@@ -450,6 +446,9 @@ impl Settings {
         }
         for (key, why) in self.checks.contradictions() {
             add(key, &why);
+        }
+        for (key, why) in self.fleet.contradictions() {
+            add(key, why);
         }
         let twice = self
             .listen
@@ -527,12 +526,6 @@ impl Default for SweeperSettings {
             watch_repositories: Duration::from_secs(60),
             prune_events: Duration::from_secs(10 * 60),
         }
-    }
-}
-
-impl Default for FleetSettings {
-    fn default() -> Self {
-        Self { node: None, keep_events: Duration::from_secs(7 * 24 * 60 * 60) }
     }
 }
 

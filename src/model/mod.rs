@@ -14,6 +14,7 @@ pub mod name;
 pub mod net;
 pub mod oid;
 pub mod push;
+pub mod redis;
 pub mod role;
 pub mod route;
 pub mod secret;
