@@ -10,7 +10,7 @@ use crate::sys::stop::{Level, Stop};
 use crate::sys::thread;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,7 +45,7 @@ const ADDRESSES_MAX: usize = 16;
 
 /// All that is known of names; clones share it. There are as many as there are servers in the configuration.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Names(Arc<Shared>);
+pub struct Names(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -151,6 +151,22 @@ impl Name {
 }
 
 impl Names {
+    /// The addresses of `host`, which may be one itself, [`ADDRESSES_MAX`] at most, within `limit` and before `stop` kills.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when there is none, [`ErrorKind::TimedOut`] when that is not known yet.
+    pub fn addresses(&self, host: &str, limit: Duration, stop: &Stop) -> io::Result<Vec<IpAddr>> {
+        if let Ok(address) = host.parse() {
+            return Ok(vec![address]);
+        }
+        match self.find(host, LIMIT.min(limit), stop) {
+            Ok(found) => Ok(found.into_iter().take(ADDRESSES_MAX).collect()),
+            Err(Error::Timeout(_)) => Err(ErrorKind::TimedOut.into()),
+            Err(Error::HostNotFound) => Err(io::Error::new(ErrorKind::NotFound, "the name has no address")),
+            Err(error) => Err(io::Error::other(error)),
+        }
+    }
+
     /// The addresses of `host`, within `limit` and before `stop` kills.
     fn find(&self, host: &str, limit: Duration, stop: &Stop) -> Result<Vec<IpAddr>, Error> {
         let since = Instant::now();

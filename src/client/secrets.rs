@@ -17,6 +17,9 @@ pub const SECRET_FILE: &str = "secret_file";
 /// The key of the file of a proxy's login.
 pub const PROXY_AUTH_FILE: &str = "proxy_auth_file";
 
+/// The key of the file of the password for Redis.
+pub const REDIS_PASSWORD_FILE: &str = "redis_password_file";
+
 /// A secret that cannot be read.
 #[derive(Debug, Error)]
 pub enum SecretError {
@@ -56,6 +59,14 @@ pub fn read_token(path: &Path) -> Result<Secret, SecretError> {
 /// When it cannot be read, or is not one line.
 pub fn read_webhook_secret(path: &Path) -> Result<Secret, SecretError> {
     read(SECRET_FILE, "the secret", path)
+}
+
+/// The password for Redis in the file at `path`.
+///
+/// # Errors
+/// When it cannot be read, or is not one line.
+pub fn read_password(path: &Path) -> Result<Secret, SecretError> {
+    read(REDIS_PASSWORD_FILE, "the password", path)
 }
 
 /// The login in the file at `path`: `USER:PASSWORD`.

@@ -5,6 +5,7 @@
 //! having come is delivered again, with the same delivery id.
 
 mod drain;
+pub mod redis;
 mod sinks;
 pub mod webhook;
 

@@ -1,0 +1,304 @@
+//! Hears of changes from the server, and mends what it has lost.
+//!
+//! One thread, with one connection that subscribes. Whatever was published while there was none is read afterwards, from the
+//! versions that the server keeps, over a second connection that lasts no longer than that: so nothing is missed, and what is
+//! heard twice is known. The same look finds what the server lacks of ours, since it was emptied, replaced or set back, and
+//! tells it again. Another epoch than the one that is known means that others may have told what nobody has any more: then
+//! no mirror is believed to be fresh.
+//!
+//! A server that is gone without a word is found out by its silence: it is asked for a sign of life, and then left.
+
+use super::connection::Connection;
+use super::pauses::Pauses;
+use super::script::{self, Epoch};
+use super::{RedisError, Server};
+use crate::model::fleet::{RepoKey, Version};
+use crate::sys::stop::{Level, Stop};
+use crate::sys::thread;
+use jiff::Timestamp;
+use redis::{Value, cmd};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long the server may say nothing before it is asked for a sign of life.
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// How long that may take.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
+
+/// How long the names of all repositories of a fleet may be together, in bytes: half a million of them are as long.
+const REPOS_BYTES_MAX: usize = 64 << 20;
+
+/// What is told of an attempt that failed.
+const EPOCH: &str = "asking for the epoch";
+const REPOS: &str = "listing repositories";
+const VERSIONS: &str = "reading versions";
+const AGAIN: &str = "publishing versions again";
+const SUBSCRIBE: &str = "subscribing";
+const LISTEN: &str = "listening";
+
+/// The gate that listens.
+pub trait Home: Send {
+    /// What it has said last itself of each repository.
+    ///
+    /// # Errors
+    /// A sentence, when that cannot be read.
+    fn own(&self) -> Result<Vec<Version>, String>;
+
+    /// Somebody says this; it may have been heard before.
+    fn hear(&self, version: &Version);
+
+    /// The server says this in the gate's own name, and the gate knows of less: it was set back itself.
+    fn remember(&self, version: &Version);
+
+    /// What was said may be lost: nothing is believed to be fresh.
+    fn doubt_all(&self);
+
+    /// The epoch that was met last.
+    ///
+    /// # Errors
+    /// A sentence, when it cannot be read.
+    fn epoch(&self) -> Result<Option<Epoch>, String>;
+
+    /// Another one was met, and all is done that has to be.
+    ///
+    /// # Errors
+    /// A sentence, when it cannot be kept.
+    fn set_epoch(&self, epoch: &Epoch) -> Result<(), String>;
+}
+
+/// Why nothing is heard just now.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Redis(#[from] RedisError),
+    /// The gate's own side.
+    #[error("{0}")]
+    Home(String),
+}
+
+/// How it stands with the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceState {
+    /// Since when changes are heard; `None` where they are not.
+    pub connected: Option<Timestamp>,
+    /// When the last event came.
+    pub last_event: Option<Timestamp>,
+    /// Why the last connection ended, or the last attempt failed; `None` while there is one.
+    pub error: Option<String>,
+}
+
+/// The thread that listens.
+#[derive(Debug)]
+pub struct RedisSource {
+    thread: JoinHandle<()>,
+    state: Arc<Mutex<SourceState>>,
+    /// Its own, since it ends before others do.
+    stop: Stop,
+}
+
+impl RedisSource {
+    /// Starts to listen.
+    ///
+    /// # Errors
+    /// When there is no room for the thread, or for a descriptor.
+    pub fn start(server: Server, home: Box<dyn Home>) -> io::Result<Self> {
+        let (state, stop) = (Arc::<Mutex<SourceState>>::default(), Stop::new()?);
+        let (theirs, until) = (Arc::clone(&state), stop.clone());
+        let mut listener = Listener { server, home, stop: until, state: theirs, known: None };
+        let thread = thread::spawn("redis", move || listener.run())?;
+        Ok(Self { thread, state, stop })
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn state(&self) -> SourceState {
+        lock(&self.state).clone()
+    }
+
+    /// Whether the thread is gone.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Ends the thread, whatever it waits for, and waits for that.
+    pub fn end(self) {
+        self.stop.raise(Level::Killing);
+        if self.thread.join().is_err() {
+            log::error!("the thread redis had panicked");
+        }
+    }
+}
+
+struct Listener {
+    server: Server,
+    home: Box<dyn Home>,
+    stop: Stop,
+    state: Arc<Mutex<SourceState>>,
+    /// The epoch for which nothing is left to be done.
+    known: Option<Epoch>,
+}
+
+impl Listener {
+    fn run(&mut self) {
+        let mut pauses = Pauses::default();
+        let mut told = String::new();
+        loop {
+            let failed = self.listen();
+            if self.stop.level() == Level::Killing {
+                return;
+            }
+            let was_connected = lock(&self.state).connected.take().is_some();
+            let why = failed.err().map_or_else(String::new, |failed| failed.to_string());
+            let level = if why == told && !was_connected { log::Level::Debug } else { log::Level::Warn };
+            log::log!(level, "redis {}: not heard: {why}", self.server.url());
+            lock(&self.state).error = Some(why.clone());
+            told = why;
+            if was_connected {
+                pauses = Pauses::default();
+            }
+            if !self.stop.sleep(pauses.next(), Level::Killing) {
+                return;
+            }
+        }
+    }
+
+    /// Listens until something goes wrong.
+    fn listen(&mut self) -> Result<(), Failed> {
+        let mut connection = self.subscribe()?;
+        // What is published from now on waits in the connection.
+        self.settle()?;
+        log::info!("redis {}: heard from now on", self.server.url());
+        *lock(&self.state) = SourceState { connected: Some(Timestamp::now()), ..self.state_before() };
+        loop {
+            match connection.receive(LISTEN, Instant::now() + SILENCE)? {
+                Some(told) => self.take(&told)?,
+                None => self.look_for_life(&mut connection)?,
+            }
+        }
+    }
+
+    fn state_before(&self) -> SourceState {
+        SourceState { error: None, ..lock(&self.state).clone() }
+    }
+
+    fn subscribe(&self) -> Result<Connection, RedisError> {
+        let mut connection = self.server.connect(&self.stop)?;
+        let mut subscribe = cmd("SUBSCRIBE");
+        subscribe.arg(script::channel(self.server.url()));
+        let answer = connection.ask(&subscribe, SUBSCRIBE)?;
+        matches!(answer, Value::Array(_)).then_some(connection).ok_or(RedisError::Odd { doing: SUBSCRIBE })
+    }
+
+    fn take(&mut self, told: &Value) -> Result<(), Failed> {
+        // Others may publish there what they like.
+        let Some((epoch, version)) = script::read_event(told) else { return Ok(()) };
+        lock(&self.state).last_event = Some(Timestamp::now());
+        self.home.hear(&version);
+        if self.known.as_ref() == Some(&epoch) { Ok(()) } else { self.look_at_epoch() }
+    }
+
+    fn look_for_life(&mut self, connection: &mut Connection) -> Result<(), Failed> {
+        let until = Instant::now() + SIGN_OF_LIFE;
+        connection.send(&cmd("PING"), LISTEN, until)?;
+        let late = RedisError::Late { doing: LISTEN, after: SILENCE + SIGN_OF_LIFE };
+        let told = connection.receive(LISTEN, until)?.ok_or(late)?;
+        self.take(&told)?;
+        self.look_at_epoch()
+    }
+
+    /// Whether the server was emptied since the last look.
+    fn look_at_epoch(&mut self) -> Result<(), Failed> {
+        let mut aside = self.server.connect(&self.stop)?;
+        let epoch = ask_epoch(&mut aside)?;
+        if self.known.as_ref() == Some(&epoch) { Ok(()) } else { self.settle_over(&mut aside) }
+    }
+
+    fn settle(&mut self) -> Result<(), Failed> {
+        let mut aside = self.server.connect(&self.stop)?;
+        self.settle_over(&mut aside)
+    }
+
+    /// Hears what there is to be heard, tells again what the server lacks of ours, and then believes in its epoch.
+    fn settle_over(&mut self, aside: &mut Connection) -> Result<(), Failed> {
+        self.known = None;
+        let epoch = ask_epoch(aside)?;
+        let own = self.home.own().map_err(Failed::Home)?;
+        let lost = self.catch_up(aside, own)?;
+        self.tell_again(aside, &lost)?;
+        if self.home.epoch().map_err(Failed::Home)?.as_ref() != Some(&epoch) {
+            log::info!(
+                "redis {}: it is new, or was emptied: every mirror is looked after",
+                self.server.url()
+            );
+            self.home.doubt_all();
+            self.home.set_epoch(&epoch).map_err(Failed::Home)?;
+        }
+        self.known = Some(epoch);
+        Ok(())
+    }
+
+    /// Reads all versions that there are, and answers those of ours that the server does not have.
+    fn catch_up(&self, aside: &mut Connection, own: Vec<Version>) -> Result<Vec<Version>, RedisError> {
+        let mut own: BTreeMap<RepoKey, Version> =
+            own.into_iter().map(|version| (version.repo.clone(), version)).collect();
+        let mut repos = list(aside)?;
+        repos.extend(own.keys().cloned());
+        let repos: Vec<RepoKey> = repos.into_iter().collect();
+        aside.ask_all(&repos, VERSIONS, script::ask_versions, |repo, answer| {
+            for version in script::read_versions(repo, answer, VERSIONS)? {
+                match own.get(repo).filter(|own| own.incarnation == version.incarnation) {
+                    None => self.home.hear(&version),
+                    Some(ours) if ours.seq > version.seq => {}
+                    Some(ours) => {
+                        if ours.seq < version.seq {
+                            self.home.remember(&version);
+                        }
+                        own.remove(repo);
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        Ok(own.into_values().collect())
+    }
+
+    fn tell_again(&self, aside: &mut Connection, lost: &[Version]) -> Result<(), RedisError> {
+        let own = Epoch::new().map_err(|source| RedisError::Broken { doing: AGAIN, source })?;
+        let url = self.server.url();
+        let apply = |version: &Version| script::apply(version, &script::reminder(version), &own, url);
+        aside.ask_all(lost, AGAIN, apply, |_, answer| script::read_applied(answer, AGAIN).map(drop))
+    }
+}
+
+/// Every repository of which the server knows.
+fn list(aside: &mut Connection) -> Result<BTreeSet<RepoKey>, RedisError> {
+    let (mut repos, mut bytes) = (BTreeSet::new(), 0);
+    let mut cursor = "0".to_owned();
+    loop {
+        let (next, some) = script::read_repos(&aside.ask(&script::ask_repos(&cursor), REPOS)?, REPOS)?;
+        bytes += some.iter().map(|repo| repo.as_str().len()).sum::<usize>();
+        repos.extend(some);
+        cursor = next;
+        if cursor == "0" {
+            return Ok(repos);
+        }
+        if bytes > REPOS_BYTES_MAX {
+            return Err(RedisError::Foreign { doing: REPOS });
+        }
+    }
+}
+
+fn ask_epoch(aside: &mut Connection) -> Result<Epoch, RedisError> {
+    let own = Epoch::new().map_err(|source| RedisError::Broken { doing: EPOCH, source })?;
+    aside.ask(&script::make_epoch(&own), EPOCH)?;
+    script::read_epoch(&aside.ask(&script::ask_epoch(), EPOCH)?, EPOCH)
+}
+
+fn lock(state: &Mutex<SourceState>) -> MutexGuard<'_, SourceState> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
