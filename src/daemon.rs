@@ -13,6 +13,7 @@
 //! | `caller` | `control-door`, one a connection | its limits, or [`Control::close`] |
 //! | `control-wait` | `control`, one a caller who waits for something | what he waits for, his leaving, or the stop at [`Level::Draining`] |
 //! | `sweeper` | [`Sweeper::start`] | the stop at [`Level::Draining`] |
+//! | `redis` | [`RedisSource::start`] | [`RedisSource::end`], as the stop begins |
 //! | `outbox-SINK` | [`Outbox::start`] | [`Outbox::close`], after everything that may change a repository |
 //! | `demo`, in a demo | [`Demo::let_wait`](crate::cli::demo::Demo::let_wait) | the end of its git, with every other |
 //!
@@ -21,6 +22,7 @@
 //! Order of the stop: readiness 503, no more accepting, work in flight until the drain deadline, process groups told to
 //! go and then killed, everything reaped, the store closed, exit. A second order to stop goes straight to the kill.
 
+mod fleet;
 mod prepare;
 mod watchdog;
 
@@ -50,6 +52,7 @@ use crate::http::metrics::Metrics;
 use crate::http::smart::{Grants, recovery};
 use crate::mirror::keeper::{Keeper, KeeperParts};
 use crate::mirror::upstreams::Upstreams;
+use crate::outbox::redis::source::RedisSource;
 use crate::outbox::{Outbox, OutboxError, publishers};
 use crate::store::lock::{DataLock, LockError};
 use crate::store::{Store, StoreError};
@@ -161,6 +164,7 @@ impl DaemonError {
 pub struct Runtime {
     front: Front,
     control: Control,
+    source: Option<RedisSource>,
     sweeper: JoinHandle<()>,
     workers: Workers,
     outbox: Outbox,
@@ -229,7 +233,12 @@ impl Runtime {
             stop: stop.clone(),
         })?;
         let node = settings.fleet.node.clone().unwrap_or_else(machine::host_name);
-        let outbox = Outbox::start(&store, node, publishers(&settings, &store)?)?;
+        let mut publishers = publishers(&settings, &store)?;
+        let redis = fleet::server(&settings.fleet)?.map(|(server, to)| {
+            publishers.push(to);
+            server
+        });
+        let outbox = Outbox::start(&store, node, publishers)?;
         let road = Road::new(Parts {
             store: store.clone(),
             reaper: reaper.clone(),
@@ -291,9 +300,21 @@ impl Runtime {
         // Last of what may fail: where his token lies is said once, and not by a start of which nobody hears more.
         greet_first_admin(&app.store)?;
         let front = open_front(&app, listeners)?;
+        let source = redis.map(|server| fleet::listen(server, &app)).transpose()?;
         let watchdog = environment.systemd.watchdog.map(Watchdog::new);
-        let runtime =
-            Self { front, control, sweeper, workers, outbox, app, signals, watchdog, addresses, _lock: lock };
+        let runtime = Self {
+            front,
+            control,
+            source,
+            sweeper,
+            workers,
+            outbox,
+            app,
+            signals,
+            watchdog,
+            addresses,
+            _lock: lock,
+        };
         runtime.announce();
         Ok(runtime)
     }
@@ -365,6 +386,7 @@ impl Runtime {
             ("sweeper", self.sweeper.is_finished()),
             ("a worker", self.workers.has_ended()),
             ("outbox", self.outbox.has_ended()),
+            ("redis", self.source.as_ref().is_some_and(RedisSource::has_ended)),
         ];
         ended.into_iter().find_map(|(name, has_ended)| has_ended.then_some(name))
     }
@@ -409,9 +431,10 @@ impl Runtime {
 
     /// Ends everything, in the order of the module's comment.
     fn stop(self, may_drain: bool) {
-        let Self { front, control, sweeper, workers, outbox, app, signals, .. } = self;
+        let Self { front, control, source, sweeper, workers, outbox, app, signals, .. } = self;
         systemd::tell(News::Stopping);
         app.stop.raise(Level::Draining);
+        source.into_iter().for_each(RedisSource::end);
         if may_drain {
             drain(&app, &front, &signals);
         }

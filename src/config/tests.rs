@@ -59,6 +59,9 @@ keep_records = "90d"
 [fleet]
 node = "edge-1"
 keep_events = "8d"
+redis = "rediss://gate@redis.example.com:6380/2"
+redis_password_file = "/etc/tidegate/redis.password"
+redis_ca_file = "/etc/tidegate/ca.pem"
 
 [sweeper]
 orphans = "2s"
@@ -376,6 +379,39 @@ fn what_this_version_does_not_do_is_refused_with_a_sentence() {
         assert_eq!(found.len(), 1, "{text:?}: {found:?}");
         assert!(found[0].contains("this version of tidegate does not"), "{found:?}");
     }
+}
+
+#[test]
+fn what_is_said_of_redis_goes_together_and_holds_no_password() {
+    let rows = [
+        (
+            "redis = \"redis://:hunter2@cache\"",
+            "t.toml:2: fleet.redis: holds a password: write it into a file",
+        ),
+        ("redis = \"http://cache\"", "t.toml:2: fleet.redis: is no address of a Redis or Valkey server"),
+        (
+            "redis = 6379",
+            "t.toml:2: fleet.redis: must be an address such as \"redis://127.0.0.1:6379/0\", in quotes",
+        ),
+        ("redis = \"redis://gate@cache\"", "fleet.redis_password_file: is missing: fleet.redis names a user"),
+        (
+            "redis = \"redis://cache\"\nredis_ca_file = \"/ca\"",
+            "fleet.redis_ca_file: is for servers at rediss://",
+        ),
+        (
+            "redis_password_file = \"/p\"",
+            "fleet.redis_password_file: is for the server that fleet.redis names",
+        ),
+        ("redis_ca_file = \"/ca\"", "fleet.redis_ca_file: is for the server that fleet.redis names"),
+        ("redis_sentinel = \"s1\"", "t.toml:2: fleet.redis_sentinel: is no key: those of [fleet] are "),
+    ];
+    for (text, told) in rows {
+        let found = problems(&format!("[fleet]\n{text}\n"), &[]);
+        assert!(found.len() == 1 && found[0].starts_with(told), "{text}: {found:?}");
+        assert!(!found[0].contains("hunter2"));
+    }
+    let settings = read("[fleet]\nredis = \"redis://cache\"\nredis_password_file = \"p\"", &[]).unwrap();
+    assert!(settings.fleet.redis_password_file.unwrap().is_absolute());
 }
 
 #[test]

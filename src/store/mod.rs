@@ -6,6 +6,7 @@
 //! indexed look-up of microseconds, and no connection is held while anything else is waited for. Other
 //! processes (the `user` commands) may open the same database at any time.
 
+pub mod epochs;
 mod error;
 pub mod events;
 mod fingerprint;

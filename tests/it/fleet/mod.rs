@@ -1,5 +1,6 @@
 //! What gates tell of changes, and whom.
 
+mod redis;
 mod streams;
 mod told;
 mod webhook;
