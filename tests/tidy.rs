@@ -52,6 +52,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "src/store/migrations/0006_webhooks.sql",
         "20775785ac0a0e985e294ed2d2874f54a166aa314e72c40d84091f71d95c0b03",
     ),
+    (
+        "src/store/migrations/0007_epochs.sql",
+        "c0488fe51273842b0f4fb652ca204b1a8681a77c6aae80b0847ad51249776774",
+    ),
 ];
 
 /// Words that mark unfinished work, spelt so that this file does not hold them.

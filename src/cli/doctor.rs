@@ -3,6 +3,7 @@
 //! It changes nothing: no directory is made and no database opened, so it may run beside a gate and as often as
 //! one likes.
 
+mod fleet;
 mod upstreams;
 mod webhooks;
 
@@ -90,6 +91,7 @@ const LOOKS: &[(&str, Look)] = &[
     ("repositories", look_at_repositories),
     ("upstreams", upstreams::look_at_upstreams),
     ("webhooks", webhooks::look_at_webhooks),
+    ("fleet", fleet::look_at_fleet),
     ("checks", look_at_checks),
     ("disk", look_at_disk),
     ("descriptors", look_at_descriptors),

@@ -237,9 +237,10 @@ fn a_wrong_configuration_is_refused_by_name() {
 #[test]
 fn parts_that_are_not_there_yet_are_refused_with_a_sentence() {
     let place = Place::new();
-    for table in ["[[peer]]\nname = \"edge-2\"", "[fleet]\nnode = \"edge-1\""] {
+    for (table, name) in
+        [("[[peer]]\nname = \"edge-2\"", "peer"), ("[[webhook]]\nurl = \"https://x\"", "webhook")]
+    {
         let run = check(&place, table).exits(2);
-        let name = table.trim_start_matches('[').split(']').next().unwrap();
         assert!(run.stderr.contains(name), "{table}: {}", run.stderr);
     }
 }
