@@ -12,6 +12,6 @@ pub mod proxy;
 pub mod secrets;
 mod socket;
 
-pub use agents::{Agents, CONNECT, FIRST_BYTE, IDLE};
+pub use agents::{Agents, IDLE};
 pub use fault::{Fault, Sight, is_timeout};
 pub use names::Names;
