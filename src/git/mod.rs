@@ -5,7 +5,7 @@
 //! | starting git | [`command`], [`held`], [`upstream`], [`credential_file`], [`inspect`], [`service`], [`version`], [`ask`], [`upkeep`], `repack`, [`tools`], [`pool`] |
 //! | the wire | [`pktline`], [`sideband`], [`push_request`], [`push_wire`], [`fetch_request`], [`wants`], [`report`], [`advertisement`], [`push_advertisement`] |
 //! | what git answers | [`push_answer`], [`porcelain`], [`transport_fault`] |
-//! | repositories on disk | [`layout`], [`object_format`], [`pack_index`], [`settings`], [`lease`], [`footprint`], [`reach`], [`leftovers`], [`survey`] |
+//! | repositories on disk | [`layout`], [`object_format`], [`pack_index`], [`settings`], `stamps`, [`generation`], [`lease`], [`footprint`], [`reach`], [`leftovers`], [`survey`] |
 //!
 //! Nothing here knows HTTP; only [`ask`] and [`upkeep`] start processes, through `supervise`.
 
@@ -15,6 +15,7 @@ pub mod command;
 pub mod credential_file;
 pub mod fetch_request;
 pub mod footprint;
+pub mod generation;
 pub mod held;
 pub mod inspect;
 pub mod layout;
@@ -39,6 +40,7 @@ pub mod service;
 pub mod settings;
 mod settings_cache;
 pub mod sideband;
+mod stamps;
 pub mod survey;
 pub mod tools;
 mod traces;

@@ -6,6 +6,7 @@
 use crate::git::object_format::ObjectFormat;
 use crate::git::service::Service;
 pub use crate::git::settings_cache::SettingsCache;
+use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -14,6 +15,11 @@ use std::path::{Path, PathBuf};
 /// How the keys begin of all settings that git heeds when it advertises to clients that push: hidden refs, capabilities,
 /// the refs of borrowed objects. Some of them do not matter there.
 const SHAPING: [&[u8]; 4] = [b"receive.", b"transfer.", b"repack.", b"core.alternaterefs"];
+
+/// The digest of all settings of a repository: two repositories with equal ones are treated alike by git, as far as that is
+/// a matter of settings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SettingsDigest([u8; 32]);
 
 /// The settings that matter here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +38,10 @@ pub struct RepositorySettings {
     object_format: ObjectFormat,
     /// Something is set that changes what git advertises to clients that push.
     shapes_advertisement: bool,
+    /// Something is set that changes where git keeps refs, or that is not known to leave them alone.
+    moves_refs: bool,
+    /// Of every key with its value.
+    digest: SettingsDigest,
 }
 
 /// A value that git would refuse.
@@ -96,7 +106,21 @@ impl RepositorySettings {
         self.shapes_advertisement
     }
 
+    /// Whether git keeps the refs of the repository in files of their own and `packed-refs`, as gitrepository-layout(5) has
+    /// it, and nowhere else.
+    #[must_use]
+    pub const fn keeps_refs_in_files(&self) -> bool {
+        !self.moves_refs
+    }
+
+    /// The digest of all that is set.
+    #[must_use]
+    pub const fn digest(&self) -> SettingsDigest {
+        self.digest
+    }
+
     fn set(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), SettingError> {
+        self.moves_refs |= key.strip_prefix(b"extensions.").is_some_and(|name| moves_refs(name, value));
         self.shapes_advertisement |= SHAPING.iter().any(|start| key.starts_with(start));
         match key {
             b"http.uploadpack" => self.upload_pack = Some(boolean("http.uploadpack", value)?),
@@ -131,6 +155,7 @@ impl Listing {
         if list.is_empty() {
             return Ok(listing);
         }
+        let mut digest = Sha256::new();
         while let Some(origin) = parts.next() {
             let entry = parts.next().ok_or(SettingError::Torn)?;
             let (key, value) = match entry.iter().position(|&byte| byte == b'\n') {
@@ -139,7 +164,10 @@ impl Listing {
             };
             listing.depend_on(origin, key, value);
             listing.settings.set(key, value)?;
+            digest.update(entry);
+            digest.update(b"\0");
         }
+        listing.settings.digest = SettingsDigest(digest.finalize().into());
         Ok(listing)
     }
 
@@ -158,6 +186,15 @@ impl Listing {
             (Some(files), Some(origin), Some(included)) => files.extend([origin.to_path_buf(), included]),
             (files, _, _) => *files = None,
         }
+    }
+}
+
+/// Whether the extension `name` may mean that refs are elsewhere than where they always were; one of a git newer than this may.
+fn moves_refs(name: &[u8], value: Option<&[u8]>) -> bool {
+    match name {
+        b"objectformat" | b"noop" | b"noop-v1" | b"preciousobjects" | b"partialclone" => false,
+        b"refstorage" => value != Some(b"files"),
+        _ => true,
     }
 }
 
@@ -276,6 +313,30 @@ mod tests {
         assert_eq!(sha256.object_format(), ObjectFormat::Sha256);
         let unknown = Listing::parse(&list(&[("extensions.objectformat", Some("sha3"))]));
         assert_eq!(unknown, Err(SettingError::UnknownHash { value: "sha3".into() }));
+    }
+
+    #[test]
+    fn refs_are_in_files_unless_an_extension_may_have_moved_them() {
+        let is_plain = |key: &str, value| settings(&[(key, Some(value))]).keeps_refs_in_files();
+        assert!(settings(&[]).keeps_refs_in_files() && is_plain("extensions.refstorage", "files"));
+        assert!(is_plain("extensions.objectformat", "sha256") && is_plain("core.bare", "true"));
+        for (key, value) in
+            [("refstorage", "reftable"), ("refstorage", ""), ("worktreeconfig", "true"), ("news", "1")]
+        {
+            assert!(!is_plain(&format!("extensions.{key}"), value), "{key}");
+        }
+    }
+
+    #[test]
+    fn the_digest_is_of_what_is_set_and_not_of_where() {
+        let digest = |entries| settings(entries).digest();
+        let some = digest(&[("core.bare", Some("true")), ("transfer.hiderefs", Some("refs/x"))]);
+        assert_ne!(some, digest(&[("core.bare", Some("true"))]));
+        assert_ne!(some, digest(&[("transfer.hiderefs", Some("refs/x")), ("core.bare", Some("true"))]));
+        assert_ne!(digest(&[("a.b", Some(""))]), digest(&[("a.b", None)]));
+        let elsewhere = b"file:/srv/b/config\0core.bare\ntrue\0";
+        let elsewhere = Listing::parse(elsewhere).unwrap().settings.digest();
+        assert_eq!(elsewhere, digest(&[("core.bare", Some("true"))]));
     }
 
     #[test]

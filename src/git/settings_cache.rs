@@ -1,27 +1,20 @@
 //! Remembering the settings of hosted repositories for as long as their files stay as they were.
 //!
-//! A file is known by what `stat` says of it. Two changes within the resolution of a time stamp look alike, so a file that
-//! changed shortly before it was read is not trusted (git's index knows this as "racily clean"), and neither are settings
-//! that depend on more than files.
+//! A file is known by its [stamp](crate::git::stamps). One that changed shortly before it was read is not trusted, and
+//! neither are settings that depend on more than files.
 
 use crate::git::ask::{AskError, Asker, list_settings};
 use crate::git::command::Git;
 use crate::git::layout::Repository;
 use crate::git::settings::{Listing, RepositorySettings};
-use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
+use crate::git::stamps::{self, Stamps};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 /// Repositories whose settings are remembered; an entry takes about a kilobyte.
 const ENTRIES_MAX: usize = 4096;
-
-/// How old a change must be at the time of reading: the coarsest time stamps of file systems are 2 s apart (FAT; NFS
-/// servers round to 1 s).
-const RACY: Duration = Duration::from_secs(2);
 
 /// Settings by git directory.
 #[derive(Debug, Default)]
@@ -39,22 +32,10 @@ struct Entries {
 #[derive(Debug)]
 struct Entry {
     settings: RepositorySettings,
-    stamps: Stamps,
+    /// The files that they depend on, as they were.
+    stamps: Arc<Stamps>,
     used: u64,
 }
-
-/// The files that settings depend on, as they were.
-type Stamps = BTreeMap<PathBuf, Stamp>;
-
-/// What `stat` says of a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Stamp {
-    Absent,
-    Present { size: u64, device: u64, inode: u64, modified: Time, changed: Time },
-}
-
-/// Seconds and nanoseconds since 1970.
-type Time = (i64, i64);
 
 impl SettingsCache {
     /// The settings of `repository`: remembered, or asked of git.
@@ -70,6 +51,13 @@ impl SettingsCache {
         self.get(repository, SystemTime::now(), || list_settings(git, repository, asker))
     }
 
+    /// The settings of `repository`, if they are remembered and every file is as it was. Costs a look at some files, and
+    /// never a process.
+    #[must_use]
+    pub fn known(&self, repository: &Repository) -> Option<RepositorySettings> {
+        self.remembered(&repository.git_dir)
+    }
+
     fn get(
         &self,
         repository: &Repository,
@@ -79,11 +67,11 @@ impl SettingsCache {
         if let Some(settings) = self.remembered(&repository.git_dir) {
             return Ok(settings);
         }
-        let before = stamps(own_files(repository)).ok();
+        let before = stamps::of_all(own_files(repository)).ok();
         let unusable =
             |why: String| AskError::Answer { what: format!("config {:?}", repository.git_dir), why };
         let listing = Listing::parse(&list()?).map_err(|error| unusable(error.to_string()))?;
-        let after = listing.files.map(|files| stamps(own_files(repository).into_iter().chain(files)));
+        let after = listing.files.map(|files| stamps::of_all(own_files(repository).into_iter().chain(files)));
         if let (Some(before), Some(Ok(after))) = (before, after)
             && before.iter().all(|(path, stamp)| after.get(path) == Some(stamp))
             && after.values().all(|stamp| stamp.is_settled(now))
@@ -101,10 +89,9 @@ impl SettingsCache {
             let clock = entries.clock;
             let entry = entries.by_place.get_mut(place)?;
             entry.used = clock;
-            (entry.settings, entry.stamps.clone())
+            (entry.settings, Arc::clone(&entry.stamps))
         };
-        let is_same = stamps(known.keys().cloned()).is_ok_and(|present| present == known);
-        is_same.then_some(settings)
+        stamps::are_still(&known).then_some(settings)
     }
 
     fn remember(&self, place: &Path, settings: RepositorySettings, stamps: Stamps) {
@@ -114,7 +101,7 @@ impl SettingsCache {
         if entries.by_place.len() >= ENTRIES_MAX && !entries.by_place.contains_key(place) {
             entries.forget_oldest();
         }
-        entries.by_place.insert(place.to_path_buf(), Entry { settings, stamps, used });
+        entries.by_place.insert(place.to_path_buf(), Entry { settings, stamps: Arc::new(stamps), used });
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
@@ -135,43 +122,13 @@ fn own_files(repository: &Repository) -> [PathBuf; 3] {
     [common_dir.join("config"), git_dir.join("config.worktree"), git_dir.join("commondir")]
 }
 
-fn stamps(files: impl IntoIterator<Item = PathBuf>) -> io::Result<Stamps> {
-    files.into_iter().map(|path| Stamp::of(&path).map(|stamp| (path, stamp))).collect()
-}
-
-impl Stamp {
-    fn of(path: &Path) -> io::Result<Self> {
-        match fs::metadata(path) {
-            Ok(found) => Ok(Self::Present {
-                size: found.len(),
-                device: found.dev(),
-                inode: found.ino(),
-                modified: (found.mtime(), found.mtime_nsec()),
-                changed: (found.ctime(), found.ctime_nsec()),
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::Absent),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Whether the last change lies so far before `now` that a later one cannot have the same time.
-    fn is_settled(&self, now: SystemTime) -> bool {
-        let limit = now.checked_sub(RACY).and_then(|limit| limit.duration_since(UNIX_EPOCH).ok());
-        let limit: Time = limit.map_or((0, 0), |limit| {
-            (limit.as_secs().try_into().unwrap_or(i64::MAX), limit.subsec_nanos().into())
-        });
-        match self {
-            Self::Absent => true,
-            Self::Present { modified, changed, .. } => *modified < limit && *changed < limit,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::git::service::Service;
+    use crate::git::stamps::RACY;
     use std::cell::Cell;
+    use std::fs;
     use tempfile::TempDir;
 
     /// A repository that is nothing but its configuration, and how often git was asked for it.

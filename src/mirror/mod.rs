@@ -58,6 +58,7 @@ pub use web::{reach, show};
 
 use crate::config::MirrorSettings as Keeping;
 use crate::git::ask::FoundRefs;
+use crate::git::generation::Generation;
 use crate::git::layout::Repository;
 use crate::git::tools::Tools;
 use crate::git::wants::Wants;
@@ -192,6 +193,12 @@ impl Mirrors {
         let (known, mirrored) = (self.0.turns.refs(&place)?, &self.0.keeping(&place).refs);
         let updates = updates.iter().filter(|update| mirrored.has(update.name.as_str()));
         Some(RefDigest::of(&*land::moved(known, updates)))
+    }
+
+    /// In which state all refs of a mirror are, if that is known without a look: while nobody writes there.
+    #[must_use]
+    pub fn generation(&self, mirror: &Repository) -> Option<Generation> {
+        self.0.turns.generation(&mirror.git_dir)
     }
 
     /// What the upstream at `url` has last said of its repository `path`, if it is remembered.

@@ -15,6 +15,7 @@
 //! its process group is gone. A killed group that is not gone keeps the mirror from all other writers; it is read on.
 
 use super::changes::Refs;
+use crate::git::generation::Generation;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::any::Any;
 use std::collections::HashMap;
@@ -22,6 +23,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -42,6 +44,8 @@ pub(super) struct Turns(Arc<Shared>);
 struct Shared {
     states: Mutex<HashMap<PathBuf, State>>,
     changed: Condvar,
+    /// How often refs have been remembered.
+    remembered: AtomicU64,
 }
 
 /// What is known of one mirror.
@@ -59,7 +63,15 @@ struct State {
     /// When something was taken in that upstream may not have had before.
     landed: Option<Instant>,
     /// Its refs, where they are remembered.
-    refs: Option<Arc<Refs>>,
+    refs: Option<Known>,
+}
+
+/// Refs that are remembered.
+#[derive(Debug)]
+struct Known {
+    refs: Arc<Refs>,
+    /// No other refs, of this or another mirror, ever have this number.
+    number: u64,
 }
 
 /// Why a turn was not to be had.
@@ -118,7 +130,12 @@ impl Turns {
 
     /// The refs of the mirror at `place`, if they are remembered.
     pub(super) fn refs(&self, place: &Path) -> Option<Arc<Refs>> {
-        self.lock().get(place)?.refs.clone()
+        self.lock().get(place)?.refs.as_ref().map(|known| Arc::clone(&known.refs))
+    }
+
+    /// The state of all refs of the mirror at `place`, `HEAD` included, if they are remembered.
+    pub(super) fn generation(&self, place: &Path) -> Option<Generation> {
+        self.lock().get(place)?.refs.as_ref().map(|known| Generation::ours(known.number))
     }
 
     /// Waits for the turn at `place`, until `until` at most; `give_up` is asked every 100 ms.
@@ -161,7 +178,7 @@ impl Turns {
     pub(super) fn set_fresh_if(&self, place: &Path, at: Instant, is_so: impl FnOnce(&Refs) -> bool) -> bool {
         let mut states = self.lock();
         let Some(state) = states.get_mut(place) else { return false };
-        let is_fresh = state.refs.as_deref().is_some_and(is_so);
+        let is_fresh = state.refs.as_ref().is_some_and(|known| is_so(&known.refs));
         if is_fresh {
             state.fresh = state.fresh.max(Some(at));
         }
@@ -230,7 +247,7 @@ fn forget_one(states: &mut HashMap<PathBuf, State>) -> Result<(), TurnError> {
 /// Forgets the refs of all mirrors where so many more are too many: they are read again as they are needed.
 fn make_room(states: &mut HashMap<PathBuf, State>, more: usize) {
     let known = states.values().filter_map(|state| state.refs.as_ref());
-    if known.map(|refs| refs.len()).sum::<usize>() + more > REFS_MAX {
+    if known.map(|known| known.refs.len()).sum::<usize>() + more > REFS_MAX {
         states.values_mut().for_each(|state| state.refs = None);
     }
 }
@@ -294,7 +311,8 @@ impl Turn {
         if refs.len() <= REFS_MAX
             && let Some(state) = states.get_mut(&self.0.place)
         {
-            state.refs = Some(refs);
+            let number = self.0.turns.0.remembered.fetch_add(1, Ordering::Relaxed);
+            state.refs = Some(Known { refs, number });
         }
     }
 
@@ -416,6 +434,25 @@ mod tests {
         assert!(turn("/m/a.git").refs().is_none() && turn("/m/b.git").refs().is_some());
         turn("/m/a.git").set_refs(refs(REFS_MAX + 1));
         assert!(turn("/m/a.git").refs().is_none());
+    }
+
+    #[test]
+    fn a_state_of_the_refs_never_comes_twice_and_is_unknown_while_somebody_writes() {
+        let (turns, place) = (Turns::default(), Path::new("/m/a.git"));
+        let turn = turns.take(place, Instant::now(), never).unwrap();
+        assert_eq!(turns.generation(place), None);
+        turn.set_refs(Arc::default());
+        let first = turns.generation(place).unwrap();
+        turn.set_clean(false);
+        assert_eq!(turns.generation(place), None);
+        turn.set_clean(true);
+        turn.set_refs(Arc::default());
+        let second = turns.generation(place).unwrap();
+        turn.forget();
+        assert!(turns.generation(place).is_none() && first != second);
+        turn.set_unclean_beside_refs();
+        turn.set_refs(Arc::default());
+        assert!(turns.generation(place).is_some_and(|third| third != first && third != second));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 pub mod current;
 pub mod fault;
 pub mod limits;
+pub mod local;
 pub mod logging;
 pub mod machine;
 pub mod memory_file;
