@@ -39,7 +39,7 @@ use crate::git::layout::{LayoutError, Root};
 use crate::git::lease::Leases;
 use crate::git::settings::SettingsCache;
 use crate::git::upkeep::Tools;
-use crate::http::app::{App, Lanes, Workers};
+use crate::http::app::{App, Lanes, Remembered, Workers};
 use crate::http::auth::Throttle;
 use crate::http::budget::{Budget, FETCHES_MAX};
 use crate::http::control::Control;
@@ -264,6 +264,7 @@ impl Runtime {
             rules,
             checks,
             repository_settings,
+            remembered: Remembered::default(),
             leases,
             maintenance,
             metrics: Metrics::default(),

@@ -230,6 +230,21 @@ pub fn advertisement(
     ask(format!("{} {}", service.command(), git_dir.display()), git.serve(&serving), ALL_REFS_MAX, asker)
 }
 
+/// What git says of itself to whoever begins a fetch by version 2 of the protocol, as [`crate::git::capabilities`] reads it.
+///
+/// # Errors
+/// When git does not advertise there.
+pub fn capabilities(
+    git: &Git,
+    git_dir: &Path,
+    unadvertised: Unadvertised,
+    asker: &Asker<'_>,
+) -> Result<Vec<u8>, AskError> {
+    let (service, identity, protocol) = (Service::UploadPack, Identity::default(), Protocol::V2);
+    let serving = Serving { service, git_dir, advertise: true, protocol, identity: &identity, unadvertised };
+    ask(format!("{} {}", service.command(), git_dir.display()), git.serve(&serving), ANSWER_MAX, asker)
+}
+
 /// What git says first to a client that pushes to a small repository of ours, as [`crate::git::push_advertisement`] reads
 /// it.
 ///

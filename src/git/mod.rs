@@ -3,7 +3,7 @@
 //! | for | rooms |
 //! |---|---|
 //! | starting git | [`command`], [`held`], [`upstream`], [`credential_file`], [`inspect`], [`service`], [`version`], [`ask`], [`upkeep`], `repack`, [`tools`], [`pool`] |
-//! | the wire | [`pktline`], [`sideband`], [`push_request`], [`push_wire`], [`fetch_request`], [`wants`], [`report`], [`advertisement`], [`push_advertisement`] |
+//! | the wire | [`pktline`], [`sideband`], [`push_request`], [`push_wire`], [`fetch_request`], [`wants`], [`report`], [`advertisement`], [`push_advertisement`], [`capabilities`] |
 //! | what git answers | [`push_answer`], [`porcelain`], [`transport_fault`] |
 //! | repositories on disk | [`layout`], [`object_format`], [`pack_index`], [`settings`], `stamps`, [`generation`], [`lease`], [`footprint`], [`reach`], [`leftovers`], [`survey`] |
 //!
@@ -11,6 +11,7 @@
 
 pub mod advertisement;
 pub mod ask;
+pub mod capabilities;
 pub mod command;
 pub mod credential_file;
 pub mod fetch_request;

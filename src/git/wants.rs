@@ -46,7 +46,7 @@ impl Wants {
 
 /// Which objects beside those that it advertises a server says to give, where git asks before it wants them: in versions 0
 /// and 1 of the protocol (gitprotocol-capabilities(5)). In version 2 nobody asks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Unadvertised {
     /// The values of refs that it does not show.
     pub tips: bool,

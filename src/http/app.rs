@@ -13,6 +13,7 @@ use crate::gate::diff::Differ;
 use crate::gate::maintenance::Maintenance;
 use crate::gate::road::Road;
 use crate::gate::waiters::Waiters;
+use crate::git::capabilities::Capabilities;
 use crate::git::command::Git;
 use crate::git::layout::Root;
 use crate::git::lease::Leases;
@@ -111,6 +112,13 @@ impl Lanes {
     }
 }
 
+/// What git has said, for as long as it would say the same again.
+#[derive(Debug, Default)]
+pub struct Remembered {
+    /// Of itself, to those who fetch.
+    pub capabilities: Capabilities,
+}
+
 /// Everything a handler may use; one for the process.
 #[derive(Debug)]
 pub struct App {
@@ -126,6 +134,8 @@ pub struct App {
     pub root: Root,
     /// The repositories' own settings.
     pub repository_settings: Arc<SettingsCache>,
+    /// What git has said before.
+    pub remembered: Remembered,
     /// Who pushes to which repository.
     pub leases: Leases,
     /// Where maintenance of repositories is asked for.

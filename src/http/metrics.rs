@@ -20,6 +20,8 @@ pub struct Metrics {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     served_stale: AtomicU64,
+    /// What became of questions to what is remembered, by what it is.
+    cache: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
 }
 
 /// One finished request.
@@ -58,6 +60,11 @@ impl Metrics {
         self.served_stale.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts one question to what is remembered of some kind.
+    pub fn cache(&self, kind: &'static str, outcome: &'static str) {
+        *lock(&self.cache).entry((kind, outcome)).or_default() += 1;
+    }
+
     /// Writes the doors' own counters.
     pub fn write(&self, page: &mut Page) {
         page.family("requests_total", "counter", "Finished requests.");
@@ -78,6 +85,14 @@ impl Metrics {
             "Answers out of mirrors that could not be brought up to date.",
             self.served_stale.load(Ordering::Relaxed),
         );
+        page.family(
+            "cache_total",
+            "counter",
+            "Requests that may be answered from memory, by what became of that.",
+        );
+        for ((kind, outcome), count) in lock(&self.cache).iter() {
+            page.sample("cache_total", &[("kind", kind), ("outcome", outcome)], count);
+        }
         page.family("refused_total", "counter", "Requests that were refused, by reason.");
         for (why, count) in lock(&self.refused).iter() {
             page.sample("refused_total", &[("why", why)], count);

@@ -30,6 +30,7 @@ mod fleet;
 mod front;
 mod hold;
 mod hostile;
+mod known;
 mod lanes;
 mod memory;
 mod mirror;

@@ -48,6 +48,11 @@ fn joined(body: &[u8]) -> Vec<Vec<u8>> {
     packets
 }
 
+/// Without the line by which a git of version 2 names itself: a gate does not say it.
+fn unnamed(packets: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    packets.into_iter().filter(|packet| !packet.starts_with(b"agent=")).collect()
+}
+
 #[track_caller]
 fn assert_same(asked: &Request<'_>, git: &Answer, ours: &Answer) {
     let what = format!("{} {} {:?}", asked.method, asked.target, asked.headers);
@@ -56,7 +61,7 @@ fn assert_same(asked: &Request<'_>, git: &Answer, ours: &Answer) {
         for name in COMPARED {
             assert_eq!(ours.header(name), git.header(name), "{name} of {what}");
         }
-        assert_eq!(joined(&ours.body), joined(&git.body), "{what}");
+        assert_eq!(joined(&ours.body), unnamed(joined(&git.body)), "{what}");
     }
 }
 

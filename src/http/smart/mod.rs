@@ -6,6 +6,7 @@
 
 mod fetch;
 mod held;
+mod known;
 mod push;
 pub mod recovery;
 mod stale;

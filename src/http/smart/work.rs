@@ -1,6 +1,7 @@
 //! What a lane's worker does with a complete request: one git, relayed to its client, and a last word when it fails.
 
 use super::Call;
+use super::known::{self, CAPABILITIES};
 use super::stay::Stay;
 use crate::gate::changes::Came;
 use crate::git::ask::Asker;
@@ -67,6 +68,9 @@ pub(super) struct Worked {
 
 /// Serves `GET info/refs`.
 pub(super) fn advertise(call: &Call<'_>, exchange: &mut Exchange) -> Result<Served, Refusal> {
+    if let Some(served) = known::capabilities(call, exchange) {
+        return Ok(served);
+    }
     run(call, exchange, None, LastWords::Status, None).map(|worked| worked.served)
 }
 
@@ -95,7 +99,7 @@ pub(super) fn run(
         protocol: call.protocol,
         repository: call.repository.clone(),
         offers: call.beyond.as_ref().map(|beyond| beyond.offers),
-        unadvertised: call.beyond.as_ref().map(|beyond| beyond.unadvertised).unwrap_or_default(),
+        unadvertised: known::unadvertised(call),
         identity: call.identity.clone(),
         body,
         remark: remark(call),
@@ -177,7 +181,11 @@ impl Work {
         let settings = self.settings()?;
         self.check_enabled(settings)?;
         if let Some(known) = self.known_advertisement(settings) {
-            return Ok(self.tell(&known, settings));
+            let banner = self.service.banner(self.protocol);
+            return Ok(self.tell(settings, |sink| known.write(banner, PIECE, sink)));
+        }
+        if let Some(learned) = self.capabilities(settings) {
+            return Ok(self.tell(settings, |sink| sink(&learned)));
         }
         let body = self.body.take();
         let mut child = self.app.reaper.spawn(self.spec(body)).map_err(|error| refuse_spawn(&error))?;
@@ -233,17 +241,44 @@ impl Work {
         mirrors.push_advertisement(&self.repository, settings, (offers, self.protocol), git, &self.asker())
     }
 
-    /// Answers without a git.
-    fn tell(mut self, known: &PushAdvertisement, settings: RepositorySettings) -> Worked {
+    /// What git says of itself, if that is all that is asked for. One that does not say it is left to fail again, before its
+    /// client.
+    fn capabilities(&self, settings: RepositorySettings) -> Option<Arc<[u8]>> {
+        if !known::is_about_capabilities(self.phase, self.service, self.protocol) {
+            return None;
+        }
+        let App { git, metrics, remembered, .. } = &*self.app;
+        if let Some(known) = remembered.capabilities.find(git, settings, self.unadvertised) {
+            // A git had to be asked for the settings.
+            metrics.cache(CAPABILITIES, "settings");
+            return Some(known);
+        }
+        let asker = self.asker();
+        match remembered.capabilities.learn(git, &self.repository, settings, self.unadvertised, &asker) {
+            Ok(learned) => {
+                metrics.cache(CAPABILITIES, "miss");
+                Some(learned)
+            }
+            Err(error) => {
+                log::debug!("{}: {error}", self.what);
+                metrics.cache(CAPABILITIES, "bypass");
+                None
+            }
+        }
+    }
+
+    /// Answers with what `write` hands over, without a git.
+    fn tell(
+        mut self,
+        settings: RepositorySettings,
+        write: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<(), WriteError>) -> Result<(), WriteError>,
+    ) -> Worked {
         let (until, mut bytes) = (self.deadline.at, 0);
-        let told = known.write(self.service.banner(self.protocol), PIECE, |piece| {
+        let told = write(&mut |piece| {
             bytes += piece.len() as u64;
             self.writer.write(piece, until)
         });
-        let end = match told.and_then(|()| self.writer.finish(Instant::now() + LAST_WORD_LIMIT)) {
-            Ok(()) => End::Whole,
-            Err(error) => End::of_write(error),
-        };
+        let end = End::of_written(told.and_then(|()| self.writer.finish(Instant::now() + LAST_WORD_LIMIT)));
         let detail = "remembered".to_owned();
         let served = Served { status: end.status(), outcome: end.name(), bytes_out: bytes, detail };
         Worked { served, settings }
@@ -355,7 +390,7 @@ fn finish(writer: Option<ResponseWriter>) {
 
 /// How a piece of work ended, as the client is to see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     Whole,
     ClientGone,
     Deadline,
@@ -381,13 +416,14 @@ impl End {
         }
     }
 
-    /// How an answer ended that was not written to its end.
-    fn of_write(error: WriteError) -> Self {
-        match error {
-            WriteError::Gone | WriteError::Stalled => Self::ClientGone,
-            WriteError::Deadline => Self::Deadline,
-            WriteError::Stopped => Self::Stopping,
-            WriteError::Length => Self::Failed,
+    /// How an answer ended that was written without a git.
+    pub(super) fn of_written(written: Result<(), WriteError>) -> Self {
+        match written {
+            Ok(()) => Self::Whole,
+            Err(WriteError::Gone | WriteError::Stalled) => Self::ClientGone,
+            Err(WriteError::Deadline) => Self::Deadline,
+            Err(WriteError::Stopped) => Self::Stopping,
+            Err(WriteError::Length) => Self::Failed,
         }
     }
 
@@ -405,7 +441,7 @@ impl End {
         }
     }
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Whole => "ok",
             Self::ClientGone => "client-gone",
@@ -415,7 +451,7 @@ impl End {
         }
     }
 
-    fn status(self) -> u16 {
+    pub(super) fn status(self) -> u16 {
         match self {
             Self::ClientGone => 499,
             Self::Whole | Self::Deadline | Self::Stopping | Self::Failed => 200,
