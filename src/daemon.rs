@@ -264,7 +264,7 @@ impl Runtime {
             rules,
             checks,
             repository_settings,
-            remembered: Remembered::default(),
+            remembered: Remembered::new(&settings),
             leases,
             maintenance,
             metrics: Metrics::default(),

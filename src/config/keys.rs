@@ -88,6 +88,7 @@ pub(super) const KEYS: &[Key] = &[
     Key { path: "limits.commands_max",      field: Field::Count(COUNT_MAX, |s| &mut s.limits.commands_max) },
     Key { path: "limits.request_bytes_max", field: Field::Size(|s| &mut s.limits.request_bytes_max) },
     Key { path: "limits.disk_floor",        field: Field::Size(|s| &mut s.limits.disk_floor) },
+    Key { path: "limits.refs_bytes_max",    field: Field::Size(|s| &mut s.limits.refs_bytes_max) },
     Key { path: "limits.mirror_bytes_max",  field: Field::OptionalSize(|s| &mut s.limits.mirror_bytes_max) },
     Key { path: HELD_PUSHES,                field: Field::Count(COUNT_MAX, |s| &mut s.limits.held_pushes) },
     Key { path: STREAMS,                    field: Field::Count(COUNT_MAX, |s| &mut s.limits.streams) },

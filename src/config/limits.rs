@@ -30,6 +30,8 @@ pub struct Limits {
     pub commands_max: usize,
     /// The largest request of a fetch, in bytes after inflation.
     pub request_bytes_max: u64,
+    /// Bytes of memory for the refs of repositories that are remembered.
+    pub refs_bytes_max: u64,
     /// Free bytes on the disk below which pushes, and requests that do not fit memory, are refused.
     pub disk_floor: u64,
     /// Bytes of all mirrors together from which on no further one is made.
@@ -93,6 +95,7 @@ impl Default for Limits {
             push_bytes_max: 2 << 30,
             commands_max: 1000,
             request_bytes_max: 16 << 20,
+            refs_bytes_max: 64 << 20,
             disk_floor: 1 << 30,
             mirror_bytes_max: None,
             held_pushes: 256,

@@ -28,6 +28,7 @@ push_bytes_max = "3GiB"
 commands_max = 999
 request_bytes_max = "15MiB"
 disk_floor = "1000B"
+refs_bytes_max = "11MiB"
 mirror_bytes_max = "9GiB"
 held_pushes = 487
 sse = 13

@@ -5,7 +5,9 @@ use crate::git::command::{
     FindError, Git, Identity, Invocation, Protocol, Service, Serving, Surroundings, VersionError, resolve,
 };
 use crate::git::layout::Repository;
+use crate::git::ls_refs::RefList;
 use crate::git::push_request::excerpt;
+use crate::git::refs_cache::Said;
 use crate::git::upstream::PushOffers;
 use crate::git::wants::Unadvertised;
 use crate::model::oid::Oid;
@@ -245,6 +247,32 @@ pub fn capabilities(
     ask(format!("{} {}", service.command(), git_dir.display()), git.serve(&serving), ANSWER_MAX, asker)
 }
 
+/// What git lists of the refs of a repository by version 2 of the protocol, at most `limit` bytes; `request` is
+/// [`crate::git::ls_refs::everything`].
+///
+/// # Errors
+/// When git gives no list.
+pub fn list_of_refs(
+    git: &Git,
+    git_dir: &Path,
+    request: File,
+    unadvertised: Unadvertised,
+    limit: usize,
+    asker: &Asker<'_>,
+) -> Result<Said, AskError> {
+    let (service, identity, protocol) = (Service::UploadPack, Identity::default(), Protocol::V2);
+    let serving = Serving { service, git_dir, advertise: false, protocol, identity: &identity, unadvertised };
+    let what = format!("{} {}", service.command(), git_dir.display());
+    let (outcome, said) = run(&what, git.serve(&serving), Input::File(request), limit, asker)?;
+    if !outcome.is_success() {
+        return Err(AskError::Failed { what, outcome: Box::new(outcome) });
+    }
+    match RefList::parse(said) {
+        Some(list) => Ok(Said { list, is_silent: outcome.stderr.is_empty() }),
+        None => Err(AskError::Answer { what, why: "it is no list of refs of version 2".to_owned() }),
+    }
+}
+
 /// What git says first to a client that pushes to a small repository of ours, as [`crate::git::push_advertisement`] reads
 /// it.
 ///
@@ -316,11 +344,21 @@ fn ask_with(
     limit: usize,
     asker: &Asker<'_>,
 ) -> Result<Vec<u8>, AskError> {
-    let mut spec = invocation.spec(what.clone(), "ask", asker.deadline);
+    let (outcome, answer) = run(&what, invocation, stdin, limit, asker)?;
+    if outcome.is_success() { Ok(answer) } else { Err(AskError::Failed { what, outcome: Box::new(outcome) }) }
+}
+
+fn run(
+    what: &str,
+    invocation: Invocation,
+    stdin: Input,
+    limit: usize,
+    asker: &Asker<'_>,
+) -> Result<(Outcome, Vec<u8>), SpawnError> {
+    let mut spec = invocation.spec(what, "ask", asker.deadline);
     spec.stdin = stdin;
     spec.grace = asker.grace;
-    let (outcome, answer) = asker.reaper.spawn(spec)?.collect(limit, asker.client);
-    if outcome.is_success() { Ok(answer) } else { Err(AskError::Failed { what, outcome: Box::new(outcome) }) }
+    Ok(asker.reaper.spawn(spec)?.collect(limit, asker.client))
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@
 //! The words are git's own, asked for once. Left out are those by which two gits, or two answers of one, can be told apart:
 //! `agent`, and with it what clients would say of theirs, so that equal requests have equal bytes; and `session-id`.
 
-use crate::git::ask::{self, AskError, Asker};
+use crate::git::ask::AskError;
 use crate::git::command::Git;
-use crate::git::layout::Repository;
+use crate::git::learned::{Learned, UNSETTLED};
 use crate::git::pktline::{Dialect, HEADER, Packet, Parsed, encode, parse};
 use crate::git::settings::{RepositorySettings, SettingsDigest};
 use crate::git::stamps::Stamp;
@@ -58,29 +58,36 @@ impl Capabilities {
         self.lock().get(&kind).cloned()
     }
 
-    /// The same by asking a git, and remembers it.
+    /// The same out of what a git says when it is asked, which is remembered if the settings are the same still, as
+    /// `is_still_set` tells: what is said of one repository will be said of others.
     ///
     /// # Errors
     /// When git does not answer, or with anything else.
     pub fn learn(
         &self,
         git: &Git,
-        repository: &Repository,
         settings: RepositorySettings,
         unadvertised: Unadvertised,
-        asker: &Asker<'_>,
-    ) -> Result<Arc<[u8]>, AskError> {
+        ask: impl FnOnce() -> Result<Vec<u8>, AskError>,
+        is_still_set: impl Fn() -> bool,
+    ) -> Result<Learned, AskError> {
         let kind = Kind::of(git, settings, unadvertised);
-        let said = ask::capabilities(git, &repository.git_dir, unadvertised, asker)?;
-        let answer: Arc<[u8]> = without_names(&said).ok_or_else(|| not_understood(repository))?.into();
-        if let Some(kind) = kind {
-            let mut answers = self.lock();
-            if answers.len() >= ANSWERS_MAX {
-                answers.clear();
+        let answer: Arc<[u8]> = without_names(&ask()?).ok_or_else(not_understood)?.into();
+        match kind.filter(|_| is_still_set()) {
+            Some(kind) => {
+                self.remember(kind, Arc::clone(&answer));
+                Ok(Learned { answer, unkept: None })
             }
-            answers.insert(kind, Arc::clone(&answer));
+            None => Ok(Learned { answer, unkept: Some(UNSETTLED) }),
         }
-        Ok(answer)
+    }
+
+    fn remember(&self, kind: Kind, answer: Arc<[u8]>) {
+        let mut answers = self.lock();
+        if answers.len() >= ANSWERS_MAX {
+            answers.clear();
+        }
+        answers.insert(kind, answer);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Kind, Arc<[u8]>>> {
@@ -88,9 +95,11 @@ impl Capabilities {
     }
 }
 
-fn not_understood(repository: &Repository) -> AskError {
-    let what = format!("upload-pack {}", repository.git_dir.display());
-    AskError::Answer { what, why: "it is no list of the capabilities of version 2".to_owned() }
+fn not_understood() -> AskError {
+    AskError::Answer {
+        what: "upload-pack".to_owned(),
+        why: "it is no list of the capabilities of version 2".to_owned(),
+    }
 }
 
 /// What git said without the words that are left out; `None` when it is something else.

@@ -5,6 +5,7 @@
 //! wants, then any number of rounds of haves; in v2 (`gitprotocol-v2(5)`) one command. It is not a judgement on the
 //! objects: git knows those.
 
+use crate::git::ls_refs::Reading;
 use crate::git::pktline::{Dialect, Packet, Packets, ReadError};
 use crate::git::push_request::excerpt;
 use crate::git::service::Protocol;
@@ -13,12 +14,14 @@ use crate::model::oid::Oid;
 use std::io::Read;
 
 /// A request that git can be given.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct FetchRequest {
     /// What it asks for.
     pub asked: Asked,
     /// The objects and refs, where it asks for any.
     pub wants: Wants,
+    /// The lines of a request for the refs (v2).
+    pub refs: Reading,
 }
 
 /// What a request asks for.
@@ -69,12 +72,12 @@ pub enum FetchError {
 /// See [`FetchError`].
 pub fn check(reader: impl Read, protocol: Protocol) -> Result<FetchRequest, FetchError> {
     let mut packets = Packets::new(reader, Dialect::of(protocol));
-    let mut wants = Wants::default();
+    let (mut wants, mut refs) = (Wants::default(), Reading::default());
     let asked = match protocol {
         Protocol::V0 | Protocol::V1 => check_classic(&mut packets, &mut wants),
-        Protocol::V2 => check_v2(&mut packets, &mut wants),
+        Protocol::V2 => check_v2(&mut packets, &mut wants, &mut refs),
     }?;
-    Ok(FetchRequest { asked, wants })
+    Ok(FetchRequest { asked, wants, refs })
 }
 
 /// Lines of the first section in v0 and v1.
@@ -147,10 +150,18 @@ fn is_line(line: &[u8], &(keyword, value): &(&str, Value)) -> bool {
 }
 
 /// `command=…` and capabilities, then, after a delimiter, the arguments; a flush ends it, and nothing follows.
-fn check_v2<R: Read>(packets: &mut Packets<R>, wants: &mut Wants) -> Result<Asked, FetchError> {
-    let (asked, end) = check_v2_head(packets)?;
-    if end == End::Delim {
-        check_v2_arguments(packets, wants)?;
+fn check_v2<R: Read>(
+    packets: &mut Packets<R>,
+    wants: &mut Wants,
+    refs: &mut Reading,
+) -> Result<Asked, FetchError> {
+    let (asked, end) = check_v2_head(packets, refs)?;
+    match (end, asked) {
+        (End::Delim, Asked::Refs) => check_v2_arguments(packets, |line| refs.take_argument(line))?,
+        (End::Delim, Asked::Nothing | Asked::Objects) => {
+            check_v2_arguments(packets, |line| wants.take(line))?
+        }
+        (End::Flush, _) => {}
     }
     loop {
         let at = packets.offset();
@@ -171,7 +182,7 @@ enum End {
     Flush,
 }
 
-fn check_v2_head<R: Read>(packets: &mut Packets<R>) -> Result<(Asked, End), FetchError> {
+fn check_v2_head<R: Read>(packets: &mut Packets<R>, refs: &mut Reading) -> Result<(Asked, End), FetchError> {
     let mut asked = None;
     let mut is_empty = true;
     loop {
@@ -179,6 +190,7 @@ fn check_v2_head<R: Read>(packets: &mut Packets<R>) -> Result<(Asked, End), Fetc
         let end = match packets.next_packet()? {
             Some(Packet::Data(payload)) => {
                 is_empty = false;
+                refs.take_capability(chomp(payload));
                 let command = chomp(payload).strip_prefix(b"command=").map(command).transpose()?;
                 if command.is_some() && asked.is_some() {
                     return Err(FetchError::NotOneCommand);
@@ -206,7 +218,10 @@ fn command(name: &[u8]) -> Result<Asked, FetchError> {
     }
 }
 
-fn check_v2_arguments<R: Read>(packets: &mut Packets<R>, wants: &mut Wants) -> Result<(), FetchError> {
+fn check_v2_arguments<R: Read>(
+    packets: &mut Packets<R>,
+    mut take: impl FnMut(&[u8]),
+) -> Result<(), FetchError> {
     loop {
         let at = packets.offset();
         match packets.next_packet()? {
@@ -214,7 +229,7 @@ fn check_v2_arguments<R: Read>(packets: &mut Packets<R>, wants: &mut Wants) -> R
             Some(Packet::Data(payload)) if payload.starts_with(b"packfile-uris ") => {
                 return Err(FetchError::NotServed { what: "packfile-uris".to_owned() });
             }
-            Some(Packet::Data(payload)) => wants.take(chomp(payload)),
+            Some(Packet::Data(payload)) => take(chomp(payload)),
             Some(Packet::Flush) => return Ok(()),
             None | Some(Packet::Delim | Packet::ResponseEnd) => return Err(FetchError::Unfinished { at }),
         }

@@ -3,9 +3,9 @@
 //! | for | rooms |
 //! |---|---|
 //! | starting git | [`command`], [`held`], [`upstream`], [`credential_file`], [`inspect`], [`service`], [`version`], [`ask`], [`upkeep`], `repack`, [`tools`], [`pool`] |
-//! | the wire | [`pktline`], [`sideband`], [`push_request`], [`push_wire`], [`fetch_request`], [`wants`], [`report`], [`advertisement`], [`push_advertisement`], [`capabilities`] |
-//! | what git answers | [`push_answer`], [`porcelain`], [`transport_fault`] |
-//! | repositories on disk | [`layout`], [`object_format`], [`pack_index`], [`settings`], `stamps`, [`generation`], [`lease`], [`footprint`], [`reach`], [`leftovers`], [`survey`] |
+//! | the wire | [`pktline`], [`sideband`], [`push_request`], [`push_wire`], [`fetch_request`], [`wants`], [`report`], [`advertisement`], [`push_advertisement`], [`capabilities`], [`ls_refs`] |
+//! | what git answers | [`learned`], [`push_answer`], [`porcelain`], [`transport_fault`] |
+//! | repositories on disk | [`layout`], [`object_format`], [`pack_index`], [`settings`], `stamps`, [`generation`], [`refs_cache`], [`lease`], [`footprint`], [`reach`], [`leftovers`], [`survey`] |
 //!
 //! Nothing here knows HTTP; only [`ask`] and [`upkeep`] start processes, through `supervise`.
 
@@ -20,8 +20,10 @@ pub mod generation;
 pub mod held;
 pub mod inspect;
 pub mod layout;
+pub mod learned;
 pub mod lease;
 pub mod leftovers;
+pub mod ls_refs;
 pub mod object_format;
 mod occupants;
 pub mod pack_index;
@@ -34,6 +36,7 @@ pub mod push_request;
 pub mod push_wire;
 pub mod reach;
 mod ref_locks;
+pub mod refs_cache;
 pub mod remark;
 mod repack;
 pub mod report;

@@ -18,6 +18,7 @@ use crate::git::command::Git;
 use crate::git::layout::Root;
 use crate::git::lease::Leases;
 use crate::git::pool::{Kind, Lane, Size};
+use crate::git::refs_cache::RefsCache;
 use crate::git::settings::SettingsCache;
 use crate::mirror::keeper::Keeper;
 use crate::mirror::{Approach, Mirrors};
@@ -113,10 +114,20 @@ impl Lanes {
 }
 
 /// What git has said, for as long as it would say the same again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Remembered {
     /// Of itself, to those who fetch.
     pub capabilities: Capabilities,
+    /// Of the refs of repositories.
+    pub refs: RefsCache,
+}
+
+impl Remembered {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(settings: &Settings) -> Self {
+        Self { capabilities: Capabilities::default(), refs: RefsCache::new(settings.limits.refs_bytes_max) }
+    }
 }
 
 /// Everything a handler may use; one for the process.

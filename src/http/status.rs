@@ -81,6 +81,8 @@ pub fn metrics(app: &App) -> Response {
     lanes(app, &mut page);
     pushes(app, &mut page);
     sweeper(app, &mut page);
+    page.family("cache_bytes", "gauge", "Memory taken by what is remembered, by what it is.");
+    page.sample("cache_bytes", &[("kind", "ls-refs")], app.remembered.refs.bytes());
     mirrors(app, &mut page);
     sinks(app, &mut page);
     app.streams.write(&mut page);

@@ -1,11 +1,11 @@
 //! One exchange of a clone or fetch.
 
 use super::Call;
+use super::known::{self, Question};
 use super::wants;
 use super::work::{self, LastWords};
 use crate::git::command::Protocol;
-use crate::git::fetch_request;
-use crate::git::wants::Wants;
+use crate::git::fetch_request::{self, Asked, FetchRequest};
 use crate::http::exchange::Exchange;
 use crate::http::refusal::Refusal;
 use crate::http::served::Served;
@@ -17,22 +17,28 @@ pub(super) fn fetch(call: &Call<'_>, exchange: &mut Exchange) -> Result<Served, 
     call.check_type(exchange)?;
     let limit = call.app.settings.limits.request_bytes_max;
     spool::check_announced(exchange, limit)?;
-    let mut wants = Wants::default();
+    let mut checked = None;
     let check = |body: &mut dyn Read| {
-        wants = check_form(body, call.protocol)?;
+        checked = Some(check_form(body, call.protocol)?);
         Ok(())
     };
     let spooled = spool::spool_checked(exchange, &call.room(), limit, limit, check);
     // The share is held until git has ended, which reads the file to the last.
     let Spooled { file, share: _share, .. } = spooled.map_err(|unspooled| Refusal::from(unspooled.error))?;
+    // A body that was spooled has been checked.
+    let FetchRequest { asked, wants, refs } = checked.ok_or(Refusal::Internal)?;
+    let question = (asked == Asked::Refs).then_some(Question::Refs(refs));
+    if let Some(served) = question.as_ref().and_then(|question| known::answer(call, exchange, question)) {
+        return Ok(served);
+    }
     wants::seek(call, exchange, wants)?;
-    work::run(call, exchange, Some(file), LastWords::Stream, None).map(|worked| worked.served)
+    let asked = work::Asked { question, body: Some(file) };
+    work::run(call, exchange, asked, LastWords::Stream, None).map(|worked| worked.served)
 }
 
 /// Anybody may fetch, so what is no fetch is not even kept.
-fn check_form(body: &mut dyn Read, protocol: Protocol) -> Result<Wants, String> {
-    let checked = fetch_request::check(BufReader::new(body), protocol);
-    checked.map(|request| request.wants).map_err(|error| error.to_string())
+fn check_form(body: &mut dyn Read, protocol: Protocol) -> Result<FetchRequest, String> {
+    fetch_request::check(BufReader::new(body), protocol).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

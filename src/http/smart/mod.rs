@@ -136,6 +136,14 @@ impl Call<'_> {
         headers
     }
 
+    /// The type of what answers it.
+    const fn content_type(&self) -> &'static str {
+        match self.target.phase {
+            Phase::Advertise => self.target.service.advertisement_type(),
+            Phase::Exchange => self.target.service.result_type(),
+        }
+    }
+
     /// Refuses a body that is not of the service's type.
     fn check_type(&self, exchange: &Exchange) -> Result<(), Refusal> {
         let expected = self.target.service.request_type();

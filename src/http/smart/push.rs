@@ -6,7 +6,7 @@
 use super::Call;
 use super::held;
 use super::stay::Stay;
-use super::work::{self, Entry, LastWords};
+use super::work::{self, Asked, Entry, LastWords};
 use crate::git::footprint::Footprint;
 use crate::git::lease::LeaseError;
 use crate::git::push_request::{Bounds, PushError, PushRequest};
@@ -48,7 +48,7 @@ pub(super) fn push(call: &Call<'_>, exchange: &mut Exchange) -> Result<Served, R
     }
     // The empty request by which a client tries its credential before it sends a large push changes nothing.
     let entry = if request.is_probe() { None } else { Some(enter(call, exchange, &request)?) };
-    let worked = work::run(call, exchange, Some(body), LastWords::Report(request), entry)?;
+    let worked = work::run(call, exchange, Asked::body(body), LastWords::Report(request), entry)?;
     if worked.settings.maintains() && worked.served.outcome == "ok" {
         call.app.maintenance.request(&call.repository);
     }

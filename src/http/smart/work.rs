@@ -1,7 +1,7 @@
 //! What a lane's worker does with a complete request: one git, relayed to its client, and a last word when it fails.
 
 use super::Call;
-use super::known::{self, CAPABILITIES};
+use super::known::{self, Lookup, Question};
 use super::stay::Stay;
 use crate::gate::changes::Came;
 use crate::git::ask::Asker;
@@ -57,6 +57,22 @@ pub(super) struct Entry {
     pub(super) intent: Intent,
 }
 
+/// What a client asks.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// A question whose answer may be known.
+    pub(super) question: Option<Question>,
+    /// The whole body of the request.
+    pub(super) body: Option<File>,
+}
+
+impl Asked {
+    /// A request that only a git can answer.
+    pub(super) const fn body(body: File) -> Self {
+        Self { question: None, body: Some(body) }
+    }
+}
+
 /// A finished piece of work.
 #[derive(Debug)]
 pub(super) struct Worked {
@@ -68,10 +84,11 @@ pub(super) struct Worked {
 
 /// Serves `GET info/refs`.
 pub(super) fn advertise(call: &Call<'_>, exchange: &mut Exchange) -> Result<Served, Refusal> {
-    if let Some(served) = known::capabilities(call, exchange) {
+    let question = Question::of_advertisement(call);
+    if let Some(served) = question.as_ref().and_then(|question| known::answer(call, exchange, question)) {
         return Ok(served);
     }
-    run(call, exchange, None, LastWords::Status, None).map(|worked| worked.served)
+    run(call, exchange, Asked { question, body: None }, LastWords::Status, None).map(|worked| worked.served)
 }
 
 /// Runs git for `call` in its lane and waits for its end. `stay` ends with it: a client that is told of a failure finds
@@ -79,17 +96,13 @@ pub(super) fn advertise(call: &Call<'_>, exchange: &mut Exchange) -> Result<Serv
 pub(super) fn run(
     call: &Call<'_>,
     exchange: &mut Exchange,
-    body: Option<File>,
+    asked: Asked,
     last_words: LastWords,
     entry: Option<Entry>,
 ) -> Result<Worked, Refusal> {
-    let content_type = match call.target.phase {
-        Phase::Advertise => call.target.service.advertisement_type(),
-        Phase::Exchange => call.target.service.result_type(),
-    };
     let lane = lane(call);
     let claim = claim(call, exchange);
-    let writer = exchange.start(200, &call.headers(content_type), None);
+    let writer = exchange.start(200, &call.headers(call.content_type()), None);
     let socket = exchange.socket();
     let work = Work {
         app: Arc::clone(call.app),
@@ -101,7 +114,8 @@ pub(super) fn run(
         offers: call.beyond.as_ref().map(|beyond| beyond.offers),
         unadvertised: known::unadvertised(call),
         identity: call.identity.clone(),
-        body,
+        question: asked.question,
+        body: asked.body,
         remark: remark(call),
         last_words,
         repo: call.target.repo.clone(),
@@ -165,6 +179,7 @@ struct Work {
     /// What can be fetched of it that its refs do not show.
     unadvertised: Unadvertised,
     identity: Identity,
+    question: Option<Question>,
     body: Option<File>,
     remark: Option<Remark>,
     last_words: LastWords,
@@ -184,8 +199,8 @@ impl Work {
             let banner = self.service.banner(self.protocol);
             return Ok(self.tell(settings, |sink| known.write(banner, PIECE, sink)));
         }
-        if let Some(learned) = self.capabilities(settings) {
-            return Ok(self.tell(settings, |sink| sink(&learned)));
+        if let Some(answer) = self.known(settings) {
+            return Ok(self.tell(settings, |sink| answer.chunks(PIECE).try_for_each(sink)));
         }
         let body = self.body.take();
         let mut child = self.app.reaper.spawn(self.spec(body)).map_err(|error| refuse_spawn(&error))?;
@@ -241,30 +256,12 @@ impl Work {
         mirrors.push_advertisement(&self.repository, settings, (offers, self.protocol), git, &self.asker())
     }
 
-    /// What git says of itself, if that is all that is asked for. One that does not say it is left to fail again, before its
-    /// client.
-    fn capabilities(&self, settings: RepositorySettings) -> Option<Arc<[u8]>> {
-        if !known::is_about_capabilities(self.phase, self.service, self.protocol) {
-            return None;
-        }
-        let App { git, metrics, remembered, .. } = &*self.app;
-        if let Some(known) = remembered.capabilities.find(git, settings, self.unadvertised) {
-            // A git had to be asked for the settings.
-            metrics.cache(CAPABILITIES, "settings");
-            return Some(known);
-        }
-        let asker = self.asker();
-        match remembered.capabilities.learn(git, &self.repository, settings, self.unadvertised, &asker) {
-            Ok(learned) => {
-                metrics.cache(CAPABILITIES, "miss");
-                Some(learned)
-            }
-            Err(error) => {
-                log::debug!("{}: {error}", self.what);
-                metrics.cache(CAPABILITIES, "bypass");
-                None
-            }
-        }
+    /// What a git has said before, or says to a question of ours.
+    fn known(&self, settings: RepositorySettings) -> Option<Arc<[u8]>> {
+        let question = self.question.as_ref()?;
+        let Self { app, what, repository, unadvertised, .. } = self;
+        let (unadvertised, asker) = (*unadvertised, self.asker());
+        Lookup { app, what, repository, unadvertised, settings, asker }.learn(question)
     }
 
     /// Answers with what `write` hands over, without a git.
