@@ -1,6 +1,7 @@
 //! What is answered out of memory: it is git's own answer at that moment, and no process is started for it.
 
 mod capabilities;
+mod race;
 mod refs;
 
 use std::fs;
