@@ -13,7 +13,7 @@ use crate::support::repo::script;
 use crate::support::{HANG, eventually};
 
 /// What a client of version 2 says.
-const V2: [(&str, &str); 1] = [("Git-Protocol", "version=2")];
+pub(crate) const V2: [(&str, &str); 1] = [("Git-Protocol", "version=2")];
 
 /// A git that writes down how it is started.
 struct Counted {
@@ -44,7 +44,7 @@ impl Counted {
 
 /// Asks again until memory has answered: what has changed a moment ago is not trusted yet.
 #[track_caller]
-fn await_hit(gate: &Gate, kind: &str, mut ask: impl FnMut()) {
+pub(crate) fn await_hit(gate: &Gate, kind: &str, mut ask: impl FnMut()) {
     let hits = || gate.metric("tidegate_cache_total", &[&format!("kind=\"{kind}\""), "outcome=\"hit\""]);
     eventually(HANG, "the answer is remembered", || {
         let before = hits();

@@ -2,6 +2,7 @@
 
 mod awaited;
 mod demand;
+mod known;
 mod meddler;
 pub(crate) mod origin;
 mod private;
