@@ -21,6 +21,9 @@ const CGI_WORKERS: &str = "8";
 /// How long a server may take to start or to stop before the benchmark gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The word by which this program is asked to be the bare server.
+pub(crate) const BARE: &str = "--answer-with";
+
 /// One side of the comparison, not running.
 #[derive(Clone)]
 pub(crate) struct Contender {
@@ -33,6 +36,7 @@ enum Kind {
     Tidegate { binary: PathBuf },
     Gate { binary: PathBuf, upstream: SocketAddr, keys: &'static str },
     Backend { program: PathBuf },
+    Bare { answer: PathBuf },
 }
 
 impl Contender {
@@ -53,11 +57,18 @@ impl Contender {
         Ok(Self { kind: Kind::Backend { program }, root: root.to_owned() })
     }
 
+    /// This program itself, which answers everything with the bytes of the file `answer`.
+    pub(crate) fn bare(answer: &Path) -> Self {
+        let kind = Kind::Bare { answer: answer.to_owned() };
+        Self { kind, root: PathBuf::new() }
+    }
+
     pub(crate) fn name(&self) -> &'static str {
         match self.kind {
             Kind::Tidegate { .. } => "tidegate serve",
             Kind::Gate { .. } => "tidegate serve, before B as its upstream",
             Kind::Backend { .. } => "nginx + fcgiwrap + git http-backend",
+            Kind::Bare { .. } => "a bare loop",
         }
     }
 
@@ -76,6 +87,7 @@ impl Contender {
             Kind::Tidegate { binary } => self.start_tidegate(&mut server, binary)?,
             Kind::Gate { binary, upstream, keys } => start_gate(&mut server, binary, *upstream, keys)?,
             Kind::Backend { program } => self.start_backend(&mut server, program)?,
+            Kind::Bare { answer } => start_bare(&mut server, answer)?,
         };
         server.await_listening(begun)?;
         server.listening_after = begun.elapsed();
@@ -108,6 +120,14 @@ impl Contender {
         server.spawn(Command::new("nginx").arg("-p").arg(&directory).arg("-c").arg(&configuration))?;
         Ok(begun)
     }
+}
+
+fn start_bare(server: &mut Server, answer: &Path) -> Result<Instant> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg(BARE).arg(server.address.to_string()).arg(answer);
+    let begun = Instant::now();
+    server.spawn(&mut command)?;
+    Ok(begun)
 }
 
 fn start_gate(server: &mut Server, binary: &Path, upstream: SocketAddr, keys: &str) -> Result<Instant> {

@@ -3,7 +3,7 @@
 //! ```text
 //! cargo bench --bench speed                     everything
 //! cargo bench --bench speed -- --pairs 5        fewer pairs, for a quick look
-//! cargo bench --bench speed -- --only gated     one part: clones, requests, pushes, gated, mirrors or rest
+//! cargo bench --bench speed -- --only gated     one part: clones, requests, small, pushes, gated, mirrors or rest
 //! cargo bench --bench speed -- --binary PATH    this binary instead of a static one built now
 //! cargo bench --bench speed -- --null           the opponent on both sides: what the noise looks like
 //! ```
@@ -17,10 +17,12 @@
 
 mod client;
 mod gated;
+mod keepalive;
 mod machine;
 mod mirrors;
 mod repository;
 mod server;
+mod small;
 mod table;
 
 use client::{Client, Pusher, Update};
@@ -45,9 +47,10 @@ const PARALLEL: usize = 4;
 const SMALL_REQUESTS: usize = 20;
 
 /// The parts of the report, each by the name that `--only` knows it by.
-const PARTS: [(&str, Part); 6] = [
+const PARTS: [(&str, Part); 7] = [
     ("clones", Bench::clones),
     ("requests", Bench::requests),
+    ("small", small::rows),
     ("pushes", Bench::pushes),
     ("gated", gated::pushes),
     ("mirrors", mirrors::rows),
@@ -55,6 +58,12 @@ const PARTS: [(&str, Part); 6] = [
 ];
 
 fn main() -> Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [first, address, answer] = &words[..]
+        && first == server::BARE
+    {
+        return keepalive::serve(address, Path::new(answer));
+    }
     let options = Options::parse()?;
     let bench = Bench::prepare(&options)?;
     bench.introduce()?;

@@ -27,6 +27,8 @@ pub(crate) enum Wanted {
     Wall(f64),
     /// Of wall time, promised as the least ratio of rates.
     Rate(f64),
+    /// How many times as much CPU the other side has to need, and how many times the rate is ours.
+    Fast { cpu: f64, rate: f64 },
 }
 
 impl fmt::Display for Wanted {
@@ -35,6 +37,10 @@ impl fmt::Display for Wanted {
             Self::Nothing => Ok(()),
             Self::Both(most) => write!(out, "   wanted: at most {most:.2}, both"),
             Self::Wall(most) => write!(out, "   wanted: at most {most:.2}, wall"),
+            Self::Fast { cpu, rate } => {
+                let (cpu, rate) = (cpu.recip(), rate.recip());
+                write!(out, "   wanted: at most {rate:.3} wall (or 0.80 of the loop's rate), {cpu:.3} cpu")
+            }
             Self::Rate(least) => {
                 write!(out, "   wanted: at most {:.2}, wall ({least:.2} of the rate)", least.recip())
             }
@@ -108,7 +114,10 @@ pub(crate) fn median(times: &[Duration]) -> Duration {
 
 /// A time for people.
 pub(crate) fn time(time: Duration) -> String {
-    format!("{:.1} ms", time.as_secs_f64() * 1000.0)
+    match time.as_secs_f64() {
+        short if short < 0.001 => format!("{:.1} us", short * 1e6),
+        long => format!("{:.1} ms", long * 1000.0),
+    }
 }
 
 fn ratios(mut each: Vec<f64>) -> String {

@@ -101,7 +101,8 @@ fn any_request_gets_the_bytes_of_git_and_starts_nothing_once_the_refs_are_known(
                 assert_eq!(ask(&mut wire, name, &body), expected(name, &body), "{name}")
             });
         }
-        let starts = counted.count();
+        let taken = || gate.metric("tidegate_queue_wait_seconds_count", &["lane=\"read\""]);
+        let (starts, workers) = (counted.count(), taken());
         for (name, arguments) in names.iter().flat_map(|name| REQUESTS.map(|arguments| (name, arguments))) {
             let body = request(format(name), arguments);
             let expected = expected(name, &body);
@@ -112,6 +113,7 @@ fn any_request_gets_the_bytes_of_git_and_starts_nothing_once_the_refs_are_known(
             }
         }
         assert_eq!(counted.count(), starts, "no process is started for refs that are known");
+        assert_eq!(taken(), workers, "and no worker is taken");
         // What a client gets wrong is for git to say.
         for body in [request("sha256", &[]), request("sha1", &["what"])] {
             let starts = counted.count();
