@@ -118,3 +118,20 @@ fn a_server_that_falls_silent_is_left_and_heard_again_when_it_speaks() {
     Teller::to(&server.url()).tell(&change(1, 1));
     listener.await_version(&change(1, 1));
 }
+
+#[test]
+fn a_fault_of_the_gate_ends_a_connection_and_one_that_stays_is_left_alone() {
+    let server = RedisServer::start();
+    let listener = Listener::ready(&server.url());
+    listener.kept.set_panics(true);
+    Teller::to(&server.url()).tell(&change(1, 1));
+    listener.await_failure("panicked");
+    listener.kept.set_panics(false);
+    listener.await_version(&change(1, 1));
+    listener.await_connection();
+    listener.kept.set_panics(true);
+    Teller::to(&server.url()).tell(&change(1, 2));
+    listener.await_failure("parked until the next start");
+    assert!(!listener.source.as_ref().unwrap().has_ended());
+    assert!(listener.end() < AT_ONCE);
+}

@@ -100,6 +100,8 @@ pub(crate) struct Notes {
     pub(crate) own: Vec<Version>,
     pub(crate) doubts: usize,
     pub(crate) epochs: Vec<Epoch>,
+    /// Whether the gate has a fault.
+    pub(crate) panics: bool,
 }
 
 impl Home for Kept {
@@ -108,6 +110,7 @@ impl Home for Kept {
     }
 
     fn hear(&self, version: &Version) {
+        assert!(!self.notes().panics, "a fault of the gate");
         self.0.lock().unwrap().heard.push(version.clone());
     }
 
@@ -132,6 +135,10 @@ impl Home for Kept {
 impl Kept {
     pub(crate) fn notes(&self) -> Notes {
         self.0.lock().unwrap().clone()
+    }
+
+    pub(crate) fn set_panics(&self, panics: bool) {
+        self.0.lock().unwrap().panics = panics;
     }
 
     pub(crate) fn own(&self, versions: Vec<Version>) {

@@ -19,6 +19,7 @@ use jiff::Timestamp;
 use redis::{Value, cmd};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -28,6 +29,11 @@ const SILENCE: Duration = Duration::from_secs(20);
 
 /// How long that may take.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
+
+/// After how many panics in a row nothing is tried any more.
+const PANICS_MAX: u32 = 3;
+/// How long one sleeps who has nothing to do until the end.
+const PARKED: Duration = Duration::from_secs(60);
 
 /// How long the names of all repositories of a fleet may be together, in bytes: half a million of them are as long.
 const REPOS_BYTES_MAX: usize = 64 << 20;
@@ -78,6 +84,9 @@ enum Failed {
     /// The gate's own side.
     #[error("{0}")]
     Home(String),
+    /// A fault of the program.
+    #[error("panicked: the log says more")]
+    Panicked,
 }
 
 /// How it stands with the server.
@@ -147,8 +156,9 @@ impl Listener {
     fn run(&mut self) {
         let mut pauses = Pauses::default();
         let mut told = String::new();
+        let mut panics = 0;
         loop {
-            let failed = self.listen();
+            let failed = self.listen_or_panic(&mut panics);
             if self.stop.level() == Level::Killing {
                 return;
             }
@@ -158,6 +168,9 @@ impl Listener {
             log::log!(level, "redis {}: not heard: {why}", self.server.url());
             lock(&self.state).error = Some(why.clone());
             told = why;
+            if panics == PANICS_MAX {
+                return self.park();
+            }
             if was_connected {
                 pauses = Pauses::default();
             }
@@ -165,6 +178,21 @@ impl Listener {
                 return;
             }
         }
+    }
+
+    /// As [`Listener::listen`], where a panic is one more thing that goes wrong.
+    fn listen_or_panic(&mut self, panics: &mut u32) -> Result<(), Failed> {
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.listen()));
+        *panics = if outcome.is_err() { *panics + 1 } else { 0 };
+        outcome.unwrap_or(Err(Failed::Panicked))
+    }
+
+    /// Hears nothing more in this life of the gate.
+    fn park(&self) {
+        let why = "parked until the next start: it panics";
+        log::error!("redis {}: {why}", self.server.url());
+        lock(&self.state).error = Some(why.to_owned());
+        while self.stop.sleep(PARKED, Level::Killing) {}
     }
 
     /// Listens until something goes wrong.
