@@ -10,6 +10,7 @@ use crate::client::secrets::read_webhook_secret;
 use crate::client::{Agents, Sight};
 use crate::config::WebhookSettings;
 use crate::model::secret::Secret;
+use crate::model::text::{clip, sanitize};
 use crate::model::units::format_duration;
 use crate::store::events::{Keeps, Subscription};
 use crate::store::outbox::Row;
@@ -40,6 +41,9 @@ const IDLE_MAX: Duration = Duration::from_secs(2);
 const ANSWER_MAX: u64 = 64 << 10;
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
+/// The longest part of what is said of a fault that is repeated, in bytes.
+const WORDS_MAX: usize = 300;
+
 /// The shortest pause that a receiver can ask for: one of nothing would be none.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 
@@ -52,6 +56,8 @@ pub struct Webhook {
     agents: Option<Agents>,
     /// Why it wants nothing any more, if it said so.
     disabled: Option<String>,
+    /// Why the last delivery failed, if it did.
+    failing: Option<String>,
 }
 
 impl Webhook {
@@ -61,7 +67,7 @@ impl Webhook {
     /// When the database cannot be read.
     pub fn open(settings: WebhookSettings, store: &Store) -> Result<Self, StoreError> {
         let disabled = store.webhooks().disabled(&settings.name, &settings.url)?;
-        Ok(Self { settings, store: store.clone(), agents: None, disabled })
+        Ok(Self { settings, store: store.clone(), agents: None, disabled, failing: None })
     }
 
     /// The webhook with what it is to be told: nothing, where it is disabled.
@@ -105,6 +111,11 @@ impl Webhook {
         Delivered::Disabled(why)
     }
 
+    fn given_up(&self, why: &str) -> Delivered {
+        let span = format_duration(self.settings.give_up_after);
+        Delivered::GivenUp(format!("{why}; it is older than {span}"))
+    }
+
     fn is_overdue(&self, row: &Row, now: Timestamp) -> bool {
         let age = now.duration_since(row.made);
         SignedDuration::try_from(self.settings.give_up_after).is_ok_and(|limit| age >= limit)
@@ -120,18 +131,27 @@ impl Sink for Webhook {
         if let Some(why) = &self.disabled {
             return Delivered::Disabled(why.clone());
         }
+        // Each would take an attempt's time, and behind a dead receiver more may come than go.
+        if let Some(why) = self.failing.as_deref().filter(|_| self.is_overdue(row, Timestamp::now())) {
+            return self.given_up(why);
+        }
         let answer = self.post(row, limits);
         let now = Timestamp::now();
         let (why, after) = match answer.map(|answer| answer.meaning(now)) {
-            Ok(Meaning::Taken) => return Delivered::Acknowledged,
+            Ok(Meaning::Taken) => {
+                self.failing = None;
+                return Delivered::Acknowledged;
+            }
             Ok(Meaning::Gone) => return self.disable(now),
             Ok(Meaning::Failed { what, after }) => (format!("{} {what}", self.settings.url), after),
             Err(why) => (why, None),
         };
         // What the end of the gate broke off was no attempt.
-        if self.is_overdue(row, now) && limits.stop.level() < Level::Killing {
-            let span = format_duration(self.settings.give_up_after);
-            return Delivered::GivenUp(format!("{why}; it was tried for {span}"));
+        if limits.stop.level() < Level::Killing {
+            self.failing = Some(why.clone());
+            if self.is_overdue(row, now) {
+                return self.given_up(&why);
+            }
         }
         Delivered::Again { why, after }
     }
@@ -153,7 +173,8 @@ pub fn reach(webhook: &WebhookSettings) -> Result<u16, String> {
 
 fn failed(webhook: &WebhookSettings, error: ureq::Error) -> String {
     let deadline = format!("the timeout of {}", format_duration(webhook.timeout));
-    format!("{} {}", webhook.url, Sight { proxy: None, deadline: &deadline }.fault(error))
+    let fault = Sight { proxy: None, deadline: &deadline }.fault(error).to_string();
+    format!("{} {}", webhook.url, clip(&sanitize(&fault), WORDS_MAX))
 }
 
 /// What stands in [`SIGNATURE`]: HMAC-SHA256 over the body, in hexadecimal.
