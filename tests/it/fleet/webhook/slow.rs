@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use rusqlite::Connection;
+
 use super::receiver::{Receiver, Reply};
 use super::{LAST_PASS, Scene};
-use crate::support::{HANG, SLACK, eventually};
+use crate::support::{HANG, SLACK, eventually, pass};
 
 #[test]
 fn one_that_never_answers_delays_no_push_no_other_receiver_and_no_stop() {
@@ -31,6 +33,36 @@ fn one_that_never_answers_delays_no_push_no_other_receiver_and_no_stop() {
     let gate = scene.gate_to(&other, "").tables(&scene.table(&silent.url(""), keys)).start();
     scene.expect_all_told(&silent);
     gate.stop();
+}
+
+#[test]
+fn ten_thousand_events_behind_a_slow_one_delay_no_push_and_no_stop() {
+    let (scene, slow, other) = (Scene::new(), Receiver::start(), Receiver::start());
+    slow.answer(|_, _| {
+        pass(Duration::from_millis(300));
+        Reply::Status(200)
+    });
+    let keys = "name = \"slow\"\nallow_private = true";
+    let gate = scene.gate_to(&other, "").tables(&scene.table(&slow.url(""), keys)).start();
+    let database = Connection::open(scene.place.data().join("tidegate.db")).unwrap();
+    database.busy_timeout(HANG).unwrap();
+    let fill = "WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 10000) \
+                INSERT INTO outbox (sink, repo, event, delivery, made, body) \
+                SELECT 'slow', 'https://forge.example/app', 'mirror.synced', lower(hex(randomblob(16))), \
+                       unixepoch() * 1000, json_object('number', n) FROM number";
+    database.execute(fill, ()).unwrap();
+    scene.push(&gate, "a");
+    slow.await_letters(2);
+    let took = scene.push(&gate, "b");
+    assert!(took < Duration::from_secs(60), "a push waited for it: {took:?}");
+    eventually(HANG, "the other one is told everything", || other.taken().len() == scene.events().len());
+    let since = Instant::now();
+    gate.stop();
+    assert!(since.elapsed() < LAST_PASS + SLACK, "the stop took {:?}", since.elapsed());
+    let all = 10_000 + scene.events().len();
+    let (left, taken) = (usize::try_from(scene.waiting()).unwrap(), slow.taken().len());
+    // What was being taken as the gate stopped may come again.
+    assert!(left + taken == all || left + taken == all + 1, "{left} and {taken} of {all}");
 }
 
 #[test]
