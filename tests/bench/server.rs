@@ -34,7 +34,7 @@ pub(crate) struct Contender {
 #[derive(Clone)]
 enum Kind {
     Tidegate { binary: PathBuf },
-    Gate { binary: PathBuf, upstream: SocketAddr, keys: &'static str },
+    Gate { binary: PathBuf, upstream: SocketAddr, keys: String },
     Backend { program: PathBuf },
     Bare { answer: PathBuf },
 }
@@ -44,9 +44,9 @@ impl Contender {
         Self { kind: Kind::Tidegate { binary: binary.to_owned() }, root: root.to_owned() }
     }
 
-    /// A gate before the server at `upstream`, with the checks of its defaults; `keys` are lines of `[[upstream]]`.
-    pub(crate) fn gate(binary: &Path, upstream: SocketAddr, keys: &'static str) -> Self {
-        let kind = Kind::Gate { binary: binary.to_owned(), upstream, keys };
+    /// A gate before the server at `upstream`, with the checks of its defaults; `keys` are lines of `[[upstream]]`, and tables after it.
+    pub(crate) fn gate(binary: &Path, upstream: SocketAddr, keys: impl Into<String>) -> Self {
+        let kind = Kind::Gate { binary: binary.to_owned(), upstream, keys: keys.into() };
         Self { kind, root: PathBuf::new() }
     }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! cargo bench --bench speed                     everything
 //! cargo bench --bench speed -- --pairs 5        fewer pairs, for a quick look
-//! cargo bench --bench speed -- --only gated     one part: clones, requests, small, pushes, gated, mirrors or rest
+//! cargo bench --bench speed -- --only gated     one part: clones, requests, small, pushes, gated, mirrors, outbox or rest
 //! cargo bench --bench speed -- --binary PATH    this binary instead of a static one built now
 //! cargo bench --bench speed -- --null           the opponent on both sides: what the noise looks like
 //! ```
@@ -20,6 +20,7 @@ mod gated;
 mod keepalive;
 mod machine;
 mod mirrors;
+mod outbox;
 mod repository;
 mod server;
 mod small;
@@ -54,6 +55,7 @@ const PARTS: [(&str, Part); 7] = [
     ("pushes", Bench::pushes),
     ("gated", gated::pushes),
     ("mirrors", mirrors::rows),
+    ("outbox", outbox::rows),
     ("rest", Bench::at_rest),
 ];
 
