@@ -454,8 +454,8 @@ impl Keeper {
         Ok(())
     }
 
-    /// Tells what a sync has changed. What came of an event the fleet knows already: told again, gates would chase each
-    /// other.
+    /// Tells what a sync has changed. What came of an event the fleet knows already, and so it does where somebody read just
+    /// after one: told again, gates would chase each other.
     fn tell_of(
         &self,
         intent: Intent,
@@ -471,11 +471,14 @@ impl Keeper {
             return Ok(());
         };
         let standing = Standing { repo, key, digest: Some(&digest) };
-        match cause {
-            Cause::Event => intent.told(&standing, now)?,
-            Cause::Read | Cause::Search | Cause::Push | Cause::Schedule | Cause::Demand => {
-                intent.settle(&standing, now)?;
-            }
+        let is_of_event = match cause {
+            Cause::Event => true,
+            Cause::Read | Cause::Search | Cause::Push | Cause::Schedule | Cause::Demand => false,
+        };
+        if is_of_event || store.versions().is_last(key, &digest)? {
+            intent.told(&standing, now)?;
+        } else {
+            intent.settle(&standing, now)?;
         }
         store.events().tell_of_mirror(repo, key, None, now)
     }

@@ -255,6 +255,22 @@ impl Versions<'_> {
         self.list("WHERE repo = ?1 ORDER BY incarnation", key.as_str())
     }
 
+    /// Whether these refs are what was said last of a repository, by whomever: then the fleet knows them.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn is_last(&self, key: &RepoKey, digest: &RefDigest) -> Result<bool, StoreError> {
+        // Of what was said within the same millisecond nobody knows which was last.
+        let last: Option<bool> = self.0.read("reading versions", |db| {
+            db.prepare_cached(
+                "SELECT min(coalesce(digest = ?2, 0)) FROM versions \
+                 WHERE repo = ?1 AND at = (SELECT max(at) FROM versions WHERE repo = ?1)",
+            )?
+            .query_row((key.as_str(), digest.as_str()), |row| row.get(0))
+        })?;
+        Ok(last.unwrap_or(false))
+    }
+
     /// What this publisher has said last of each repository.
     ///
     /// # Errors

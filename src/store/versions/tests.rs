@@ -192,3 +192,23 @@ fn what_is_undone_is_not_heard() {
     change(&store, 'a');
     assert_eq!(hear_all(&store, 0), [("repo.version".to_owned(), Some(1))]);
 }
+
+#[test]
+fn only_what_was_said_last_of_a_repository_is_what_the_fleet_knows() {
+    let (_home, store) = moved(Vec::new(), 1);
+    let hear = |by: char, seq, digit: Option<char>, millis| {
+        let incarnation = Incarnation::parse(&by.to_string().repeat(32)).unwrap();
+        let digest = digit.map(digest);
+        let version = Version { repo: key(), incarnation, seq, digest, is_removed: false };
+        store.versions().hear(&version, at(millis)).unwrap();
+    };
+    let is_last = |digit| store.versions().is_last(&key(), &digest(digit)).unwrap();
+    assert!(is_last('a') && !is_last('b'), "our own");
+    hear('e', 1, Some('b'), 2);
+    assert!(is_last('b') && !is_last('a'), "it was so, and is not any more");
+    hear('f', 1, Some('c'), 2);
+    assert!(!is_last('b') && !is_last('c'), "of two at once none is the last");
+    hear('e', 2, None, 3);
+    assert!(!is_last('c') && !is_last('b'), "nobody knows");
+    assert!(!store.versions().is_last(&RepoKey::parse("/other").unwrap(), &digest('a')).unwrap());
+}
