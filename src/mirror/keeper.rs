@@ -11,6 +11,7 @@ mod chores;
 mod condition;
 mod demand;
 mod flight;
+mod heard;
 mod schedule;
 mod search;
 mod states;
@@ -19,6 +20,7 @@ pub use chores::Chore;
 pub use condition::Condition;
 pub use demand::{DemandError, Demanded};
 pub use flight::Cause;
+pub use heard::Heard;
 pub use search::Part;
 pub use states::{Ending, State};
 
@@ -42,6 +44,7 @@ use crate::sys::stop::{Level, Stop};
 use chores::Chores;
 use demand::Waits;
 use flight::{Flight, Flights, Lead, Outcome};
+use heard::Wishes;
 use jiff::Timestamp;
 use schedule::Errands;
 use search::{Searches, Way};
@@ -89,6 +92,7 @@ struct Shared {
     errands: Errands,
     chores: Chores,
     waits: Waits,
+    wishes: Wishes,
 }
 
 /// What somebody needs of a mirror.
@@ -224,8 +228,9 @@ impl Keeper {
     pub fn new(parts: KeeperParts) -> Result<Self, StoreError> {
         let states = States::load(parts.store.clone())?;
         let (flights, fetches, searches) = (Flights::default(), Flights::default(), Searches::default());
-        let (errands, chores, waits) = (Errands::default(), Chores::default(), Waits::default());
-        let shared = Shared { parts, flights, fetches, searches, states, errands, chores, waits };
+        let (errands, chores) = (Errands::default(), Chores::default());
+        let (waits, wishes) = (Waits::default(), Wishes::default());
+        let shared = Shared { parts, flights, fetches, searches, states, errands, chores, waits, wishes };
         let keeper = Self(Arc::new(shared));
         keeper.plan(Timestamp::now());
         Ok(keeper)

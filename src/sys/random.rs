@@ -17,6 +17,14 @@ pub fn bytes<const N: usize>() -> io::Result<[u8; N]> {
     Ok(bytes)
 }
 
+/// A number from 0 to 1, for what is to happen at different times in different places. Without random bytes it is 0: it
+/// happens side by side then, and no worse.
+#[must_use]
+pub fn fraction() -> f64 {
+    let bytes = bytes::<2>().unwrap_or_default();
+    f64::from(u16::from_le_bytes(bytes)) / f64::from(u16::MAX)
+}
+
 fn fill(mut buffer: &mut [u8]) -> io::Result<()> {
     while !buffer.is_empty() {
         // SAFETY: the pointer and the length are those of one buffer, valid for writes.

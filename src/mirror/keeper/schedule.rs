@@ -63,13 +63,13 @@ impl Keeper {
             let Some(errand) = self.0.errands.begin(place.upstream.url.origin()) else { continue };
             // One that is under way for somebody else says itself when the next is due.
             if let Ok(Seat::Lead(lead)) = self.0.flights.join(&repo, Cause::Schedule) {
-                self.send(lead, place, Class::Schedule, Some(errand));
+                self.send(lead, place, Class::Schedule, errand);
             }
         }
     }
 
-    /// Lets the upstream be asked, and a worker fetch what differs.
-    pub(super) fn send(&self, lead: Lead, place: Place<'_>, class: Class, errand: Option<Errand>) {
+    /// Lets the upstream be asked, and a worker fetch what differs. What is `held` is dropped as that ends.
+    pub(super) fn send(&self, lead: Lead, place: Place<'_>, class: Class, held: impl Send + 'static) {
         let KeeperParts { upstreams, approach, .. } = &self.0.parts;
         let began = Moment::now();
         let shown = || upstreams.own(place.upstream).map_err(|error| SyncError::Token(Arc::new(error)));
@@ -94,7 +94,7 @@ impl Keeper {
                 keeper.fetch(lead.repo(), &seen, credential.as_ref(), lead.cause(), deadline)
             });
             // First, so that the next look finds room.
-            drop(errand);
+            drop(held);
             keeper.end(lead, began, outcome);
         });
     }
@@ -115,7 +115,7 @@ impl Keeper {
                 (None, _) if self.is_listed(&repo) => Some(now),
                 (Some(_), Some(every)) => {
                     let planned = shared.states.find(&repo).and_then(|state| state.row.due);
-                    Some(planned.unwrap_or_else(|| later(now, every.mul_f64(roll()))))
+                    Some(planned.unwrap_or_else(|| later(now, every.mul_f64(random::fraction()))))
                 }
                 (None, _) | (Some(_), None) => None,
             };
@@ -129,7 +129,7 @@ impl Keeper {
         let every = place.upstream.mirror.sync_every;
         let failed = self.0.states.find(repo)?.row.failed;
         match failed {
-            None => every.map(|every| later(began, every.mul_f64(0.9 + 0.2 * roll()))),
+            None => every.map(|every| later(began, every.mul_f64(0.9 + 0.2 * random::fraction()))),
             Some(failed) => {
                 let is_kept = match self.find(repo) {
                     Some(_) => every.is_some(),
@@ -160,12 +160,6 @@ pub(super) fn pause(times: u32) -> Duration {
 
 fn later(time: Timestamp, by: Duration) -> Timestamp {
     time.checked_add(by).unwrap_or(Timestamp::MAX)
-}
-
-/// A number from 0 to 1. Without random bytes, mirrors are synced side by side and no worse.
-fn roll() -> f64 {
-    let bytes = random::bytes::<2>().unwrap_or_default();
-    f64::from(u16::from_le_bytes(bytes)) / f64::from(u16::MAX)
 }
 
 #[cfg(test)]
