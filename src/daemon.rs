@@ -14,10 +14,13 @@
 //! | `control-wait` | `control`, one a caller who waits for something | what he waits for, his leaving, or the stop at [`Level::Draining`] |
 //! | `sweeper` | [`Sweeper::start`] | the stop at [`Level::Draining`] |
 //! | `redis` | [`RedisSource::start`] | [`RedisSource::end`], as the stop begins |
+//! | `heard` | [`Keeper::attend`] | the stop at [`Level::Draining`] |
+//! | `peer-NAME`, one a peer | [`Peers::follow`] | the next [`Peers::follow`] without it, [`Peers::close`], or a final no of the peer |
 //! | `outbox-SINK` | [`Outbox::start`] | [`Outbox::close`], after everything that may change a repository |
 //! | `demo`, in a demo | [`Demo::let_wait`](crate::cli::demo::Demo::let_wait) | the end of its git, with every other |
 //!
-//! A thread of this table that ends before its time is fatal: the daemon stops in order and fails.
+//! A thread of this table that ends before its time is fatal: the daemon stops in order and fails. Only a `peer` goes on
+//! after a defect, and is parked after three.
 //!
 //! Order of the stop: readiness 503, no more accepting, work in flight until the drain deadline, process groups told to
 //! go and then killed, everything reaped, the store closed, exit. A second order to stop goes straight to the kill.
@@ -54,6 +57,8 @@ use crate::mirror::keeper::{Keeper, KeeperParts};
 use crate::mirror::upstreams::Upstreams;
 use crate::outbox::redis::source::RedisSource;
 use crate::outbox::{Outbox, OutboxError, publishers};
+use crate::peers::Peers;
+use crate::peers::patience::Timing;
 use crate::store::lock::{DataLock, LockError};
 use crate::store::{Store, StoreError};
 use crate::supervise::{Mark, Reaper};
@@ -166,6 +171,7 @@ pub struct Runtime {
     control: Control,
     source: Option<RedisSource>,
     sweeper: JoinHandle<()>,
+    heard: JoinHandle<()>,
     workers: Workers,
     outbox: Outbox,
     app: Arc<App>,
@@ -239,6 +245,7 @@ impl Runtime {
             server
         });
         let outbox = Outbox::start(&store, node, publishers)?;
+        let peers = Peers::new(Arc::new(keeper.clone()), Timing::new(settings.fleet.peer_idle))?;
         let road = Road::new(Parts {
             store: store.clone(),
             reaper: reaper.clone(),
@@ -273,6 +280,7 @@ impl Runtime {
             keeper,
             changes,
             sinks: outbox.states(),
+            peers,
             fetch_bodies: Budget::new(FETCHES_MAX.max(settings.limits.request_bytes_max)),
             sweeps: Record::default(),
             front: OnceLock::new(),
@@ -297,17 +305,20 @@ impl Runtime {
         let differ = GitDiffer { road: app.road.clone(), lane: app.lanes.read.clone() };
         app.differ.get_or_init(|| Arc::new(differ));
         let sweeper = start_sweeper(&app)?;
+        let heard = app.keeper.attend()?;
         let control = Control::start(Arc::clone(&app))?;
         // Last of what may fail: where his token lies is said once, and not by a start of which nobody hears more.
         greet_first_admin(&app.store)?;
         let front = open_front(&app, listeners)?;
         let source = redis.map(|server| fleet::listen(server, &app)).transpose()?;
+        app.peers.follow(&app.settings.peers);
         let watchdog = environment.systemd.watchdog.map(Watchdog::new);
         let runtime = Self {
             front,
             control,
             source,
             sweeper,
+            heard,
             workers,
             outbox,
             app,
@@ -385,6 +396,7 @@ impl Runtime {
             ("front", self.front.is_closed()),
             ("control", self.control.has_ended()),
             ("sweeper", self.sweeper.is_finished()),
+            ("heard", self.heard.is_finished()),
             ("a worker", self.workers.has_ended()),
             ("outbox", self.outbox.has_ended()),
             ("redis", self.source.as_ref().is_some_and(RedisSource::has_ended)),
@@ -402,7 +414,10 @@ impl Runtime {
                 }
                 self.app.rules.set(new.rules);
                 self.app.checks.set(new.checks);
-                log::info!("reload: the rules and the checks are replaced");
+                self.app.peers.follow(&new.peers);
+                log::info!(
+                    "reload: the rules and the checks are replaced, and the peers followed that are named now"
+                );
             }
             Err(error) => log::error!("reload: everything stays as it was: {error}"),
         }
@@ -432,9 +447,10 @@ impl Runtime {
 
     /// Ends everything, in the order of the module's comment.
     fn stop(self, may_drain: bool) {
-        let Self { front, control, source, sweeper, workers, outbox, app, signals, .. } = self;
+        let Self { front, control, source, sweeper, heard, workers, outbox, app, signals, .. } = self;
         systemd::tell(News::Stopping);
         app.stop.raise(Level::Draining);
+        app.peers.close();
         source.into_iter().for_each(RedisSource::end);
         if may_drain {
             drain(&app, &front, &signals);
@@ -453,12 +469,13 @@ impl Runtime {
         app.lanes.close();
         control.close();
         // Who asks an upstream is not waited for: the end of the process is the end of the question.
-        let ordinary = workers.gits.into_iter().chain([sweeper]);
+        let ordinary = workers.gits.into_iter().chain([sweeper, heard]);
         ordinary.filter(|thread| left == 0 || thread.is_finished()).for_each(|thread| {
             if thread.join().is_err() {
                 log::error!("a thread had panicked");
             }
         });
+        app.peers.join();
         // Nothing changes any more: what has, is told as far as anybody takes it.
         outbox.close();
         // Maintenance that was ended has told the leases what it may have left; nobody is at work any more.

@@ -8,7 +8,7 @@
 //! | 8 | `main`: the program |
 //! | 7 | [`daemon`]: the composition root |
 //! | 6 | [`cli`], [`http`], [`sweeper`]: the doors |
-//! | 5 | [`gate`]: the verbs |
+//! | 5 | [`gate`]: the verbs; [`peers`]: the other gates' door |
 //! | 4 | [`mirror`]: upstreams and the copies of their repositories; [`outbox`]: what is published, and where |
 //! | 3 | [`git`], [`store`], [`client`]: the tools |
 //! | 2 | [`supervise`]: the only room that starts, signals and waits for processes; [`bus`]: events within the process |
@@ -26,6 +26,7 @@ pub mod http;
 pub mod mirror;
 pub mod model;
 pub mod outbox;
+pub mod peers;
 pub mod store;
 pub mod supervise;
 pub mod sweeper;

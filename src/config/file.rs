@@ -5,6 +5,7 @@ use super::checks::{CommandDraft, ProtectedDraft};
 use super::entry::{self, Entry};
 use super::environment::overridden_key;
 use super::keys::{self, LATER, Written};
+use super::peer::PeerDraft;
 use super::proxies::BadVariable;
 use super::rules::RuleDraft;
 use super::upstream::{UpstreamDraft, UpstreamSettings};
@@ -18,8 +19,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// Every list of tables.
-const LISTS: [&str; 5] =
-    [RuleDraft::PATH, UpstreamDraft::PATH, ProtectedDraft::PATH, CommandDraft::PATH, WebhookDraft::PATH];
+const LISTS: [&str; 6] =
+    [RuleDraft::PATH, UpstreamDraft::PATH, PeerDraft::PATH, ProtectedDraft::PATH, CommandDraft::PATH, WebhookDraft::PATH];
 
 /// A file that is being read: its name and text, for the places of problems.
 pub(super) struct Source<'a> {
@@ -110,6 +111,10 @@ fn read_list(draft: &mut Draft, source: &Source<'_>, path: &str, value: &Spanned
             for (place, (webhook, is_named)) in entry::read::<WebhookDraft>(draft, source, value) {
                 webhook::add(draft, place, webhook, is_named);
             }
+        }
+        PeerDraft::PATH => {
+            let entries = entry::read::<PeerDraft>(draft, source, value);
+            draft.settings.peers = entries.into_iter().map(|(_, peer)| peer).collect();
         }
         ProtectedDraft::PATH => {
             let entries = entry::read::<ProtectedDraft>(draft, source, value);
@@ -204,7 +209,7 @@ fn sections() -> String {
     let mut names: Vec<_> =
         keys::all().map(|key| keys::section(key.path)).filter(|name| !name.is_empty()).collect();
     names.dedup();
-    names.iter().map(|name| format!("[{name}], ")).collect::<String>() + "[[upstream]], [[webhook]], [[rule]]"
+    names.iter().map(|name| format!("[{name}], ")).collect::<String>() + "[[upstream]], [[webhook]], [[rule]], [[peer]]"
 }
 
 fn is_section(path: &str) -> bool {

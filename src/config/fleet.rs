@@ -19,12 +19,15 @@ pub struct FleetSettings {
     /// The certificates of the authorities that are trusted about it, in one PEM file; absolute. The system's where none is
     /// named.
     pub redis_ca_file: Option<PathBuf>,
+    /// How long a peer may say nothing at all before it is taken for dead: three of its heartbeats.
+    pub peer_idle: Duration,
 }
 
 impl Default for FleetSettings {
     fn default() -> Self {
         let keep_events = Duration::from_secs(7 * 24 * 60 * 60);
-        Self { node: None, keep_events, redis: None, redis_password_file: None, redis_ca_file: None }
+        let peer_idle = Duration::from_secs(45);
+        Self { node: None, keep_events, redis: None, redis_password_file: None, redis_ca_file: None, peer_idle }
     }
 }
 

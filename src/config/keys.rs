@@ -117,6 +117,7 @@ pub(super) const KEYS: &[Key] = &[
     Key { path: "fleet.redis",              field: Field::Redis(|s| &mut s.fleet.redis) },
     Key { path: "fleet.redis_password_file", field: Field::OptionalPath(|s| &mut s.fleet.redis_password_file) },
     Key { path: "fleet.redis_ca_file",      field: Field::OptionalPath(|s| &mut s.fleet.redis_ca_file) },
+    Key { path: "fleet.peer_idle",          field: Field::Duration(|s| &mut s.fleet.peer_idle) },
     Key { path: "sweeper.orphans",          field: Field::Duration(|s| &mut s.sweeper.orphans) },
     Key { path: "sweeper.leftovers",        field: Field::Duration(|s| &mut s.sweeper.leftovers) },
     Key { path: "sweeper.tokens",           field: Field::Duration(|s| &mut s.sweeper.tokens) },
@@ -153,7 +154,6 @@ pub(super) const CHECK_KEYS: &[Key] = &[
 /// ignored: whoever writes them relies on them.
 pub(super) const LATER: &[(&str, &str)] = &[
     ("upstream.fsck", "choose how strictly an upstream's objects are checked"),
-    ("peer", "talk to other gates"),
 ];
 
 /// A value as it was written, before its key says what it must be.

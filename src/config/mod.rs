@@ -14,6 +14,7 @@ pub mod gate;
 mod keys;
 mod limits;
 mod listen;
+mod peer;
 mod places;
 mod print;
 mod proxies;
@@ -28,6 +29,7 @@ pub use fleet::FleetSettings;
 pub use gate::{Approval, GateSettings, OnDisconnect};
 pub use limits::Limits;
 pub use listen::{ListenAddr, ListenError};
+pub use peer::PeerSettings;
 pub use proxies::ProxyVariables;
 pub use upstream::{CredentialSettings, MirrorSettings, ReadAccess, ServiceAccount, UpstreamSettings};
 pub use webhook::WebhookSettings;
@@ -78,6 +80,8 @@ pub struct Settings {
     pub fleet: FleetSettings,
     /// How often the sweeper's jobs run.
     pub sweeper: SweeperSettings,
+    /// Which other gates are listened to.
+    pub peers: Vec<PeerSettings>,
     /// Whose repositories are served beside our own, each below its name.
     pub upstreams: Vec<UpstreamSettings>,
     /// Who is told of events.
@@ -344,6 +348,9 @@ impl Draft {
             *file = absolute(file)?;
         }
         let others = if settings.anonymous_push { Pushers::Anyone } else { Pushers::Users };
+        for file in settings.peers.iter_mut().flat_map(PeerSettings::files_mut) {
+            *file = absolute(file)?;
+        }
         settings.rules = Rules::new(self.rules, others);
         self.problems.extend(settings.contradictions());
         if self.problems.is_empty() { Ok(self.settings) } else { Err(ConfigError::Wrong(self.problems)) }
@@ -373,6 +380,7 @@ impl Settings {
             checks: ChecksSettings::default(),
             fleet: FleetSettings::default(),
             sweeper: SweeperSettings::default(),
+            peers: Vec::new(),
             upstreams: Vec::new(),
             webhooks: Vec::new(),
             rules: Rules::default(),
@@ -401,7 +409,8 @@ impl Settings {
         let of_root = self.root.as_ref().and_then(overlap);
         let of_root = of_root.map(|why| Problem { place: String::new(), key: "data_dir".into(), why });
         let problems = of_root.into_iter().chain(self.misplaced_upstreams()).chain(self.misplaced_webhooks());
-        let problems: Vec<Problem> = problems.chain(self.unusable_in_fleet()).collect();
+        let problems: Vec<Problem> =
+            problems.chain(self.unusable_in_fleet()).chain(self.misplaced_peers()).collect();
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Wrong(problems)) }
     }
 
@@ -415,7 +424,7 @@ impl Settings {
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Wrong(problems)) }
     }
 
-    /// The keys in which `new` differs and which only a restart can change. Rules and checks are not among them.
+    /// The keys in which `new` differs and which only a restart can change. Rules, checks and peers are not among them.
     #[must_use]
     pub fn changes_needing_restart(&self, new: &Self) -> Vec<&'static str> {
         let pairs = self.pairs().into_iter().zip(new.pairs());
@@ -460,6 +469,7 @@ impl Settings {
         }
         found.extend(self.conflicts_of_upstreams());
         found.extend(self.conflicts_of_webhooks());
+        found.extend(self.conflicts_of_peers());
         found
     }
 

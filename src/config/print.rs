@@ -1,7 +1,7 @@
 //! The effective settings as TOML that reads back as the same settings.
 
 use super::keys::{CHECK_KEYS, KEYS, Key, section};
-use super::{Settings, checks, rules, upstream, webhook};
+use super::{Settings, checks, peer, rules, upstream, webhook};
 use std::fmt::Write;
 
 impl Settings {
@@ -35,6 +35,7 @@ impl Settings {
         toml + &checks::to_toml(&self.checks)
             + &upstream::to_toml(&self.upstreams)
             + &webhook::to_toml(&self.webhooks)
+            + &peer::to_toml(&self.peers)
             + &rules::to_toml(&self.rules)
     }
 }

@@ -1,5 +1,6 @@
 //! What a configuration may say, and what each mistake is told.
 
+mod peers;
 mod upstreams;
 mod webhooks;
 
@@ -63,6 +64,7 @@ keep_events = "8d"
 redis = "rediss://gate@redis.example.com:6380/2"
 redis_password_file = "/etc/tidegate/redis.password"
 redis_ca_file = "/etc/tidegate/ca.pem"
+peer_idle = "46s"
 
 [sweeper]
 orphans = "2s"
@@ -374,7 +376,7 @@ fn what_is_no_toml_is_told_with_its_line() {
 
 #[test]
 fn what_this_version_does_not_do_is_refused_with_a_sentence() {
-    let later = ["[[peer]]\nname = \"x\""];
+    let later = ["[[upstream]]\nname = \"x\"\nurl = \"https://x\"\nfsck = \"strict\""];
     for text in later {
         let found = problems(text, &[]);
         assert_eq!(found.len(), 1, "{text:?}: {found:?}");

@@ -24,6 +24,7 @@ use crate::mirror::keeper::Keeper;
 use crate::mirror::{Approach, Mirrors};
 use crate::model::access::Rules;
 use crate::outbox::SinkStates;
+use crate::peers::Peers;
 use crate::store::Store;
 use crate::supervise::Reaper;
 use crate::sys::current::Current;
@@ -163,6 +164,8 @@ pub struct App {
     pub changes: Changes,
     /// Where events are published to.
     pub sinks: SinkStates,
+    /// The other gates that are listened to.
+    pub peers: Peers,
     /// What upstreams have said yes to.
     pub grants: Grants,
     /// Who waits for a decision on his push.

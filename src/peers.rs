@@ -1,0 +1,243 @@
+//! The other gates' door: follows what each peer of the configuration tells of its repositories.
+//!
+//! A listener is a thread `peer-NAME` with one connection: it follows `/-/events` of its peer and passes on what it hears to
+//! an [`Ear`], from where it left off. Whatever it waits for (a name, a connection, bytes, the next attempt) ends at once when
+//! it is stopped. Peers come, change and go while the gate runs: [`Peers::follow`] makes the listeners those of the
+//! settings, and a listener begins when the one that had its name before has ended, so that there are never two for one
+//! peer, and none for a peer that has gone.
+//!
+//! | for | rooms |
+//! |---|---|
+//! | the life of a listener | `listener` |
+//! | when it asks again | [`patience`] |
+//! | one connection | `connection`, `error` |
+//! | the format of events | [`stream`] |
+//! | what others see of it | `row` |
+//!
+//! Nothing here decides what an event means for a mirror, and nothing is believed of it: whoever hears of a change asks the
+//! upstream himself.
+
+mod connection;
+mod error;
+mod listener;
+pub mod patience;
+mod row;
+pub mod stream;
+
+use crate::client::Agents;
+use crate::config::PeerSettings;
+use crate::mirror::keeper::{Heard, Keeper};
+use crate::model::fleet::Version;
+use crate::model::peer::{PeerName, PeerState, PeerView};
+use crate::sys::stop::{Level, Stop};
+use crate::sys::thread;
+use connection::Connection;
+use listener::Listener;
+use patience::Timing;
+use row::Row;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How we call ourselves.
+const USER_AGENT: &str = concat!("tidegate/", env!("CARGO_PKG_VERSION"));
+
+/// How long a peer may take to let somebody in who only looks.
+const LOOK_LIMIT: Duration = Duration::from_secs(10);
+
+/// Asks a peer for its events, and leaves once it begins to tell them.
+///
+/// # Errors
+/// Why it does not, for people.
+pub fn reach(peer: &PeerSettings) -> Result<(), String> {
+    let stop = Stop::new().map_err(|error| error.to_string())?;
+    let opened = Connection::open(peer, &Agents::new(stop, USER_AGENT), LOOK_LIMIT, None);
+    opened.map(drop).map_err(|error| error.to_string())
+}
+
+/// Whoever is to know what was heard. A panic of his parks the listener, in the end.
+pub trait Ear: Send + Sync {
+    /// A peer says that a repository has this version.
+    fn hear(&self, peer: &PeerSettings, version: &Version);
+
+    /// Anything may have happened that was not heard.
+    fn missed(&self);
+}
+
+impl Ear for Keeper {
+    fn hear(&self, peer: &PeerSettings, version: &Version) {
+        Self::hear(self, &Heard { version, origin: Some(&peer.url) });
+    }
+
+    fn missed(&self) {
+        self.doubt_all();
+    }
+}
+
+/// All listeners; clones share them.
+#[derive(Clone, Debug)]
+pub struct Peers(Arc<Shared>);
+
+struct Shared {
+    ear: Arc<dyn Ear>,
+    timing: Timing,
+    agents: Agents,
+    slots: Mutex<Slots>,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    /// None is started any more.
+    is_closed: bool,
+    /// How many listeners there have been.
+    generation: u64,
+    listeners: BTreeMap<PeerName, Slot>,
+    turns: BTreeMap<PeerName, Arc<Turn>>,
+    /// Threads that have been stopped.
+    leaving: Vec<JoinHandle<()>>,
+}
+
+/// Who has it listens to the peer of a name.
+type Turn = Mutex<()>;
+
+#[derive(Debug)]
+struct Slot {
+    peer: PeerSettings,
+    row: Arc<Row>,
+    /// Neither is there where the thread could not be started.
+    stop: Option<Stop>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Peers {
+    /// No listeners yet. What they will hear, they tell `ear`.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn new(ear: Arc<dyn Ear>, timing: Timing) -> io::Result<Self> {
+        let agents = Agents::new(Stop::new()?, USER_AGENT);
+        Ok(Self(Arc::new(Shared { ear, timing, agents, slots: Mutex::default() })))
+    }
+
+    /// Listens to these peers and to no others from now on. Who is listened to as it stands here goes on being so; a listener
+    /// that has come to rest begins again. Waits for nobody.
+    pub fn follow(&self, peers: &[PeerSettings]) {
+        let mut slots = self.lock();
+        if slots.is_closed {
+            return;
+        }
+        slots.stop_if(|slot| slot.is_at_rest() || !peers.contains(&slot.peer));
+        for peer in peers {
+            if !slots.listeners.contains_key(&peer.name) {
+                let slot = self.start(&mut slots, peer);
+                slots.listeners.insert(peer.name.clone(), slot);
+            }
+        }
+    }
+
+    /// Ends all listeners, and starts none any more.
+    pub fn close(&self) {
+        let mut slots = self.lock();
+        slots.is_closed = true;
+        slots.stop_if(|_| true);
+    }
+
+    /// Waits until the listeners that were ended have.
+    pub fn join(&self) {
+        let leaving = std::mem::take(&mut self.lock().leaving);
+        for thread in leaving {
+            if thread.join().is_err() {
+                log::error!("a listener had panicked");
+            }
+        }
+    }
+
+    /// How each is, by name.
+    #[must_use]
+    pub fn views(&self) -> Vec<PeerView> {
+        self.lock().listeners.values().map(|slot| slot.row.view(&slot.peer)).collect()
+    }
+
+    /// How many are so.
+    #[must_use]
+    pub fn count(&self, state: PeerState) -> usize {
+        self.lock().listeners.values().filter(|slot| slot.row.state() == state).count()
+    }
+
+    fn start(&self, slots: &mut Slots, peer: &PeerSettings) -> Slot {
+        slots.generation += 1;
+        let row = Arc::new(Row::new());
+        let begun = Stop::new().and_then(|stop| {
+            let turn = Arc::clone(slots.turns.entry(peer.name.clone()).or_default());
+            let listener = Listener {
+                peer: peer.clone(),
+                generation: slots.generation,
+                timing: self.0.timing,
+                agents: self.0.agents.beside(stop.clone()),
+                ear: Arc::clone(&self.0.ear),
+                row: Arc::clone(&row),
+                stop: stop.clone(),
+                last: None,
+            };
+            let thread = thread::spawn(format!("peer-{}", peer.name), move || listener.run(&turn))?;
+            Ok((stop, thread))
+        });
+        let (stop, thread) = match begun {
+            Ok((stop, thread)) => (Some(stop), Some(thread)),
+            Err(error) => {
+                log::error!(
+                    "peer {}: starting to listen: {error}; it is tried again after a reload",
+                    peer.name
+                );
+                row.over(PeerState::Parked, format!("starting to listen: {error}"), 0, None);
+                (None, None)
+            }
+        };
+        Slot { peer: peer.clone(), row, stop, thread }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slots> {
+        self.0.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slots {
+    /// Stops some listeners, and forgets who has ended since.
+    fn stop_if(&mut self, is_over: impl Fn(&Slot) -> bool) {
+        let all = std::mem::take(&mut self.listeners);
+        let (over, going_on): (BTreeMap<_, _>, _) = all.into_iter().partition(|(_, slot)| is_over(slot));
+        self.listeners = going_on;
+        for slot in over.into_values() {
+            if let Some(stop) = slot.stop {
+                stop.raise(Level::Killing);
+            }
+            self.leaving.extend(slot.thread);
+        }
+        self.leaving.retain(|thread| !thread.is_finished());
+        self.turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+    }
+}
+
+impl Slot {
+    fn is_at_rest(&self) -> bool {
+        match self.row.state() {
+            PeerState::Refused | PeerState::Parked => true,
+            PeerState::Connecting | PeerState::Listening | PeerState::Waiting => false,
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("timing", &self.timing)
+            .field("slots", &self.slots)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+//! The life of one listener: asks, follows, waits, and asks again, until it is stopped or comes to rest.
+
+use super::connection::Connection;
+use super::error::PeerError;
+use super::patience::{Ended, Next, Patience, Timing};
+use super::row::Row;
+use super::stream::{Event, Parser};
+use super::{Ear, Turn};
+use crate::client::Agents;
+use crate::config::PeerSettings;
+use crate::model::fleet::{EventName, NoticeBody, Version};
+use crate::model::peer::PeerState;
+use crate::sys::random;
+use crate::sys::stop::{Level, Stop};
+use jiff::Timestamp;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How much of an answer is read at a time, in bytes.
+const SLICE: usize = 16 << 10;
+
+/// The event with which a gate greets whoever listens.
+const HELLO: &str = "hello";
+
+/// The event by which it says that it does not have what came before any more.
+const RESET: &str = "reset";
+
+/// A listener. Its thread is all that there is of it.
+pub(super) struct Listener {
+    pub(super) peer: PeerSettings,
+    /// The how-manieth listener of this gate's life it is.
+    pub(super) generation: u64,
+    pub(super) timing: Timing,
+    /// Of all listeners.
+    pub(super) agents: Agents,
+    pub(super) ear: Arc<dyn Ear>,
+    pub(super) row: Arc<Row>,
+    pub(super) stop: Stop,
+    /// Where the stream goes on.
+    pub(super) last: Option<String>,
+}
+
+/// What is known of a connection while it lasts.
+struct Life {
+    begun: Instant,
+    has_heard: bool,
+}
+
+impl Listener {
+    /// Listens when whoever had the name before has ended.
+    pub(super) fn run(mut self, turn: &Turn) {
+        let _alone = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut patience = Patience::default();
+        while !self.is_stopped() {
+            let ended = self.attempt();
+            if self.is_stopped() {
+                break;
+            }
+            match patience.next(&ended, &self.timing, random::fraction()) {
+                Next::Wait(pause) => {
+                    self.tell(&ended, patience.failures(), PeerState::Waiting, Some(pause));
+                    if !self.stop.sleep(pause, Level::Killing) {
+                        break;
+                    }
+                }
+                Next::Rest(state) => return self.tell(&ended, patience.failures(), state, None),
+            }
+        }
+        log::debug!("peer {}: listener {} has ended", self.peer.name, self.generation);
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.level() == Level::Killing
+    }
+
+    /// One connection. A panic is how a defect shows: it ends the connection, and is counted.
+    fn attempt(&mut self) -> Ended {
+        self.row.connecting();
+        let mut life = Life { begun: Instant::now(), has_heard: false };
+        let error = catch_unwind(AssertUnwindSafe(|| self.follow(&mut life))).unwrap_or(PeerError::Defect);
+        if error.is_malformed() {
+            // Whatever it was would come again.
+            self.last = None;
+        }
+        Ended { error, lived: life.begun.elapsed(), has_heard: life.has_heard }
+    }
+
+    fn follow(&mut self, life: &mut Life) -> PeerError {
+        // A client of this connection's own: when that is over, nothing of it is kept open.
+        let agents = self.agents.beside(self.stop.clone());
+        let opened = Connection::open(&self.peer, &agents, self.timing.idle, self.last.as_deref());
+        let mut connection = match opened {
+            Ok(connection) => connection,
+            Err(error) => return error,
+        };
+        life.begun = Instant::now();
+        self.row.listening(Timestamp::now());
+        log::info!("peer {}: listening (listener {})", self.peer.name, self.generation);
+        if self.last.is_none() {
+            // From now on nothing is missed; before, anything may have been.
+            self.ear.missed();
+        }
+        let (mut parser, mut slice) = (Parser::default(), vec![0; SLICE]);
+        loop {
+            let length = match connection.read(&mut slice) {
+                Ok(0) => return PeerError::Closed,
+                Ok(length) => length,
+                Err(error) => return error,
+            };
+            if let Err(error) = parser.feed(&slice[..length], |event| self.take(event, life)) {
+                return error.into();
+            }
+        }
+    }
+
+    fn take(&mut self, event: Event, life: &mut Life) {
+        if self.is_stopped() {
+            return;
+        }
+        if !std::mem::replace(&mut life.has_heard, true) {
+            self.row.heard();
+        }
+        match event.name.as_str() {
+            HELLO => {}
+            RESET => self.ear.missed(),
+            name => match EventName::parse(name) {
+                Ok(EventName::RepoVersion | EventName::RepoRemoved) => self.hear(&event),
+                Ok(EventName::Push(_) | EventName::MirrorSynced | EventName::MirrorFailed) | Err(_) => {}
+            },
+        }
+        if event.name != HELLO {
+            self.row.event(event.id.as_deref(), Timestamp::now());
+        }
+        if event.id.is_some() {
+            self.last = event.id;
+        }
+    }
+
+    fn hear(&self, event: &Event) {
+        let is_removed = event.name == EventName::RepoRemoved.text();
+        match serde_json::from_str::<NoticeBody>(&event.data) {
+            Ok(NoticeBody { repo, incarnation, seq: Some(seq), digest, .. }) => {
+                let version = Version { repo, incarnation, seq, digest, is_removed };
+                self.ear.hear(&self.peer, &version);
+            }
+            Ok(NoticeBody { seq: None, .. }) => {
+                log::warn!("peer {}: an event without a number is passed over", self.peer.name);
+            }
+            Err(error) => log::warn!("peer {}: an event is passed over: {error}", self.peer.name),
+        }
+    }
+
+    /// Says how it goes on: aloud the first time, and quietly while nothing changes.
+    fn tell(&self, ended: &Ended, retries: u32, state: PeerState, pause: Option<Duration>) {
+        let next = pause.and_then(|pause| Timestamp::now().checked_add(pause).ok());
+        let (name, why) = (&self.peer.name, ended.error.to_string());
+        let is_news = self.row.over(state, why.clone(), retries, next);
+        let level = if is_news { log::Level::Warn } else { log::Level::Debug };
+        match pause {
+            Some(pause) => log::log!(level, "peer {name}: {why}; it is asked again in {pause:.1?}"),
+            None => log::log!(level, "peer {name}: {why}; it is asked again after a reload"),
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Listeners against a far side that the test itself plays, byte by byte.
+
+mod ending;
+mod far;
+
+use super::*;
+use crate::model::fleet::{Incarnation, RepoKey};
+use crate::model::upstream::UpstreamUrl;
+use crossbeam::channel::{Receiver, Sender, unbounded};
+use far::{Far, HANG};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// What an ear is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Told {
+    Version(Version),
+    Missed,
+}
+
+/// Passes on what it is told; panics of the versions of `broken`.
+struct Recorder(Sender<Told>);
+
+impl Ear for Recorder {
+    fn hear(&self, _: &PeerSettings, version: &Version) {
+        assert_ne!(version.repo.as_str(), "https://forge/broken", "on purpose");
+        self.0.send(Told::Version(version.clone())).unwrap();
+    }
+
+    fn missed(&self) {
+        self.0.send(Told::Missed).unwrap();
+    }
+}
+
+/// Listeners, and what they hear.
+struct Scene {
+    peers: Peers,
+    told: Receiver<Told>,
+    home: TempDir,
+}
+
+impl Scene {
+    fn new(timing: Timing) -> Scene {
+        let (sender, told) = unbounded();
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("token"), "s3cret\n").unwrap();
+        Scene { peers: Peers::new(Arc::new(Recorder(sender)), timing).unwrap(), told, home }
+    }
+
+    fn peer(&self, name: &str, at: SocketAddr) -> PeerSettings {
+        let UpstreamUrl::Http(url) = UpstreamUrl::parse(&format!("http://{at}")).unwrap() else { panic!() };
+        let (name, token_file) = (PeerName::parse(name).unwrap(), self.home.path().join("token"));
+        PeerSettings { name, url, token_file, ca_file: None }
+    }
+
+    #[track_caller]
+    fn hears(&self) -> Told {
+        self.told.recv_timeout(HANG).expect("nothing is heard")
+    }
+
+    fn view(&self, name: &str) -> PeerView {
+        self.peers.views().into_iter().find(|view| view.name == name).unwrap()
+    }
+
+    #[track_caller]
+    fn await_state(&self, name: &str, state: PeerState) -> PeerView {
+        far::eventually(&format!("{name} is {state:?}"), || self.view(name).state == state.as_str());
+        self.view(name)
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.peers.close();
+        self.peers.join();
+    }
+}
+
+/// With pauses that nobody notices.
+const QUICK: Timing = Timing {
+    idle: Duration::from_secs(600),
+    pause: Duration::from_millis(2),
+    pause_max: Duration::from_millis(20),
+    settled: Duration::from_secs(600),
+};
+
+/// With pauses that nobody lives to see the end of.
+const PATIENT: Timing =
+    Timing { pause: Duration::from_secs(600), pause_max: Duration::from_secs(600), ..QUICK };
+
+fn incarnation() -> String {
+    "0a".repeat(16)
+}
+
+/// As a gate writes it.
+fn event(number: u64, repo: &str, seq: u64) -> String {
+    let by = incarnation();
+    let body = format!(
+        "{{\"id\":\"{by}-{number}\",\"event\":\"repo.version\",\"at\":\"2026-01-01T00:00:00.000Z\",\"node\":\"n\",\
+         \"incarnation\":\"{by}\",\"repo\":\"{repo}\",\"name\":\"forge/app\",\"seq\":{seq},\"digest\":null,\"later\":1}}"
+    );
+    format!("event: repo.version\nid: {by}-{number}\ndata: {body}\n\n")
+}
+
+fn version(repo: &str, seq: u64) -> Told {
+    let (repo, incarnation) = (RepoKey::parse(repo).unwrap(), Incarnation::parse(&incarnation()).unwrap());
+    Told::Version(Version { repo, incarnation, seq, digest: None, is_removed: false })
+}
+
+const APP: &str = "https://forge/app";
+
+/// Threads of this process that are called so.
+fn threads(name: &str) -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let comm = |task: std::io::Result<std::fs::DirEntry>| {
+        std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
+    };
+    tasks.filter_map(comm).filter(|comm| comm.trim_end().starts_with(name)).count()
+}
+
+#[test]
+fn what_a_peer_tells_is_passed_on_and_goes_on_where_it_broke_off() {
+    let (scene, far) = (Scene::new(QUICK), Far::new());
+    scene.peers.follow(&[scene.peer("resume", far.address())]);
+    let mut talk = far.accept();
+    assert!(talk.head.starts_with("GET /-/events?events=repo.* HTTP/1.1\r\n"), "{}", talk.head);
+    assert_eq!(talk.field("authorization"), Some("Bearer s3cret"));
+    assert_eq!((talk.field("accept"), talk.field("last-event-id")), (Some("text/event-stream"), None));
+    talk.stream();
+    assert_eq!(scene.hears(), Told::Missed, "nobody knows what was before");
+    talk.say(": alive\n\nevent: hello\ndata: {}\n\n");
+    talk.say(&event(7, APP, 3));
+    assert_eq!(scene.hears(), version(APP, 3));
+    let view = scene.await_state("resume", PeerState::Listening);
+    assert!(view.connected.is_some() && view.error.is_none());
+    // What is no news about a repository, or none of this version's, is passed over.
+    let other = format!("id: {}-9\ndata: {{}}\n\n", incarnation());
+    talk.say(&format!("event: push.received\n{other}event: novelty\n{other}event: repo.version\n{other}"));
+    talk.say(&format!("event: repo.removed{}", &event(10, APP, 4)["event: repo.version".len()..]));
+    let Told::Version(removed) = scene.hears() else { panic!() };
+    assert!(removed.is_removed && removed.seq == 4);
+    drop(talk);
+    let mut talk = far.accept();
+    let last = format!("{}-10", incarnation());
+    assert_eq!(talk.field("last-event-id"), Some(last.as_str()));
+    assert_eq!(scene.view("resume").last_event_id, Some(last));
+    talk.stream();
+    talk.say(&event(11, APP, 5));
+    assert_eq!(scene.hears(), version(APP, 5), "nothing was missed");
+    talk.say("event: reset\ndata: {}\n\n");
+    assert_eq!(scene.hears(), Told::Missed);
+}
+
+#[test]
+fn thirty_one_clean_ends_and_it_still_listens() {
+    let (scene, far) = (Scene::new(QUICK), Far::new());
+    scene.peers.follow(&[scene.peer("again", far.address())]);
+    for _ in 0..31 {
+        let mut talk = far.accept();
+        talk.stream();
+        talk.say("event: hello\ndata: {}\n\n");
+        talk.end();
+    }
+    let mut talk = far.accept();
+    talk.stream();
+    talk.say(&event(1, APP, 1));
+    let heard: Vec<Told> = (0..33).map(|_| scene.hears()).collect();
+    assert_eq!(heard.last(), Some(&version(APP, 1)));
+}
+
+#[test]
+fn a_peer_that_closes_at_once_is_asked_less_and_less_often() {
+    let pause = Duration::from_millis(40);
+    let timing = Timing { pause, pause_max: Duration::from_millis(160), ..QUICK };
+    let (scene, far) = (Scene::new(timing), Far::new());
+    scene.peers.follow(&[scene.peer("closing", far.address())]);
+    let mut talk = far.accept();
+    talk.stream();
+    talk.end();
+    let mut before = Instant::now();
+    for least in [20, 40, 80, 80, 80] {
+        let mut talk = far.accept();
+        let passed = before.elapsed();
+        assert!(passed >= Duration::from_millis(least), "asked again after {passed:?}, at least {least} ms");
+        talk.stream();
+        talk.end();
+        before = Instant::now();
+    }
+    far::eventually("the last end is noted", || scene.view("closing").retries == 6);
+    let view = scene.view("closing");
+    assert_eq!(view.error.as_deref(), Some("it has ended the stream"));
+    assert_eq!(view.connected, None);
+}
+
+#[test]
+fn a_no_is_final_until_the_settings_are_read_again() {
+    let (scene, far) = (Scene::new(QUICK), Far::new());
+    let peer = scene.peer("refused", far.address());
+    scene.peers.follow(std::slice::from_ref(&peer));
+    far.accept().answer("401 Unauthorized\r\nContent-Length: 0");
+    let view = scene.await_state("refused", PeerState::Refused);
+    assert_eq!(view.error.as_deref(), Some("it answers 401: it does not know the token in token_file"));
+    far::eventually("the thread ends", || threads("peer-refused") == 0);
+    std::fs::write(scene.home.path().join("token"), "another\n").unwrap();
+    scene.peers.follow(std::slice::from_ref(&peer));
+    let mut talk = far.accept();
+    assert_eq!(talk.field("authorization"), Some("Bearer another"));
+    talk.stream();
+    scene.await_state("refused", PeerState::Listening);
+    // One that listens goes on as it is.
+    scene.peers.follow(&[peer]);
+    talk.say(&event(1, APP, 1));
+    assert_eq!([scene.hears(), scene.hears()], [Told::Missed, version(APP, 1)]);
+}
+
+#[test]
+fn what_may_pass_is_tried_again() {
+    let (scene, far) = (Scene::new(QUICK), Far::new());
+    scene.peers.follow(&[scene.peer("passing", far.address())]);
+    let elsewhere = Far::new();
+    let redirect = format!("307 x\r\nLocation: http://{}/-/events\r\nContent-Length: 0", elsewhere.address());
+    let answers = [
+        ("503 Service Unavailable\r\nContent-Length: 0", "it answers 503"),
+        ("429 Too Many\r\nRetry-After: 0\r\nContent-Length: 0", "it answers 429"),
+        (
+            "200 OK\r\nContent-Type: text/html\r\nContent-Length: 0",
+            "it answers with \"text/html\" and not with events",
+        ),
+        (redirect.as_str(), "it answers 307: redirects are not followed"),
+        ("no HTTP", "it does not answer in HTTP"),
+    ];
+    for (answer, why) in answers {
+        far.accept().answer(answer);
+        far::eventually(why, || scene.view("passing").error.is_some_and(|error| error.starts_with(why)));
+    }
+    let mut talk = far.accept();
+    talk.stream();
+    scene.await_state("passing", PeerState::Listening);
+    assert!(elsewhere.is_unvisited());
+}
+
+#[test]
+fn what_is_no_stream_of_events_ends_it_and_is_not_asked_for_again() {
+    let (scene, far) = (Scene::new(QUICK), Far::new());
+    scene.peers.follow(&[scene.peer("garbled", far.address())]);
+    let mut talk = far.accept();
+    talk.stream();
+    talk.say(&event(1, APP, 1));
+    assert_eq!([scene.hears(), scene.hears()], [Told::Missed, version(APP, 1)]);
+    talk.say(&"x".repeat(stream::LINE_MAX + 1));
+    let mut talk = far.accept();
+    assert_eq!(talk.field("last-event-id"), None);
+    let error = scene.view("garbled").error.unwrap();
+    assert!(error.starts_with("a line of its events has more than 65536 bytes"), "{error}");
+    talk.stream();
+    assert_eq!(scene.hears(), Told::Missed);
+}
+
+#[test]
+fn a_defect_costs_a_connection_and_the_third_in_a_row_parks_the_listener() {
+    let (scene, far, other) = (Scene::new(QUICK), Far::new(), Far::new());
+    let peers = [scene.peer("defect", far.address()), scene.peer("sound", other.address())];
+    scene.peers.follow(&peers);
+    let mut sound = other.accept();
+    sound.stream();
+    for _ in 0..3 {
+        let mut talk = far.accept();
+        talk.stream();
+        talk.say(&event(1, "https://forge/broken", 1));
+        talk.await_end();
+    }
+    let view = scene.await_state("defect", PeerState::Parked);
+    assert!(view.error.unwrap().starts_with("listening to it failed within this gate"));
+    far::eventually("the thread ends", || threads("peer-defect") == 0);
+    assert_eq!((scene.peers.count(PeerState::Parked), scene.peers.count(PeerState::Listening)), (1, 1));
+    scene.peers.follow(&peers);
+    let mut talk = far.accept();
+    talk.stream();
+    scene.await_state("defect", PeerState::Listening);
+    sound.say(&event(1, APP, 1));
+    far::eventually("the other one hears", || scene.hears() == version(APP, 1));
+}
+
+#[test]
+fn a_token_that_cannot_be_read_is_waited_for() {
+    let (scene, far) = (Scene::new(QUICK), Far::new());
+    let token = scene.home.path().join("token");
+    std::fs::remove_file(&token).unwrap();
+    scene.peers.follow(&[scene.peer("token", far.address())]);
+    let view = scene.await_state("token", PeerState::Waiting);
+    assert!(view.error.unwrap().starts_with("reading the token_file /"));
+    assert!(far.is_unvisited());
+    let beside = Path::new(&token).with_extension("new");
+    std::fs::write(&beside, "late\n").unwrap();
+    std::fs::rename(&beside, &token).unwrap();
+    assert_eq!(far.accept().field("authorization"), Some("Bearer late"));
+}
