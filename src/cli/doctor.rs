@@ -4,6 +4,7 @@
 //! one likes.
 
 mod fleet;
+mod peers;
 mod upstreams;
 mod webhooks;
 
@@ -92,6 +93,7 @@ const LOOKS: &[(&str, Look)] = &[
     ("upstreams", upstreams::look_at_upstreams),
     ("webhooks", webhooks::look_at_webhooks),
     ("fleet", fleet::look_at_fleet),
+    ("peers", peers::look_at_peers),
     ("checks", look_at_checks),
     ("disk", look_at_disk),
     ("descriptors", look_at_descriptors),

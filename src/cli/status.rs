@@ -3,6 +3,8 @@
 use super::client::Where;
 use super::{CliError, output};
 use crate::config::Environment;
+use crate::model::outbox::SinkView;
+use crate::model::peer::PeerView;
 use crate::model::status::{ChildRow, JobRow, LaneRow, PATH, Status};
 use serde_json::Value;
 use std::fmt::{self, Display, Write};
@@ -53,6 +55,12 @@ fn show(status: &Status, out: &mut String) -> fmt::Result {
     for job in &status.jobs {
         show_job(job, out)?;
     }
+    for sink in &status.sinks {
+        show_sink(sink, out)?;
+    }
+    for peer in &status.peers {
+        show_peer(peer, out)?;
+    }
     Ok(())
 }
 
@@ -77,6 +85,41 @@ fn show_job(job: &JobRow, out: &mut String) -> fmt::Result {
         write!(out, ", failed {} times", job.failed)?;
     }
     writeln!(out, "{}", job.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default())
+}
+
+fn show_sink(sink: &SinkView, out: &mut String) -> fmt::Result {
+    write!(out, "sink {}: {} waiting", sink.sink, sink.depth)?;
+    if let Some(seconds) = sink.oldest_seconds {
+        write!(out, ", the oldest for {}", Span(Duration::from_secs(seconds)))?;
+    }
+    if sink.disabled {
+        write!(out, ", disabled")?;
+    }
+    if let Some(time) = &sink.next_attempt {
+        write!(out, ", tried again at {time}")?;
+    }
+    writeln!(out, "{}", reason(sink.error.as_deref()))
+}
+
+fn show_peer(peer: &PeerView, out: &mut String) -> fmt::Result {
+    write!(out, "peer {} at {}: {}", peer.name, peer.url, peer.state)?;
+    if let Some(time) = &peer.connected {
+        write!(out, " since {time}")?;
+    }
+    if let Some(time) = &peer.last_event {
+        write!(out, ", last event at {time}")?;
+    }
+    if peer.retries > 0 {
+        write!(out, ", attempts in vain: {}", peer.retries)?;
+    }
+    if let Some(time) = &peer.next_attempt {
+        write!(out, ", the next at {time}")?;
+    }
+    writeln!(out, "{}", reason(peer.error.as_deref()))
+}
+
+fn reason(error: Option<&str>) -> String {
+    error.map(|error| format!(": {error}")).unwrap_or_default()
 }
 
 fn millis(millis: u64) -> Span {
@@ -141,6 +184,27 @@ mod tests {
         assert_eq!(shown(Some(0), 0, None), "job tokens every 1 h 0 min, last just now\n");
         let failing = "job tokens every 1 h 0 min, last 1 min 5 s ago, failed 2 times: full\n";
         assert_eq!(shown(Some(65), 2, Some("full")), failing);
+    }
+
+    #[test]
+    fn each_sink_and_peer_is_shown_with_what_is_wrong() {
+        let mut text = String::new();
+        let sink = |text: &str| serde_json::from_str::<SinkView>(text).unwrap();
+        let well = r#"{"sink":"redis","depth":0,"delivered":7,"failures":0,"disabled":false,"given_up":0}"#;
+        let ill = r#"{"sink":"redis","depth":3,"oldest_seconds":65,"delivered":7,"failures":2,"error":"refused",
+            "next_attempt":"2026-01-01T00:00:00Z","disabled":true,"given_up":0}"#;
+        [well, ill].iter().for_each(|it| show_sink(&sink(it), &mut text).unwrap());
+        let peer = |text: &str| serde_json::from_str::<PeerView>(text).unwrap();
+        let well = r#"{"name":"e","url":"https://e","state":"listening","connected":"2026-01-01T00:00:00Z","retries":0,
+            "last_event":"2026-01-01T00:00:01Z"}"#;
+        let ill = r#"{"name":"e","url":"https://e","state":"waiting","retries":4,"error":"it answers 503",
+            "next_attempt":"2026-01-01T00:00:02Z"}"#;
+        [well, ill].iter().for_each(|it| show_peer(&peer(it), &mut text).unwrap());
+        let wanted = "sink redis: 0 waiting\n\
+            sink redis: 3 waiting, the oldest for 1 min 5 s, disabled, tried again at 2026-01-01T00:00:00Z: refused\n\
+            peer e at https://e: listening since 2026-01-01T00:00:00Z, last event at 2026-01-01T00:00:01Z\n\
+            peer e at https://e: waiting, attempts in vain: 4, the next at 2026-01-01T00:00:02Z: it answers 503\n";
+        assert_eq!(text, wanted);
     }
 
     #[test]

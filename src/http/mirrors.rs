@@ -207,7 +207,7 @@ fn find(app: &App, asked: &Asked<'_>) -> Result<State, Refusal> {
     app.keeper.state(repo).ok_or_else(|| Refusal::Unknown(format!("there is no mirror of {repo}").into()))
 }
 
-fn may_see(app: &App, rules: &Rules, caller: &Caller, repo: &RepoName) -> bool {
+pub(super) fn may_see(app: &App, rules: &Rules, caller: &Caller, repo: &RepoName) -> bool {
     let Some(place) = app.road.upstreams().find(repo) else { return false };
     let is_judged_here = place.is_served() && !place.judges_readers();
     is_reviewer(caller) || (is_judged_here && rules.judge(repo, Right::Read, caller) == Verdict::Allowed)

@@ -25,6 +25,7 @@ mod connection;
 pub mod control;
 pub mod events;
 pub mod exchange;
+pub mod fleet;
 pub mod form;
 pub mod front;
 pub mod handler;

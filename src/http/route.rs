@@ -7,11 +7,13 @@
 use super::app::App;
 use super::message::{Headers, Response};
 use super::refusal::Refusal;
-use super::{api, mirrors, pages, status};
+use super::{api, fleet, mirrors, pages, status};
 use crate::gate::decide::Verb;
 use crate::git::command::Service;
 use crate::model::access::Caller;
 use crate::model::name::RepoName;
+use crate::model::outbox::PATH as OUTBOX;
+use crate::model::peer::PATH as PEERS;
 use crate::model::push::PushId;
 use crate::model::status::PATH as STATUS;
 use std::os::fd::BorrowedFd;
@@ -102,7 +104,7 @@ pub const BODY_MAX: usize = 1 << 20;
 /// What stands in a path for the number of a push.
 const PUSH: &str = "{push}";
 
-/// What stands in a path for the name of a mirror, slashes and all.
+/// What stands in a path for the name of a mirror, or of any repository, slashes and all.
 const MIRROR: &str = "{mirror}";
 
 impl Way {
@@ -168,6 +170,9 @@ static PAGES: &[Page] = &[
     read(STATUS, Needs::Admin, Answer::Look(status::status)),
     read("/-/api/v1/children", Needs::Admin, Answer::Look(status::children)),
     read("/-/api/v1/jobs", Needs::Admin, Answer::Look(status::jobs)),
+    read(PEERS, Needs::Admin, Answer::Look(fleet::peers)),
+    read(OUTBOX, Needs::Admin, Answer::Look(fleet::outbox)),
+    read("/-/api/v1/versions/{mirror}", Needs::User, Answer::Ask(fleet::version)),
     read("/-/events", Needs::User, Answer::Stream),
     read("/-/api/v1/pushes", Needs::User, Answer::Ask(api::pushes)),
     read("/-/api/v1/pushes/{push}", Needs::User, Answer::Ask(api::push)),

@@ -1,6 +1,7 @@
 //! The pages that say how the gate is: alive, ready, measured, and what it is doing now.
 
 use super::app::App;
+use super::fleet;
 use super::front::View;
 use super::house::TurnedAway;
 use super::message::Response;
@@ -60,6 +61,8 @@ pub fn status(app: &App) -> Response {
         lanes: app.lanes.all().into_iter().map(lane_row).collect(),
         children: child_rows(app),
         jobs: job_rows(app),
+        sinks: fleet::sink_views(app),
+        peers: app.peers.views(),
     })
 }
 
@@ -85,6 +88,7 @@ pub fn metrics(app: &App) -> Response {
     page.sample("cache_bytes", &[("kind", "ls-refs")], app.remembered.refs.bytes());
     mirrors(app, &mut page);
     sinks(app, &mut page);
+    fleet::write(app, &mut page);
     app.streams.write(&mut page);
     if let Some(front) = app.front.get() {
         page.family(

@@ -13,6 +13,7 @@ pub mod mirrored;
 pub mod name;
 pub mod net;
 pub mod oid;
+pub mod outbox;
 pub mod peer;
 pub mod push;
 pub mod redis;

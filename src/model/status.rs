@@ -3,6 +3,8 @@
 //! The gate may be of another version than the command that asks it: the command ignores fields that it does not know, and
 //! says so when it misses one. So fields are added, and none changes its name or its unit.
 
+use super::outbox::SinkView;
+use super::peer::PeerView;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -34,6 +36,12 @@ pub struct Status {
     pub children: Vec<ChildRow>,
     /// The sweeper's table.
     pub jobs: Vec<JobRow>,
+    /// What waits to be published.
+    #[serde(default)]
+    pub sinks: Vec<SinkView>,
+    /// The other gates that are listened to.
+    #[serde(default)]
+    pub peers: Vec<PeerView>,
 }
 
 /// A lane of git workers.
