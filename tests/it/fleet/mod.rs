@@ -1,5 +1,6 @@
 //! What gates tell of changes, and whom.
 
+mod peers;
 mod redis;
 mod streams;
 mod told;

@@ -36,6 +36,7 @@ impl Net {
             format!("link set {name}a up"),
             format!("-n {name} address add {theirs}/30 dev {name}b"),
             format!("-n {name} link set {name}b up"),
+            format!("-n {name} link set lo up"),
         ] {
             ip(&words);
         }
@@ -63,6 +64,11 @@ impl Net {
     /// From now on nothing goes through, and nobody is told.
     pub(crate) fn cut(&self) {
         ip(&format!("-n {0} link set {0}b down", self.name));
+    }
+
+    /// From now on everything goes through again.
+    pub(crate) fn mend(&self) {
+        ip(&format!("-n {0} link set {0}b up", self.name));
     }
 }
 
