@@ -19,8 +19,14 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// Every list of tables.
-const LISTS: [&str; 6] =
-    [RuleDraft::PATH, UpstreamDraft::PATH, PeerDraft::PATH, ProtectedDraft::PATH, CommandDraft::PATH, WebhookDraft::PATH];
+const LISTS: [&str; 6] = [
+    RuleDraft::PATH,
+    UpstreamDraft::PATH,
+    PeerDraft::PATH,
+    ProtectedDraft::PATH,
+    CommandDraft::PATH,
+    WebhookDraft::PATH,
+];
 
 /// A file that is being read: its name and text, for the places of problems.
 pub(super) struct Source<'a> {
@@ -209,7 +215,8 @@ fn sections() -> String {
     let mut names: Vec<_> =
         keys::all().map(|key| keys::section(key.path)).filter(|name| !name.is_empty()).collect();
     names.dedup();
-    names.iter().map(|name| format!("[{name}], ")).collect::<String>() + "[[upstream]], [[webhook]], [[rule]], [[peer]]"
+    names.iter().map(|name| format!("[{name}], ")).collect::<String>()
+        + "[[upstream]], [[webhook]], [[rule]], [[peer]]"
 }
 
 fn is_section(path: &str) -> bool {

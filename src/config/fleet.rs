@@ -27,7 +27,14 @@ impl Default for FleetSettings {
     fn default() -> Self {
         let keep_events = Duration::from_secs(7 * 24 * 60 * 60);
         let peer_idle = Duration::from_secs(45);
-        Self { node: None, keep_events, redis: None, redis_password_file: None, redis_ca_file: None, peer_idle }
+        Self {
+            node: None,
+            keep_events,
+            redis: None,
+            redis_password_file: None,
+            redis_ca_file: None,
+            peer_idle,
+        }
     }
 }
 

@@ -152,9 +152,8 @@ pub(super) const CHECK_KEYS: &[Key] = &[
 
 /// Keys that the design has and this version does not, with what is missing. They are refused rather than
 /// ignored: whoever writes them relies on them.
-pub(super) const LATER: &[(&str, &str)] = &[
-    ("upstream.fsck", "choose how strictly an upstream's objects are checked"),
-];
+pub(super) const LATER: &[(&str, &str)] =
+    &[("upstream.fsck", "choose how strictly an upstream's objects are checked")];
 
 /// A value as it was written, before its key says what it must be.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,10 +2,8 @@
 
 use crate::config::FleetSettings;
 use crate::http::app::App;
-use crate::mirror::keeper::Keeper;
-use crate::mirror::upstreams::Upstreams;
-use crate::model::fleet::{FleetError, RepoKey, Version};
-use crate::model::name::RepoName;
+use crate::mirror::keeper::{Heard, Keeper};
+use crate::model::fleet::{FleetError, Version};
 use crate::outbox::Publisher;
 use crate::outbox::redis::sink::RedisSink;
 use crate::outbox::redis::source::{Home, RedisSource};
@@ -19,7 +17,6 @@ use std::io;
 struct Gate {
     store: Store,
     keeper: Keeper,
-    upstreams: Upstreams,
     /// The address of the server.
     server: String,
 }
@@ -33,24 +30,9 @@ pub(super) fn server(settings: &FleetSettings) -> io::Result<Option<(Server, Pub
 
 /// Starts to hear what others tell the server.
 pub(super) fn listen(server: Server, app: &App) -> io::Result<RedisSource> {
-    let (store, keeper, upstreams) = (app.store.clone(), app.keeper.clone(), app.road.upstreams().clone());
+    let (store, keeper) = (app.store.clone(), app.keeper.clone());
     let address = server.url().to_string();
-    RedisSource::start(server, Box::new(Gate { store, keeper, upstreams, server: address }))
-}
-
-impl Gate {
-    /// Every mirror, with the fleet's name for its repository.
-    fn mirrors(&self) -> impl Iterator<Item = (RepoName, RepoKey)> {
-        self.keeper.states().into_iter().filter_map(|state| {
-            let place = self.upstreams.find(&state.row.repo)?;
-            let key = RepoKey::of_upstream(&place.upstream.url, place.path);
-            Some((state.row.repo.clone(), key))
-        })
-    }
-
-    fn doubt(&self, repo: &RepoName) {
-        self.upstreams.mirrors().doubt(repo);
-    }
+    RedisSource::start(server, Box::new(Gate { store, keeper, server: address }))
 }
 
 impl Home for Gate {
@@ -58,18 +40,8 @@ impl Home for Gate {
         self.store.versions().own().map_err(|error| error.to_string())
     }
 
-    /// A mirror of it is not fresh any more, and brought up to date for whoever reads it next.
     fn hear(&self, version: &Version) {
-        if version.incarnation == *self.store.publisher() {
-            return;
-        }
-        match self.store.versions().hear(version, Timestamp::now()) {
-            Ok(true) => {
-                self.mirrors().filter(|(_, key)| *key == version.repo).for_each(|(repo, _)| self.doubt(&repo))
-            }
-            Ok(false) => {}
-            Err(error) => log::error!("{error}"),
-        }
+        self.keeper.hear(&Heard { version, origin: None });
     }
 
     fn remember(&self, version: &Version) {
@@ -84,7 +56,7 @@ impl Home for Gate {
     }
 
     fn doubt_all(&self) {
-        self.mirrors().for_each(|(repo, _)| self.doubt(&repo));
+        self.keeper.doubt_all();
     }
 
     fn epoch(&self) -> Result<Option<Epoch>, String> {

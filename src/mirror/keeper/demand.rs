@@ -128,7 +128,7 @@ impl Keeper {
             Seat::Guest(flight) => Ok((flight, false)),
             Seat::Lead(lead) => {
                 let flight = lead.flight();
-                self.send(lead, place, Class::Demand, None);
+                self.send(lead, place, Class::Demand, ());
                 Ok((flight, true))
             }
         }
