@@ -148,8 +148,10 @@ impl Demand {
     /// Since when a sync has to begin. A moment that has not come yet by the gate's clock is now: no sync begins then.
     fn moment(&self, now: Timestamp) -> Result<Timestamp, Refusal> {
         let Some(text) = &self.requested_at else { return Ok(now) };
-        let moment: Timestamp =
-            text.parse().map_err(|error| Refusal::BadRequest(format!("requested_at: {error}").into()))?;
+        let moment: Timestamp = text.parse().map_err(|error| {
+            log::debug!("requested_at {text:?}: {error}");
+            Refusal::BadRequest("requested_at: it is no moment such as 2026-01-31T12:00:00Z".into())
+        })?;
         Ok(moment.min(now))
     }
 

@@ -39,7 +39,7 @@ pub enum Refusal {
     /// The request is not well formed.
     BadRequest(Cow<'static, str>),
     /// The resource has other methods only; the value of `Allow`.
-    Method(&'static str),
+    Method(Cow<'static, str>),
     /// The body is not of the type that the resource takes.
     MediaType(Cow<'static, str>),
     /// The body came too slowly; the sentence names the limit.
@@ -290,7 +290,7 @@ impl Refusal {
             | Self::SpoolFull
             | Self::Stopping => response.with("Retry-After", RETRY_AFTER.as_secs().to_string()),
             Self::UnderWay { retry, .. } => response.with("Retry-After", retry.as_secs().to_string()),
-            Self::Method(allow) => response.with("Allow", *allow),
+            Self::Method(allow) => response.with("Allow", &**allow),
             Self::Lfs => {
                 let body = serde_json::json!({ "message": self.sentence() }).to_string();
                 Response::new(self.status())

@@ -240,12 +240,17 @@ pub fn find(method: &str, path: &str, query: &str) -> Result<Target, Refusal> {
 
 fn page(method: &str, path: &str) -> Result<Found, Refusal> {
     let mut found: Vec<Found> = PAGES.iter().filter_map(|page| matched(page, path)).collect();
+    if found.is_empty() {
+        return Err(Refusal::NotFound);
+    }
     // A mirror may be called as what is done to another one.
-    let fits = |found: &Found| found.page.way.methods().0.contains(&method);
-    let at = found.iter().position(fits).unwrap_or(0);
-    let (_, allow) = found.get(at).ok_or(Refusal::NotFound)?.page.way.methods();
-    let found = found.swap_remove(at);
-    if fits(&found) { Ok(found) } else { Err(Refusal::Method(allow)) }
+    match found.iter().position(|found| found.page.way.methods().0.contains(&method)) {
+        Some(at) => Ok(found.swap_remove(at)),
+        None => {
+            let allow: Vec<_> = found.iter().map(|found| found.page.way.methods().1).collect();
+            Err(Refusal::Method(allow.join(", ").into()))
+        }
+    }
 }
 
 /// The page with what `path` names in it, if it is of its form.
@@ -298,7 +303,7 @@ fn name_of(name: &str) -> Result<RepoName, Refusal> {
 }
 
 fn require(method: &str, allowed: &[&str], allow: &'static str) -> Result<(), Refusal> {
-    if allowed.contains(&method) { Ok(()) } else { Err(Refusal::Method(allow)) }
+    if allowed.contains(&method) { Ok(()) } else { Err(Refusal::Method(allow.into())) }
 }
 
 /// The service that `info/refs` is asked for: exactly one parameter of that name, exactly one of two values.
@@ -384,6 +389,8 @@ mod tests {
         assert_eq!(mirror("GET", "/-/api/v1/mirrors/forge/a/sync"), Ok((one, name("forge/a/sync"))));
         assert_eq!(mirror("DELETE", "/-/api/v1/mirrors/forge/a/sync"), Ok((one, name("forge/a/sync"))));
         assert_eq!(mirror("POST", "/-/api/v1/mirrors/forge/a"), Err(405));
+        let refused = find("PUT", "/-/api/v1/mirrors/forge/a", "").unwrap_err();
+        assert!(matches!(&refused, Refusal::Method(allow) if allow == "GET, HEAD, DELETE"), "{refused:?}");
         assert_eq!(mirror("DELETE", "/-/api/v1/mirrors"), Err(405));
         assert_eq!(mirror("GET", "/-/api/v1/mirrors/../a"), Err(404));
     }
