@@ -4,9 +4,12 @@
 //! Whoever asks does so in his own thread, which sees nothing else meanwhile. A server that answers gets [`ALIVE`]
 //! questions at a time. One of which nothing is known, or that was silent last, gets [`SUSPECT`]; the others wait before its
 //! door, where their thread sees a client that leaves, and go in when it answers or share its silence. So a dead server
-//! costs two threads and each client the same few seconds, however many ask. A quarter of the places is the most for one
-//! repository: a slow one among others is not taken for a dead server, nor does it keep the others waiting.
+//! costs two threads and each client the same few seconds, however many ask. A slow repository among others is not taken for a
+//! dead server: its silence is shared with who asks for it, and with others only when two of them have met it while they
+//! waited. Nor does it keep the others waiting: a quarter of the places is the most for one, and the last quarter is for
+//! those that have none.
 
+use super::agents::CONNECT;
 use super::error::{Sign, UpstreamError};
 use super::turns::TurnError;
 use crate::git::ask::Asker;
@@ -29,6 +32,9 @@ const SUSPECT: usize = 2;
 /// next; and one that refuses at once is asked each time.
 const SHARED_PART: u32 = 5;
 const SHARED_MAX: Duration = Duration::from_secs(2);
+
+/// Silences that are remembered of one server: many more than count.
+const SILENCES_MAX: usize = 16;
 
 /// The most who wait before one door. Each is a connection of ours.
 const WAITING_MAX: usize = 128;
@@ -61,14 +67,15 @@ struct Door {
     inside: HashMap<String, usize>,
     /// When it answered last.
     answered: Option<Instant>,
-    /// The last silence, if nothing was heard since.
-    silence: Option<Silence>,
+    /// The last silences, one of a repository, if nothing was heard since.
+    silences: Vec<Silence>,
 }
 
 #[derive(Debug)]
 struct Silence {
+    repository: String,
     since: Instant,
-    /// Until when it is everybody's answer.
+    /// Until when it is the answer to everybody who asks for this repository.
     until: Instant,
     error: UpstreamError,
 }
@@ -179,35 +186,50 @@ impl Hall {
 
 impl Door {
     fn is_alive(&self) -> bool {
-        self.answered.is_some() && self.silence.is_none()
+        self.answered.is_some() && self.silences.is_empty()
     }
 
     /// Lets somebody in who came at `came`, or tells him of the silence; `None` to let him wait.
     fn decide(&self, repository: &str, came: Instant, now: Instant) -> Option<Result<(), UpstreamError>> {
-        let is_shared = |silence: &&Silence| silence.since >= came || now < silence.until;
-        if let Some(error) = self.silence.as_ref().filter(is_shared).and_then(|it| it.error.shared()) {
+        if let Some(error) = self.silence_for(repository, came, now).and_then(|it| it.error.shared()) {
             return Some(Err(error));
         }
         let places = if self.is_alive() { ALIVE } else { SUSPECT };
         let of_this = self.inside.get(repository).copied().unwrap_or_default();
-        let is_open = self.inside.values().sum::<usize>() < places && of_this < (places / 4).max(1);
+        let quarter = (places / 4).max(1);
+        let most = if of_this == 0 { places } else { places - quarter };
+        let is_open = self.inside.values().sum::<usize>() < most && of_this < quarter;
         is_open.then_some(Ok(()))
     }
 
-    /// What a question that began at `began` has shown.
-    fn learn(&mut self, began: Instant, error: Option<&UpstreamError>, now: Instant) {
+    /// The silence that is the answer to somebody who came at `came`, if one is: that of what he asks for, or as many of
+    /// others, met while he waited, as may ask at a time.
+    fn silence_for(&self, repository: &str, came: Instant, now: Instant) -> Option<&Silence> {
+        let is_own = |it: &&Silence| it.repository == repository && (it.since >= came || now < it.until);
+        let is_met = |it: &&Silence| it.since >= came;
+        let own = self.silences.iter().find(is_own);
+        own.or_else(|| self.silences.iter().filter(is_met).nth(SUSPECT - 1))
+    }
+
+    /// What a question for a repository has shown that began at `began`.
+    fn learn(&mut self, repository: &str, began: Instant, error: Option<&UpstreamError>, now: Instant) {
         match error.map_or(Sign::Life, UpstreamError::sign) {
             Sign::Life => {
                 self.answered = Some(now);
-                self.silence = None;
+                self.silences.clear();
             }
             // Others were answered meanwhile: it is this repository that is slow.
             Sign::Silence if self.answered.is_some_and(|answered| answered >= began) => {}
             Sign::Silence => {
                 let took = now.saturating_duration_since(began);
                 let until = now + (took / SHARED_PART).min(SHARED_MAX);
-                let shared = error.and_then(UpstreamError::shared);
-                self.silence = shared.map(|error| Silence { since: now, until, error });
+                let Some(error) = error.and_then(UpstreamError::shared) else { return };
+                self.silences.retain(|it| it.repository != repository);
+                if self.silences.len() >= SILENCES_MAX {
+                    self.silences.remove(0);
+                }
+                let repository = repository.to_owned();
+                self.silences.push(Silence { repository, since: now, until, error });
             }
             Sign::None => {}
         }
@@ -215,13 +237,16 @@ impl Door {
 }
 
 impl Visit<'_> {
-    /// Lets everybody before the door know what was heard. A deadline of the asker's own says nothing of the server.
+    /// Lets everybody before the door know what was heard. A deadline of the asker's own says nothing of the server, unless
+    /// it left time enough for any answer.
     pub(super) fn leave<T>(self, answer: &Result<T, UpstreamError>, deadline: &Deadline) {
         let now = Instant::now();
         let error = answer.as_ref().err();
-        let is_own = deadline.left(now).is_zero() && error.is_some_and(|it| it.sign() == Sign::Silence);
-        if !is_own {
-            self.doors.lock().door(&self.at).learn(self.began, error, now);
+        let is_cut_short = deadline.left(now).is_zero()
+            && now.saturating_duration_since(self.began) < CONNECT
+            && error.is_some_and(|it| it.sign() == Sign::Silence);
+        if !is_cut_short {
+            self.doors.lock().door(&self.at).learn(&self.repository, self.began, error, now);
         }
     }
 }
@@ -266,10 +291,10 @@ mod tests {
     fn a_server_is_asked_by_many_once_it_has_answered() {
         let (mut door, now) = (Door::default(), Instant::now());
         assert_eq!(fill(&mut door, now), SUSPECT);
-        door.learn(now, None, now);
+        door.learn("a", now, None, now);
         door.inside.clear();
         assert_eq!(fill(&mut door, now), ALIVE);
-        door.learn(now + SHARED_MAX, Some(&silence()), now + SHARED_MAX);
+        door.learn("a", now + SHARED_MAX, Some(&silence()), now + SHARED_MAX);
         door.inside.clear();
         assert_eq!(fill(&mut door, now + SHARED_MAX * 2), SUSPECT);
     }
@@ -279,7 +304,7 @@ mod tests {
         let (mut door, now) = (Door::default(), Instant::now());
         door.inside.insert("slow".to_owned(), 1);
         assert!(door.decide("slow", now, now).is_none() && door.decide("other", now, now).is_some());
-        door.learn(now, None, now);
+        door.learn("a", now, None, now);
         assert!(door.decide("slow", now, now).is_some());
         door.inside.insert("slow".to_owned(), ALIVE / 4);
         assert!(door.decide("slow", now, now).is_none());
@@ -291,7 +316,7 @@ mod tests {
         for (took, shared) in [(1, 0), (2000, 400), (10_000, 2000), (90_000, 2000)] {
             let [took, shared] = [took, shared].map(Duration::from_millis);
             let later = now + took;
-            door.learn(now, Some(&silence()), later);
+            door.learn("a", now, Some(&silence()), later);
             let told = |came, now| matches!(door.decide("a", came, now), Some(Err(_)));
             assert!(told(now, later + shared + took), "who came before");
             assert!(shared.is_zero() || told(later + shared / 2, later + shared / 2));
@@ -301,14 +326,39 @@ mod tests {
     }
 
     #[test]
+    fn who_asks_for_another_repository_asks_himself_unless_two_were_silent_while_he_waited() {
+        let (mut door, now) = (Door::default(), Instant::now());
+        let [later, last] = [1, 2].map(|times| now + SHARED_MAX * times);
+        let told = |door: &Door, name, came| matches!(door.decide(name, came, last), Some(Err(_)));
+        for until in [later, last] {
+            door.learn("slow", now, Some(&silence()), until);
+            assert!(told(&door, "slow", now) && !told(&door, "other", now), "it is the same one again");
+        }
+        door.learn("slower", now, Some(&silence()), last);
+        assert!(told(&door, "other", now) && !told(&door, "other", last + SHARED_MAX));
+        (0..100).for_each(|number| door.learn(&number.to_string(), now, Some(&silence()), last));
+        assert_eq!(door.silences.len(), SILENCES_MAX);
+    }
+
+    #[test]
+    fn the_last_quarter_of_the_places_is_for_repositories_that_have_none() {
+        let (mut door, now) = (Door::default(), Instant::now());
+        door.learn("a", now, None, now);
+        for number in 0..4 {
+            door.inside.insert(number.to_string(), 3);
+        }
+        assert!(door.decide("0", now, now).is_none() && door.decide("other", now, now).is_some());
+    }
+
+    #[test]
     fn a_server_that_answers_others_is_not_silent_and_an_error_of_ours_shows_nothing() {
         let (mut door, now) = (Door::default(), Instant::now());
         let later = now + SHARED_MAX;
-        door.learn(now, Some(&UpstreamError::NotFound { at: at() }), later);
-        door.learn(now, Some(&silence()), later);
+        door.learn("b", now, Some(&UpstreamError::NotFound { at: at() }), later);
+        door.learn("a", now, Some(&silence()), later);
         assert!(door.is_alive());
-        door.learn(later + SHARED_MAX, Some(&silence()), later + SHARED_MAX);
-        door.learn(later, Some(&UpstreamError::Turn(TurnError::Full)), later + SHARED_MAX);
+        door.learn("a", later + SHARED_MAX, Some(&silence()), later + SHARED_MAX);
+        door.learn("a", later, Some(&UpstreamError::Turn(TurnError::Full)), later + SHARED_MAX);
         assert!(!door.is_alive());
     }
 
