@@ -8,9 +8,20 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
+
+/// An open file that holds `content`, to be read from its start: the input of a child that has to work with a full disk, too.
+///
+/// # Errors
+/// When the machine is short of memory or descriptors.
+pub fn reader_of(content: &[u8]) -> io::Result<File> {
+    let mut file = File::from(memfd_create("tidegate", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(content)?;
+    file.rewind()?;
+    Ok(file)
+}
 
 /// A file in memory that nobody can change. It is there until this is dropped; its place is then free for another file,
 /// so whoever was told it must have ended.

@@ -19,10 +19,11 @@ use crate::mirror::Mirrors;
 use crate::mirror::keeper::{BringError, Cause, Ending, Need, Part, Shares, Waiter};
 use crate::model::oid::Oid;
 use crate::supervise::Deadline;
+use crate::sys::memory_file;
 use crate::sys::net::Socket;
 use std::fs::File;
-use std::io::{self, Seek, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -138,8 +139,7 @@ impl Search<'_> {
         }
         let look = Look {
             app: Arc::clone(self.call.app),
-            names: names(&self.call.app.settings.data_dir.join("tmp"), &left)
-                .map_err(|error| Refusal::internal("writing a list of objects", &error))?,
+            names: names(&left).map_err(|error| Refusal::internal("writing a list of objects", &error))?,
             git_dir: self.call.repository.git_dir.clone(),
             deadline: work::deadline(self.call),
             client: self.exchange.socket(),
@@ -154,13 +154,10 @@ impl Search<'_> {
     }
 }
 
-/// The objects as a file of lines.
-fn names(tmp: &Path, wants: &Wants) -> io::Result<File> {
-    let mut file = tempfile::tempfile_in(tmp)?;
+/// The objects as a file of lines, which needs no disk: a full one ends no read.
+fn names(wants: &Wants) -> io::Result<File> {
     let lines: String = wants.oids.iter().map(|oid| format!("{oid}\n")).collect();
-    file.write_all(lines.as_bytes())?;
-    file.rewind()?;
-    Ok(file)
+    memory_file::reader_of(lines.as_bytes())
 }
 
 /// The job of a worker.
