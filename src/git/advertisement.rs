@@ -132,6 +132,9 @@ impl<R: Read> Lines<R> {
     /// `# service=NAME` and a flush.
     fn expect_banner(&mut self, service: Service) -> Result<(), AdvertisementError> {
         let line = self.next_line()?.unwrap_or_default();
+        if let Some(words) = line.strip_prefix(b"ERR ") {
+            return Err(AdvertisementError::Said(excerpt(words)));
+        }
         if line.strip_prefix(b"# service=") != Some(service.name().as_bytes()) {
             return Err(AdvertisementError::Service(excerpt(line)));
         }

@@ -9,7 +9,6 @@
 //! waited. Nor does it keep the others waiting: a quarter of the places is the most for one, and the last quarter is for
 //! those that have none.
 
-use super::agents::CONNECT;
 use super::error::{Sign, UpstreamError};
 use super::turns::TurnError;
 use crate::git::ask::Asker;
@@ -32,6 +31,10 @@ const SUSPECT: usize = 2;
 /// next; and one that refuses at once is asked each time.
 const SHARED_PART: u32 = 5;
 const SHARED_MAX: Duration = Duration::from_secs(2);
+
+/// How long a question is given at least, whoever asks: as long as a connection may take. A server that has not answered
+/// by then is silent, whatever ended the question.
+pub(super) const ENOUGH: Duration = Duration::from_secs(5);
 
 /// Silences that are remembered of one server: many more than count.
 const SILENCES_MAX: usize = 16;
@@ -243,7 +246,7 @@ impl Visit<'_> {
         let now = Instant::now();
         let error = answer.as_ref().err();
         let is_cut_short = deadline.left(now).is_zero()
-            && now.saturating_duration_since(self.began) < CONNECT
+            && now.saturating_duration_since(self.began) < ENOUGH
             && error.is_some_and(|it| it.sign() == Sign::Silence);
         if !is_cut_short {
             self.doors.lock().door(&self.at).learn(&self.repository, self.began, error, now);

@@ -13,12 +13,15 @@ use crate::model::push::RefName;
 use crate::model::text::{clip, sanitize};
 use crate::model::upstream::Origin;
 use crate::store::StoreError;
-use crate::supervise::{Outcome, SpawnError, Why};
+use crate::supervise::{Deadline, Outcome, SpawnError, Why};
 use std::io;
 use std::path::PathBuf;
 
 /// Longest part of what git said that is repeated, in bytes.
 const WORDS_MAX: usize = 300;
+
+/// The name of the deadline that silence has.
+pub(super) const IDLE_LIMIT: &str = "idle_limit";
 
 /// Why an upstream did not give what was wanted.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +103,28 @@ pub enum UpstreamError {
         /// What is wrong with the answer.
         why: String,
     },
+    /// It answers as a git server does, with an error in its own words.
+    #[error("{at} says: {what}")]
+    Said {
+        /// The server.
+        at: Origin,
+        /// Its words.
+        what: String,
+    },
+    /// It has not all of the history itself.
+    #[error("{at} has only a part of this history (a shallow repository), which cannot be mirrored")]
+    Shallow {
+        /// The server.
+        at: Origin,
+    },
+    /// A fetch went on, and was not over within the time for all of it.
+    #[error("the fetch from {at} was not over in time: {limit} has passed")]
+    Unfinished {
+        /// The server.
+        at: Origin,
+        /// Which limit.
+        limit: String,
+    },
     /// The place of a directory upstream cannot be looked at.
     #[error(transparent)]
     Layout(LayoutError),
@@ -135,6 +160,17 @@ pub enum UpstreamError {
     },
 }
 
+/// Where something failed that concerns an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// On the way there, or it is not at work.
+    Away,
+    /// It answers, and not with what is wanted.
+    Answer,
+    /// Here: a disk, a git, too much to do.
+    Ours,
+}
+
 /// What an error says of the server that was to be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sign {
@@ -159,6 +195,9 @@ impl UpstreamError {
             | Self::Tls { .. }
             | Self::BrokenOff { .. }
             | Self::Malformed { .. }
+            | Self::Said { .. }
+            | Self::Shallow { .. }
+            | Self::Unfinished { .. }
             | Self::Layout(_)
             | Self::Turn(_)
             | Self::NotRun(_)
@@ -195,6 +234,9 @@ impl UpstreamError {
             | Self::Tls { .. }
             | Self::BrokenOff { .. }
             | Self::Malformed { .. }
+            | Self::Said { .. }
+            | Self::Shallow { .. }
+            | Self::Unfinished { .. }
             | Self::Layout(_)
             | Self::Turn(_)
             | Self::NotRun(_)
@@ -222,10 +264,40 @@ impl UpstreamError {
             | Self::Tls { .. }
             | Self::BrokenOff { .. }
             | Self::Malformed { .. }
+            | Self::Said { .. }
+            | Self::Shallow { .. }
+            | Self::Unfinished { .. }
             | Self::Layout(_)
             | Self::NotRun(_)
             | Self::Spawn(_)
             | Self::Io { .. } => false,
+        }
+    }
+
+    /// Where it failed.
+    #[must_use]
+    pub const fn fault(&self) -> Fault {
+        match self {
+            Self::Layout(_)
+            | Self::Turn(_)
+            | Self::NotRun(_)
+            | Self::Ask(_)
+            | Self::Spawn(_)
+            | Self::Git { .. }
+            | Self::Io { .. } => Fault::Ours,
+            Self::Unreachable { .. }
+            | Self::TimedOut { .. }
+            | Self::Status { .. }
+            | Self::Tls { .. }
+            | Self::BrokenOff { .. } => Fault::Away,
+            Self::Unauthorized { .. }
+            | Self::Forbidden { .. }
+            | Self::NotFound { .. }
+            | Self::Moved { .. }
+            | Self::Malformed { .. }
+            | Self::Said { .. }
+            | Self::Shallow { .. }
+            | Self::Unfinished { .. } => Fault::Answer,
         }
     }
 
@@ -247,7 +319,10 @@ impl UpstreamError {
             | Self::NotFound { .. }
             | Self::Moved { .. }
             | Self::Status { .. }
-            | Self::Malformed { .. } => Sign::Life,
+            | Self::Malformed { .. }
+            | Self::Said { .. }
+            | Self::Shallow { .. }
+            | Self::Unfinished { .. } => Sign::Life,
             Self::Unreachable { .. } | Self::TimedOut { .. } => Sign::Silence,
             Self::Tls { .. }
             | Self::BrokenOff { .. }
@@ -276,9 +351,18 @@ impl UpstreamError {
     pub(super) fn of_outcome(at: &Origin, what: &'static str, outcome: Outcome) -> Self {
         let at = at.clone();
         match (outcome.ended, TransportFault::find(&outcome.stderr)) {
-            (Some(Why::Deadline), _) => Self::TimedOut { at, limit: format!("the {}", outcome.deadline) },
+            (Some(Why::Deadline), _) => Self::of_deadline(at, &outcome.deadline),
             (Some(_), _) | (None, None) => Self::Git { what, outcome: Box::new(outcome) },
             (None, Some(fault)) => Self::of_fault(at, fault, words(&outcome.stderr)),
+        }
+    }
+
+    /// Silence, or too much to do.
+    fn of_deadline(at: Origin, deadline: &Deadline) -> Self {
+        let limit = format!("the {deadline}");
+        match deadline.name {
+            IDLE_LIMIT => Self::TimedOut { at, limit },
+            _ => Self::Unfinished { at, limit },
         }
     }
 
@@ -308,7 +392,11 @@ impl UpstreamError {
 
     pub(super) fn of_advertisement(at: Origin, error: &AdvertisementError) -> Self {
         let why = error.to_string();
-        if error.is_broken_off() { Self::BrokenOff { at, why } } else { Self::Malformed { at, why } }
+        match error {
+            AdvertisementError::Said(what) => Self::Said { at, what: what.clone() },
+            error if error.is_broken_off() => Self::BrokenOff { at, why },
+            _ => Self::Malformed { at, why },
+        }
     }
 }
 

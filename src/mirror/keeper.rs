@@ -24,8 +24,9 @@ pub use heard::Heard;
 pub use search::Part;
 pub use states::{Ending, State};
 
+use super::doors::ENOUGH;
 use super::upstreams::{Place, Upstreams};
-use super::{Advertisement, Approach, ForgetError, Progress, Remote, Side, UpstreamError};
+use super::{Advertisement, Approach, Fault, ForgetError, Progress, Remote, Side, UpstreamError};
 use crate::client::secrets::SecretError;
 use crate::config::UpstreamSettings;
 use crate::git::ask::Asker;
@@ -130,7 +131,7 @@ pub enum Shares {
 pub struct Waiter<'a> {
     /// His connection, whose end ends the wait.
     pub client: Option<BorrowedFd<'a>>,
-    /// How long he waits at most. Asking an upstream itself is not cut short.
+    /// How long he waits at most.
     pub until: Instant,
 }
 
@@ -206,6 +207,15 @@ impl SyncError {
             Self::Quota { .. } | Self::Token(_) | Self::Store(_) | Self::NoWorker | Self::Descriptor(_) => {
                 None
             }
+        }
+    }
+
+    /// Where it failed.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Upstream(error) => error.fault(),
+            Self::Quota { .. } | Self::Token(_) | Self::NoWorker | Self::Descriptor(_) => Fault::Ours,
         }
     }
 
@@ -305,6 +315,11 @@ impl Keeper {
         self.state(repo)?.age(Instant::now(), Timestamp::now())
     }
 
+    /// The upstream may think otherwise of it by now, and is asked before it is shown again.
+    pub fn doubt(&self, repo: &RepoName) {
+        self.0.parts.upstreams.mirrors().doubt(repo);
+    }
+
     /// How far it is, if it is being made.
     #[must_use]
     pub fn progress(&self, repo: &RepoName) -> Option<Progress> {
@@ -321,7 +336,8 @@ impl Keeper {
         self.0.parts.upstreams.mirrors().is_doubted(repo)
     }
 
-    /// Asks an upstream for a repository, in the caller's thread.
+    /// Asks an upstream for a repository, in the caller's thread, for 30 s at most, and no longer than he waits unless
+    /// that is less than a connection may take.
     ///
     /// # Errors
     /// See [`UpstreamError`].
@@ -330,11 +346,13 @@ impl Keeper {
         place: Place<'_>,
         side: Side,
         credential: Option<&UpstreamCredential>,
-        client: Option<BorrowedFd<'_>>,
+        waiter: &Waiter<'_>,
     ) -> Result<Advertisement, UpstreamError> {
         let KeeperParts { upstreams, approach: Approach { reaper, git, grace, .. }, .. } = &self.0.parts;
-        let deadline = Deadline::starting(Instant::now(), ASK_LIMIT, "time to ask an upstream");
-        let asker = Asker { reaper, deadline, grace: *grace, client };
+        let now = Instant::now();
+        let limit = waiter.until.saturating_duration_since(now).clamp(ENOUGH, ASK_LIMIT);
+        let deadline = Deadline::starting(now, limit, "time to ask an upstream");
+        let asker = Asker { reaper, deadline, grace: *grace, client: waiter.client };
         let UpstreamSettings { url, route, .. } = place.upstream;
         let remote = Remote { url, route, credential };
         upstreams.mirrors().ask(&remote, place.path, side, git, &asker)
@@ -352,7 +370,7 @@ impl Keeper {
             let flight = match joined {
                 flight::Place::Lead(lead) => {
                     let flight = lead.flight();
-                    self.run(lead, place, credential, seen.take(), waiter.client);
+                    self.run(lead, place, credential, seen.take(), waiter);
                     return match self.wait(&flight, waiter)? {
                         Err(error) if error.is_client_gone() => Err(BringError::ClientGone),
                         outcome => Ok(outcome?),
@@ -373,18 +391,18 @@ impl Keeper {
         Ok(())
     }
 
-    /// Runs a sync up to the fetch, which a worker runs. Until the upstream is being asked, `client` may leave.
+    /// Runs a sync up to the fetch, which a worker runs. Until the upstream is being asked, whoever waits may leave.
     fn run(
         &self,
         lead: Lead,
         place: Place<'_>,
         credential: Option<&UpstreamCredential>,
         seen: Option<Advertisement>,
-        client: Option<BorrowedFd<'_>>,
+        waiter: &Waiter<'_>,
     ) {
         let repo = lead.repo().clone();
         let began = Moment::now();
-        let ask = || Ok(self.ask(place, Side::Fetch, credential, client)?);
+        let ask = || Ok(self.ask(place, Side::Fetch, credential, waiter)?);
         let seen = match self.require_room(&repo).and_then(|()| seen.map_or_else(ask, Ok)) {
             Ok(seen) => seen,
             Err(error) if error.is_client_gone() => return lead.end(Err(error)),
@@ -496,6 +514,9 @@ impl Keeper {
         let is_first =
             outcome.is_ok() && states.find(&repo).is_none_or(|state| state.row.succeeded.is_none());
         let noted = states.note(&repo, began, &outcome, has_mirror);
+        if outcome.as_ref().is_err_and(SyncError::is_no) {
+            self.heed_no(&repo, cause);
+        }
         states.set_due(&repo, self.next(&repo, began.time));
         lead.end(outcome.clone());
         if has_mirror {
@@ -527,6 +548,20 @@ impl Keeper {
         let told = self.0.parts.store.events().tell_of_mirror(repo, &key, words.as_deref(), Timestamp::now());
         if let Err(error) = told {
             log::error!("mirror {repo}: {error}");
+        }
+    }
+
+    /// The upstream has said no in a sync for `cause`: it has to be asked anew before the mirror is shown. A no to what a
+    /// client has shown himself is his alone.
+    fn heed_no(&self, repo: &RepoName, cause: Cause) {
+        let is_for_a_client = match cause {
+            Cause::Read | Cause::Search | Cause::Push => true,
+            Cause::Schedule | Cause::Demand => false,
+        };
+        let place = self.0.parts.upstreams.find(repo);
+        if !(is_for_a_client && place.is_some_and(|place| place.judges_pushers())) {
+            self.doubt(repo);
+            self.0.states.deny(repo);
         }
     }
 

@@ -48,7 +48,7 @@ mod web;
 pub use advertisement::{Advertisement, Side};
 pub use approach::{Answer, Approach, Question};
 pub use ask::Remote;
-pub use error::{ForgetError, LandError, UpkeepError, UpstreamError};
+pub use error::{Fault, ForgetError, LandError, UpkeepError, UpstreamError};
 pub use making::{Progress, Step};
 pub use push::{Delivery, NOT_ALONE, PushError, WRONG_OLD_VALUE};
 pub use told::Told;

@@ -5,7 +5,7 @@
 
 use super::ask::Remote;
 use super::bring::{failed_at, pointless, secrets_for, start, work_shows};
-use super::error::UpstreamError;
+use super::error::{IDLE_LIMIT, UpstreamError};
 use super::turns::Turn;
 use super::{Shared, litter};
 use crate::git::tools::Tools;
@@ -42,7 +42,7 @@ pub(super) fn fetch_objects(
     let is_sent = work_shows(&place);
     let mut child = start(spec, &turn, tools)?;
     credential.iter().for_each(|file| child.hold(file.hold()));
-    child.limit_silence(idle_limit, "idle_limit", is_sent);
+    child.limit_silence(idle_limit, IDLE_LIMIT, is_sent);
     let outcome = child.stream(tools.asker.client, |_| Ok(()));
     if outcome.is_success() {
         turn.set_clean(true);

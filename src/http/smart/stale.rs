@@ -4,6 +4,7 @@
 //! The line is not left out where a client wants no progress (`no-progress`, which is also every client without a
 //! terminal): it is a warning, as those of git itself that go there in any case.
 
+use crate::mirror::Fault;
 use crate::model::name::RepoName;
 use std::time::Duration;
 
@@ -22,8 +23,8 @@ pub(super) struct Stale {
 /// Why a mirror is served as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reason {
-    /// The upstream, or the way to it, did not do its part.
-    Down,
+    /// The upstream, the way to it, or the gate did not do its part.
+    Failed(Fault),
     /// The repository has another address now.
     Moved,
     /// What is new there is being fetched for longer than the reader waits.
@@ -34,7 +35,9 @@ impl Stale {
     /// The line of a clone or fetch of `repo`.
     pub(super) fn sentence(self, repo: &RepoName) -> String {
         let why = match self.reason {
-            Reason::Down => "the upstream cannot be reached",
+            Reason::Failed(Fault::Away) => "the upstream cannot be reached",
+            Reason::Failed(Fault::Answer) => "the upstream does not answer as it should",
+            Reason::Failed(Fault::Ours) => "the gate failed to bring it up to date (its log says why)",
             Reason::Moved => "the upstream says that it has moved",
             Reason::Slow => "what is new upstream is still on its way",
         };

@@ -142,7 +142,10 @@ fn for_clients(error: &UpstreamError) -> String {
         | UpstreamError::Status { .. }
         | UpstreamError::Tls { .. }
         | UpstreamError::BrokenOff { .. }
-        | UpstreamError::Malformed { .. } => error.to_string(),
+        | UpstreamError::Malformed { .. }
+        | UpstreamError::Said { .. }
+        | UpstreamError::Shallow { .. }
+        | UpstreamError::Unfinished { .. } => error.to_string(),
     }
 }
 
@@ -209,7 +212,10 @@ impl Visit<'_> {
             Ending::Synced if state.fresh?.elapsed() < SECOND_REQUEST => self.as_it_is(None),
             Ending::Synced => None,
             Ending::Moved => self.as_it_is(Some(Stale { age: self.bearable_age()?, reason: Reason::Moved })),
-            Ending::Failed => self.as_it_is(Some(Stale { age: self.bearable_age()?, reason: Reason::Down })),
+            Ending::Failed => {
+                let reason = Reason::Failed(state.fault?);
+                self.as_it_is(Some(Stale { age: self.bearable_age()?, reason }))
+            }
         }
     }
 
@@ -222,6 +228,11 @@ impl Visit<'_> {
 
     /// The age of the mirror, if it may be served while its upstream is down.
     fn bearable_age(&self) -> Option<Duration> {
+        let is_denied = self.app.keeper.state(self.repo).is_some_and(|state| state.is_denied);
+        if is_denied && !self.place.judges_readers() {
+            // Being down unsays no no.
+            return None;
+        }
         self.app.keeper.age(self.repo).filter(|age| *age <= self.settings().mirror.serve_stale_for)
     }
 
@@ -269,7 +280,12 @@ impl Visit<'_> {
     }
 
     fn ask(&self) -> Result<Advertisement, UpstreamError> {
-        self.app.keeper.ask(self.place, self.side, self.credential.as_ref(), Some(self.client))
+        self.app.keeper.ask(self.place, self.side, self.credential.as_ref(), &self.waiter(Instant::now()))
+    }
+
+    /// Nobody waits longer than for a worker.
+    fn waiter(&self, now: Instant) -> Waiter<'_> {
+        Waiter { client: Some(self.client), until: now + self.app.settings.git.queue_wait }
     }
 
     fn is_fresh(&self) -> bool {
@@ -281,8 +297,8 @@ impl Visit<'_> {
         now.checked_sub(self.settings().mirror.fresh_for).unwrap_or(now)
     }
 
-    /// Brings the mirror to where it is needed. Nobody waits longer than for a worker: whoever has no older one to go with
-    /// is told how far the first is.
+    /// Brings the mirror to where it is needed. Whoever has no older one to go with, and has waited for long enough, is told
+    /// how far the first is.
     fn bring(&self, seen: Option<Advertisement>, shares: Shares) -> Result<(), BringError> {
         let now = Instant::now();
         let since = match (&seen, shares) {
@@ -293,7 +309,7 @@ impl Visit<'_> {
             Side::Fetch => Cause::Read,
             Side::Push => Cause::Push,
         };
-        let waiter = Waiter { client: Some(self.client), until: now + self.app.settings.git.queue_wait };
+        let waiter = self.waiter(now);
         let (repo, place, credential) = (self.repo, self.place, self.credential.as_ref());
         self.app.keeper.bring(Need { repo, place, credential, seen, cause, since, shares }, &waiter)
     }
@@ -303,7 +319,7 @@ impl Visit<'_> {
         let reason = match &error {
             BringError::Failed(error) if error.is_no() => None,
             BringError::Failed(error) if error.moved_to().is_some() => Some(Reason::Moved),
-            BringError::Failed(_) => Some(Reason::Down),
+            BringError::Failed(error) => Some(Reason::Failed(error.fault())),
             BringError::Late => Some(Reason::Slow),
             BringError::ClientGone | BringError::Stopping => None,
         };
@@ -345,6 +361,10 @@ impl Visit<'_> {
         }
         if error.is_no() {
             self.app.grants.drop_all_of(self.repo, &self.shown);
+            if !self.place.judges_pushers() {
+                // It was the gate's own credential, or none: the same as readers are served by.
+                self.app.keeper.doubt(self.repo);
+            }
             return self.refusal_of_no(error);
         }
         log::warn!("{}: {error}", self.repo);

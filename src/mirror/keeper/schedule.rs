@@ -115,6 +115,9 @@ impl Keeper {
                 (None, _) if self.is_listed(&repo) => Some(now),
                 (Some(_), Some(every)) => {
                     let planned = shared.states.find(&repo).and_then(|state| state.row.due);
+                    // None is further off than a round or a pause, unless a clock was ahead when it was planned.
+                    let latest = later(now, every.mul_f64(1.1).max(PAUSE_MAX));
+                    let planned = planned.filter(|due| *due <= latest);
                     Some(planned.unwrap_or_else(|| later(now, every.mul_f64(random::fraction()))))
                 }
                 (None, _) | (Some(_), None) => None,

@@ -112,7 +112,7 @@ impl Keeper {
             Some(Seat::Lead(lead)) => {
                 let flight = lead.flight();
                 // Whoever leaves while the upstream is asked would take the others' only search with him.
-                self.run(lead, place, credential, seen, None);
+                self.run(lead, place, credential, seen, &Waiter { client: None, ..*waiter });
                 self.wait(&flight, waiter)??;
                 Ok(Part::Led)
             }
@@ -202,7 +202,11 @@ impl Keeper {
                 }
                 Err(error) => {
                     log::info!("mirror {repo} fetched no objects ms={ms}: {error}");
-                    lead.end(if error.is_no() { Err(error.into()) } else { Ok(()) });
+                    if !error.is_no() {
+                        return lead.end(Ok(()));
+                    }
+                    keeper.heed_no(&repo, lead.cause());
+                    lead.end(Err(error.into()));
                 }
             }
         };

@@ -1,6 +1,7 @@
 //! How each mirror is: in memory for those who read it, in the store for the next life of the gate.
 
 use super::SyncError;
+use crate::mirror::Fault;
 use crate::model::name::RepoName;
 use crate::store::mirrors::{Failed, MirrorRow};
 use crate::store::{Store, StoreError};
@@ -9,6 +10,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+/// How far a clock is set back, at most, that another one keeps.
+const CLOCK_STEP: Duration = Duration::from_secs(60);
 
 /// The states of all mirrors.
 #[derive(Debug)]
@@ -30,6 +34,10 @@ pub struct State {
     pub fresh: Option<Instant>,
     /// How the last sync of this life ended.
     pub last: Option<Ending>,
+    /// Where it failed, if it did.
+    pub fault: Option<Fault>,
+    /// The upstream has said no to the gate itself since it last gave it anything: being down unsays none of it.
+    pub is_denied: bool,
 }
 
 /// How a sync ended, as a reader sees it.
@@ -92,7 +100,7 @@ impl Moment {
 impl State {
     /// As an earlier life of the gate, or none, has left it.
     fn of(row: MirrorRow) -> Self {
-        Self { row, fresh: None, last: None }
+        Self { row, fresh: None, last: None, fault: None, is_denied: false }
     }
 
     fn unsynced(repo: &RepoName, now: Timestamp) -> Self {
@@ -112,9 +120,13 @@ impl State {
     pub fn age(&self, now: Instant, time: Timestamp) -> Option<Duration> {
         match self.fresh {
             Some(fresh) => Some(now.saturating_duration_since(fresh)),
-            // A clock that was set back makes nothing younger than new.
             None => {
-                self.row.succeeded.map(|at| Duration::try_from(time.duration_since(at)).unwrap_or_default())
+                let succeeded = self.row.succeeded?;
+                let latest = time.checked_add(CLOCK_STEP).unwrap_or(time);
+                let age = Duration::try_from(time.duration_since(succeeded)).unwrap_or_default();
+                // A clock that was set back a little makes nothing younger than new. What was written by one that was far
+                // ahead says nothing of the age.
+                (succeeded <= latest).then_some(age)
             }
         }
     }
@@ -122,8 +134,10 @@ impl State {
     fn note(&mut self, began: Moment, outcome: &Result<(), SyncError>) {
         self.row.attempted = began.time;
         self.last = Some(Ending::of(outcome));
+        self.fault = outcome.as_ref().err().map(SyncError::fault);
         match outcome {
             Ok(()) => {
+                self.is_denied = false;
                 self.row.succeeded = Some(began.time);
                 self.row.failed = None;
                 self.fresh = Some(began.instant);
@@ -203,6 +217,13 @@ impl States {
         let mut due: Vec<_> = due.filter(|(due, _)| *due <= now).collect();
         due.sort();
         due.into_iter().map(|(_, repo)| repo.clone()).collect()
+    }
+
+    /// The upstream does not show a mirror's repository to the gate any more.
+    pub(super) fn deny(&self, repo: &RepoName) {
+        if let Some(state) = self.lock().get_mut(repo) {
+            state.is_denied = true;
+        }
     }
 
     pub(super) fn set_due(&self, repo: &RepoName, due: Option<Timestamp>) {
