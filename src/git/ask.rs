@@ -109,6 +109,16 @@ impl AskError {
         self.ended() == Some(Why::Deadline)
     }
 
+    /// Git looked and failed by itself, or answered nonsense: the repository is not what it should be.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Failed { outcome, .. } => outcome.ended.is_none(),
+            Self::Answer { .. } => true,
+            Self::Find(_) | Self::Version(_) | Self::Spawn(_) => false,
+        }
+    }
+
     fn ended(&self) -> Option<Why> {
         match self {
             Self::Failed { outcome, .. } => outcome.ended,

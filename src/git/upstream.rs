@@ -28,11 +28,9 @@ const HTTP: [(&str, &str); 5] = [
 ];
 
 /// What is forced on a git that writes to a mirror, beside what every git of ours gets.
-const FETCHING: [(&str, &str); 12] = [
+const FETCHING: [(&str, &str); 11] = [
     // One pack, however small: nothing is scattered, and what a killed fetch leaves is one file.
     ("fetch.unpackLimit", "1"),
-    // Refs that a crash turns into zeroes would have to be fetched again by hand.
-    ("core.fsync", "committed,reference"),
     ("fetch.fsckObjects", "true"),
     // What the gits of other times wrote, as for pushes.
     ("fetch.fsck.badTimezone", "warn"),
@@ -45,6 +43,27 @@ const FETCHING: [(&str, &str); 12] = [
     ("fetch.fsck.missingNameBeforeEmail", "warn"),
     ("fetch.fsck.missingTaggerEntry", "warn"),
 ];
+
+/// When what a fetch writes is brought to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Syncing {
+    /// Each file at once: refs that a crash turns into zeroes would have to be fetched again by hand.
+    Each,
+    /// By the caller, in the end, where nobody sees any of it before. A repository has thousands of refs, and to wait for the
+    /// disk after each takes longer than to fetch them.
+    InTheEnd,
+}
+
+impl Syncing {
+    /// The setting that makes git do so.
+    fn setting(self) -> (&'static str, OsString) {
+        let what = match self {
+            Self::Each => "committed,reference",
+            Self::InTheEnd => "none",
+        };
+        ("core.fsync", what.into())
+    }
+}
 
 /// How a git reaches an upstream repository.
 #[derive(Clone, Copy, Debug)]
@@ -99,8 +118,9 @@ impl Git {
         from: &Reaching<'_>,
         refspecs: &[String],
         idle_limit: Duration,
+        syncing: Syncing,
     ) -> Invocation {
-        self.fetch(git_dir, from, refspecs.iter().map(OsString::from), idle_limit)
+        self.fetch(git_dir, from, refspecs.iter().map(OsString::from), idle_limit, syncing)
     }
 
     /// `git fetch` of these objects with all that they reach. No ref is written: nobody sees them who does not name them, and
@@ -113,7 +133,7 @@ impl Git {
         oids: &[Oid],
         idle_limit: Duration,
     ) -> Invocation {
-        self.fetch(git_dir, from, oids.iter().map(|oid| oid.as_str().into()), idle_limit)
+        self.fetch(git_dir, from, oids.iter().map(|oid| oid.as_str().into()), idle_limit, Syncing::Each)
     }
 
     /// Says of each object on standard input, one a line, that it is there, or that it is missing.
@@ -130,6 +150,7 @@ impl Git {
         from: &Reaching<'_>,
         what: impl IntoIterator<Item = OsString>,
         idle_limit: Duration,
+        syncing: Syncing,
     ) -> Invocation {
         let mut args = vec![git_dir_option(git_dir), "fetch".into()];
         let words = ["--progress", "--no-tags", "--no-prune", "--atomic", "--no-write-fetch-head"];
@@ -142,6 +163,7 @@ impl Git {
         let mut settings = there;
         settings.extend(self.forced(Usage::Fetch, git_dir));
         settings.extend(FETCHING.map(|(key, value)| (key, value.into())));
+        settings.push(syncing.setting());
         settings.extend(self.way(from));
         // A little more than whoever looks after this git allows, who knows better what to say of it.
         let seconds = idle_limit.as_secs().saturating_add(2);
@@ -187,6 +209,13 @@ impl Git {
         self.in_mirror(git_dir, &["pack-refs", "--all"])
     }
 
+    /// Ends well if a mirror has all that its refs reach, and looks at the objects themselves for that.
+    #[must_use]
+    pub fn look_through(&self, git_dir: &Path) -> Invocation {
+        let words = ["-c", "core.commitGraph=false", "rev-list", "--objects", "--all", "--quiet"];
+        self.in_mirror(git_dir, &words)
+    }
+
     /// What a client is told that wants to push through a mirror: the mirror's refs, and what its upstream can do.
     #[must_use]
     pub fn advertise_push(&self, git_dir: &Path, offers: PushOffers, protocol: Protocol) -> Invocation {
@@ -205,6 +234,7 @@ impl Git {
         let args = std::iter::once(git_dir_option(git_dir)).chain(words.iter().map(OsString::from));
         let mut settings = self.forced(Usage::Fetch, git_dir);
         settings.extend(FETCHING.map(|(key, value)| (key, value.into())));
+        settings.push(Syncing::Each.setting());
         self.invocation(args.collect(), self.environment_with(settings))
     }
 
@@ -314,7 +344,13 @@ mod tests {
         let route = Route { ca_file: Some("/etc/ca.pem".into()), proxy, ..Route::default() };
         let from = Reaching { url: &url, credential: Some(&file), route: &route };
         let specs = refspecs(&MirroredRefs::default(), |_| false);
-        let fetch = git().fetch_mirror(Path::new("/data/m.git"), &from, &specs, Duration::from_millis(1500));
+        let fetch = git().fetch_mirror(
+            Path::new("/data/m.git"),
+            &from,
+            &specs,
+            Duration::from_millis(1500),
+            Syncing::Each,
+        );
         let words = words(&fetch);
         assert_eq!(words[..2], ["--git-dir=/data/m.git", "fetch"]);
         let end =
@@ -368,7 +404,13 @@ mod tests {
     fn the_git_of_a_directory_gets_the_settings_of_a_read_and_none_of_ours() {
         let url = url("/srv/git/a.git");
         let from = Reaching { url: &url, credential: None, route: Route::PLAIN };
-        let fetch = git().fetch_mirror(Path::new("/data/m.git"), &from, &[], Duration::from_secs(60));
+        let fetch = git().fetch_mirror(
+            Path::new("/data/m.git"),
+            &from,
+            &[],
+            Duration::from_secs(60),
+            Syncing::InTheEnd,
+        );
         let words = words(&fetch);
         let told =
             words.iter().find_map(|word| word.strip_prefix("--upload-pack=GIT_CONFIG_COUNT=")).unwrap();

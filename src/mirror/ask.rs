@@ -55,6 +55,29 @@ impl Mirrors {
 }
 
 impl Shared {
+    /// Asks the repository again that `seen` tells of, for what can be fetched: a worker does so who has come that far, and
+    /// waits at no door.
+    pub(super) fn ask_again(
+        &self,
+        seen: &Advertisement,
+        remote: &Remote<'_>,
+        git: &Git,
+        asker: &Asker<'_>,
+    ) -> Result<Advertisement, UpstreamError> {
+        let (now, at) = (Instant::now(), seen.url.origin());
+        let advertised = match &seen.url {
+            UpstreamUrl::Http(place) => {
+                self.web.ask(place, &at, Side::Fetch.service(), remote, &asker.deadline)?
+            }
+            UpstreamUrl::Directory(git_dir) => {
+                let answer = ask::advertisement(git, git_dir, Side::Fetch.service(), asker)?;
+                read(answer.as_slice(), None, BOUNDS)
+                    .map_err(|error| UpstreamError::of_advertisement(at, &error))?
+            }
+        };
+        Ok(Advertisement::of(seen.url.clone(), now, advertised))
+    }
+
     fn ask_server(
         &self,
         remote: &Remote<'_>,

@@ -3,13 +3,13 @@
 use super::advertisement::Advertisement;
 use super::ask::Remote;
 use super::changes::{Changes, Refs, Script, those};
-use super::damage::Damage;
+use super::damage::{self, Damage};
 use super::draft::Draft;
-use super::error::UpstreamError;
+use super::error::{IDLE_LIMIT, UpstreamError};
 use super::making::Listed;
 use super::places::repository;
 use super::turns::{Turn, TurnError};
-use super::{Shared, head, litter};
+use super::{Shared, head, litter, shape};
 use crate::client::proxy;
 use crate::config::MirrorSettings as Keeping;
 use crate::git::ask::{self, Asker};
@@ -17,14 +17,14 @@ use crate::git::command::Invocation;
 use crate::git::credential_file::CredentialFile;
 use crate::git::layout::Repository;
 use crate::git::tools::Tools;
-use crate::git::upstream::{Reaching, refspecs};
+use crate::git::upstream::{Reaching, Syncing, refspecs};
 use crate::model::fleet::RefDigest;
 use crate::model::mirrored::OWN;
 use crate::model::name::RepoName;
 use crate::model::oid::Oid;
-use crate::model::route::Route;
 use crate::model::upstream::Origin;
-use crate::supervise::{Child, Input, Outcome, SpawnError, Spec};
+use crate::supervise::{Child, Deadline, Input, Outcome, SpawnError, Spec};
+use crate::sys::memory_file;
 use crate::sys::poll::{self, Interest};
 use crate::sys::stop::Stop;
 use std::collections::BTreeSet;
@@ -33,7 +33,10 @@ use std::fs;
 use std::io::{self, Seek, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How many refs of a mirror that no writer of this life has left are looked at: as many as take a moment.
+const TIPS_MAX: usize = 50_000;
 
 /// See [`Mirrors::bring`](super::Mirrors::bring).
 pub(super) fn bring(
@@ -52,11 +55,18 @@ pub(super) fn bring(
     let turn = shared.turns.take(&place, tools.asker.deadline.at, || pointless(&tools.asker, tools.stop))?;
     let at = seen.url.origin();
     let credential = secrets_for(remote, &at, &place)?;
-    let route = remote.route;
-    let work = Work { shared, place: &place, seen, keeping, wanted, route, credential, turn, tools };
-    match shared.places.find(repo) {
+    let work = Work { shared, place: &place, seen, keeping, wanted, remote, credential, turn, tools };
+    let left = match shared.places.find(repo) {
         Some(_) => work.freshen()?,
-        None => work.make()?,
+        None => Left::All,
+    };
+    match left {
+        Left::Nothing => {}
+        Left::All => {
+            let deadline = first_deadline(&place, keeping, tools.asker.deadline);
+            let tools = Tools { asker: Asker { deadline, ..tools.asker }, ..*tools };
+            Work { tools: &tools, ..work }.make()?;
+        }
     }
     Ok(repository(place))
 }
@@ -64,7 +74,7 @@ pub(super) fn bring(
 /// See [`Mirrors::is_like`](super::Mirrors::is_like).
 pub(super) fn is_like(shared: &Shared, repo: &RepoName, seen: &Advertisement) -> bool {
     let place = shared.places.of(repo);
-    if shared.places.find(repo).is_none() {
+    if shared.places.find(repo).is_none() || shared.turns.is_touched(&place) {
         return false;
     }
     let mirrored = &shared.keeping(&place).refs;
@@ -85,6 +95,15 @@ pub(super) fn digest(
     let listed = ask::all_refs(tools.git, &mirror.git_dir, &["refs"], &tools.asker);
     let refs = listed.inspect_err(|error| log::warn!("listing the refs of a mirror: {error}")).ok()?;
     Some(RefDigest::of(&those(&refs, |name| !name.starts_with(OWN))))
+}
+
+/// By when a mirror has to be made. One that is made anew has the time of a first clone, whatever it was begun for.
+fn first_deadline(place: &Path, keeping: &Keeping, present: Deadline) -> Deadline {
+    if !place.is_dir() {
+        return present;
+    }
+    let anew = Deadline::starting(Instant::now(), keeping.first_clone_deadline, "first_clone_deadline");
+    if anew.at > present.at { anew } else { present }
 }
 
 /// What a git has to know of what is shown to the upstream and to a proxy before it.
@@ -123,6 +142,14 @@ pub(super) fn pointless(asker: &Asker<'_>, stop: &Stop) -> Option<TurnError> {
     is_gone.is_ok_and(|[is_gone]| is_gone).then_some(TurnError::ClientGone)
 }
 
+/// What is left to do for a mirror that was to be changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    Nothing,
+    /// It cannot be changed into what it has to be: it is to be made anew.
+    All,
+}
+
 /// What is done to one mirror while its turn is ours.
 struct Work<'a> {
     shared: &'a Shared,
@@ -131,7 +158,7 @@ struct Work<'a> {
     keeping: &'a Keeping,
     /// The refs that it has to have.
     wanted: Refs,
-    route: &'a Route,
+    remote: &'a Remote<'a>,
     credential: Option<CredentialFile>,
     turn: Turn,
     tools: &'a Tools<'a>,
@@ -145,54 +172,116 @@ impl Work<'_> {
         let (git, path) = (self.tools.git, draft.path());
         let listed = self.shared.makings.list(self.place, path);
         self.run(git.init_mirror(path, self.seen.format), "init", Input::Null)?;
+        shape::configure(path).map_err(failed_at("configuring", path))?;
         if !self.wanted.is_empty() {
             self.fetch(path, Some(&listed))?;
             self.run(git.pack_refs(path), "pack-refs", Input::Null)?;
         }
         let refs = self.refs(path)?;
-        if refs.is_empty() && !self.wanted.is_empty() {
-            return Err(self.nothing_came());
-        }
+        self.require_all(&Refs::new(), &refs)?;
         self.set_head(path, &refs)?;
         self.keep_what_is_held(&draft)?;
         draft.sync().map_err(failed_at("syncing", path))?;
         let published = self.shared.places.publish(path, self.place);
         published.map_err(failed_at("giving its place to", self.place))?;
         self.turn.set_clean(true);
+        self.turn.set_sound();
         self.turn.set_refs(Arc::new(refs));
         self.turn.set_fresh(self.seen.at);
         Ok(())
     }
 
     /// Changes what differs. A mirror that nothing is left to do for was brought up to date by whoever had the turn before.
-    fn freshen(&self) -> Result<(), UpstreamError> {
-        if self.turn.is_fresh(self.seen.at) {
-            return Ok(());
+    fn freshen(&self) -> Result<Left, UpstreamError> {
+        let is_sound = self.turn.is_sound();
+        if is_sound && self.turn.is_fresh(self.seen.at) {
+            return Ok(Left::Nothing);
+        }
+        if !shape::is_whole(self.place) {
+            log::warn!("the mirror {:?} is broken and is made anew", self.place);
+            return Ok(Left::All);
+        }
+        if !is_sound {
+            self.turn.distrust();
         }
         if !self.turn.is_clean() {
             self.clear()?;
         }
-        let before = self.turn.refs().map_or_else(|| self.refs(self.place).map(Arc::new), Ok)?;
-        if before.is_empty() && !self.wanted.is_empty() {
-            // An empty upstream does not say which hash it has, and it may have been filled with another.
-            return self.make();
+        let before = match self.turn.refs().map_or_else(|| self.refs(self.place).map(Arc::new), Ok) {
+            Err(UpstreamError::Ask(error)) if error.is_refusal() => {
+                log::warn!("the mirror {:?} cannot be read and is made anew: {error}", self.place);
+                return Ok(Left::All);
+            }
+            refs => refs?,
+        };
+        if !self.wanted.is_empty() && !self.may_become(&before) {
+            return Ok(Left::All);
         }
-        let done = match self.update(Arc::clone(&before)) {
+        if !is_sound && !self.examine(&before)? {
+            log::warn!("the mirror {:?} lacks objects and is made anew", self.place);
+            return Ok(Left::All);
+        }
+        let left = match self.update(Arc::clone(&before)) {
             Err(error) => match damage_of(&error) {
                 Some(damage) => self.mend(&damage, before, &error),
                 None => Err(error),
             },
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(Left::Nothing),
         };
-        if done.is_err() && !self.turn.is_clean() && self.turn.is_alone() {
+        if left.is_err() && !self.turn.is_clean() && self.turn.is_alone() {
             // At once, since it may be much; what does not work now is tried again before the next writer starts.
             if let Err(error) = self.clear() {
                 log::warn!("cleaning after a fetch that failed: {error}");
             }
         }
-        done?;
+        if left? == Left::All {
+            return Ok(Left::All);
+        }
         self.turn.set_fresh(self.seen.at);
-        Ok(())
+        Ok(Left::Nothing)
+    }
+
+    /// Whether a mirror with the refs `before` can be changed into one of this upstream. An empty upstream does not say which
+    /// hash it has, and it may have been filled with another; so may one that was replaced.
+    fn may_become(&self, before: &Refs) -> bool {
+        before.values().next().is_some_and(|oid| oid.as_str().len() == self.seen.format.digits())
+    }
+
+    /// Looks through a mirror that somebody else has been in, or that no writer of this life has left: whether all that its
+    /// refs reach is there, as far as it is not fetched now anyway.
+    fn examine(&self, before: &Refs) -> Result<bool, UpstreamError> {
+        shape::configure(self.place).map_err(failed_at("configuring", self.place))?;
+        let is_complete = match self.turn.look() {
+            Some(look) if look.has_lost_packs(self.place) => self.is_connected()?,
+            Some(_) | None => self.has_tips(before)?,
+        };
+        if is_complete {
+            self.turn.set_sound();
+        }
+        Ok(is_complete)
+    }
+
+    fn is_connected(&self) -> Result<bool, UpstreamError> {
+        let spec = self.tools.git.look_through(self.place);
+        let spec = self.tools.spec(spec, format!("rev-list {}", self.place.display()));
+        let outcome = run(spec, &self.turn, self.tools)?;
+        if outcome.ended.is_some() {
+            return self.judge("rev-list", outcome).map(|()| false);
+        }
+        Ok(outcome.is_success())
+    }
+
+    /// Whether the refs name objects that are there, where upstream has the same and so nothing of them would be fetched.
+    fn has_tips(&self, before: &Refs) -> Result<bool, UpstreamError> {
+        let kept = before.iter().filter(|(name, oid)| self.wanted.get(*name) == Some(oid));
+        let lines: String = kept.take(TIPS_MAX).map(|(_, oid)| format!("{oid}\n")).collect();
+        let names = memory_file::reader_of(lines.as_bytes());
+        let names = names.map_err(failed_at("writing a list of objects of", self.place))?;
+        let missing = ask::missing_objects(self.tools.git, self.place, names, &self.tools.asker);
+        match missing {
+            Err(error) if error.is_refusal() => Ok(false),
+            missing => Ok(missing?.is_empty()),
+        }
     }
 
     fn update(&self, before: Arc<Refs>) -> Result<(), UpstreamError> {
@@ -201,26 +290,28 @@ impl Work<'_> {
 
     /// Takes out refs that name nothing and that the upstream has not, or has otherwise; makes the mirror anew where there
     /// are none, or where that is not enough.
-    fn mend(&self, damage: &Damage, before: Arc<Refs>, error: &UpstreamError) -> Result<(), UpstreamError> {
+    fn mend(&self, damage: &Damage, before: Arc<Refs>, error: &UpstreamError) -> Result<Left, UpstreamError> {
         log::warn!("the mirror {:?} is broken and is mended: {error}", self.place);
         self.clear()?;
         let is_wrong =
             |(name, oid): &(&String, &Oid)| damage.refs.contains(name) && self.wanted.get(*name) != Some(oid);
         let wrong: Vec<_> = before.iter().filter(is_wrong).map(|(name, oid)| (name.as_str(), oid)).collect();
         if wrong.is_empty() {
-            return self.make();
+            return Ok(Left::All);
         }
         self.turn.set_clean(false);
         self.delete(&wrong)?;
         match self.update(Arc::new(self.refs(self.place)?)) {
-            Err(error) if damage_of(&error).is_some() => self.make(),
-            done => done,
+            Err(error) if damage_of(&error).is_some() => Ok(Left::All),
+            done => done.map(|()| Left::Nothing),
         }
     }
 
-    /// A push that waits borrows objects from the mirror which is there, and may be the last to need some of them.
+    /// A push that waits borrows objects from the mirror which is there, and may be the last to need some of them. Those that
+    /// another hash names are of no use in the new one, nor is what was pushed onto them.
     fn keep_what_is_held(&self, draft: &Draft) -> Result<(), UpstreamError> {
         let is_borrowed = self.place.is_dir()
+            && shape::format_of(self.place) == shape::format_of(draft.path())
             && self
                 .shared
                 .places
@@ -259,9 +350,7 @@ impl Work<'_> {
             self.fetch(self.place, None)?;
         }
         let mut after = self.refs(self.place)?;
-        if !changes.coming.is_empty() && !changes.moved_any(&before, &after) {
-            return Err(self.nothing_came());
-        }
+        self.require_all(&before, &after)?;
         // One that has come back meanwhile is not gone.
         let gone = changes.gone.iter().copied().filter(|(name, old)| after.get(*name) == Some(old));
         let gone: Vec<_> = gone.collect();
@@ -278,26 +367,51 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// What the fetch of an upstream means that has advertised refs and gives none: somebody else answered.
-    fn nothing_came(&self) -> UpstreamError {
-        let why = "a fetch brought nothing of what it has".to_owned();
-        UpstreamError::Malformed { at: self.seen.url.origin(), why }
+    /// Sees to it that a fetch has brought what the upstream said to have, or something newer. One that is gone there by now
+    /// was not to be had, and what it says now decides; what git leaves out without a word does not pass for fresh.
+    fn require_all(&self, before: &Refs, after: &Refs) -> Result<(), UpstreamError> {
+        let lacking = |wanted: &Refs| {
+            let is_lacking = |(name, oid): &(&String, &Oid)| {
+                let (old, new) = (before.get(*name), after.get(*name));
+                new != Some(oid) && (new.is_none() || new == old)
+            };
+            wanted.iter().find(is_lacking).map(|(name, _)| name.clone())
+        };
+        if lacking(&self.wanted).is_none() {
+            return Ok(());
+        }
+        let Tools { git, asker, .. } = self.tools;
+        let now = self.shared.ask_again(self.seen, self.remote, git, asker)?;
+        match lacking(&those(&now.refs, |name| self.wanted.contains_key(name))) {
+            None => Ok(()),
+            Some(name) => {
+                let why = format!("a fetch did not bring {name}, which it says to have");
+                Err(UpstreamError::Malformed { at: self.seen.url.origin(), why })
+            }
+        }
     }
 
     fn fetch(&self, git_dir: &Path, listed: Option<&Listed<'_>>) -> Result<(), UpstreamError> {
-        let from = Reaching { url: &self.seen.url, credential: self.credential.as_ref(), route: self.route };
+        let from =
+            Reaching { url: &self.seen.url, credential: self.credential.as_ref(), route: self.remote.route };
         let refspecs = refspecs(&self.keeping.refs, |name| self.wanted.contains_key(name));
         if refspecs.is_empty() {
             // Without any, git would fetch what it likes.
             return Ok(());
         }
         let idle_limit = self.keeping.idle_limit;
-        let fetch = self.tools.git.fetch_mirror(git_dir, &from, &refspecs, idle_limit);
+        // Nobody sees a draft before all of it is on the disk.
+        let syncing = if listed.is_some() { Syncing::InTheEnd } else { Syncing::Each };
+        let fetch = self.tools.git.fetch_mirror(git_dir, &from, &refspecs, idle_limit, syncing);
         let spec = self.tools.spec(fetch, format!("fetch {}", self.place.display()));
         let mut child = self.start(spec)?;
-        child.limit_silence(idle_limit, "idle_limit", work_shows(git_dir));
+        child.limit_silence(idle_limit, IDLE_LIMIT, work_shows(git_dir));
         listed.into_iter().for_each(|listed| child.listen(listed.ear()));
-        self.judge("fetch", child.stream(self.tools.asker.client, |_| Ok(())))
+        let outcome = child.stream(self.tools.asker.client, |_| Ok(()));
+        if outcome.is_success() && damage::is_of_shallow(&outcome.stderr) {
+            return Err(UpstreamError::Shallow { at: self.seen.url.origin() });
+        }
+        self.judge("fetch", outcome)
     }
 
     fn delete(&self, refs: &[(&str, &Oid)]) -> Result<(), UpstreamError> {

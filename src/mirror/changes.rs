@@ -38,11 +38,6 @@ impl<'a> Changes<'a> {
     pub(super) fn is_empty(&self) -> bool {
         self.blocking.is_empty() && self.gone.is_empty() && self.coming.is_empty()
     }
-
-    /// Whether at least one of the coming refs is there in `after` and was not, or not so, in `before`.
-    pub(super) fn moved_any(&self, before: &Refs, after: &Refs) -> bool {
-        self.coming.iter().any(|name| after.get(*name).is_some_and(|new| before.get(*name) != Some(new)))
-    }
 }
 
 /// Those of these refs for which `is_one`.
@@ -116,8 +111,6 @@ mod tests {
         assert_eq!(changes.gone.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["refs/heads/gone"]);
         assert!(changes.blocking.is_empty() && !changes.is_empty());
         assert!(Changes::between(&present, &present).is_empty());
-        assert!(changes.moved_any(&present, &wanted) && !changes.moved_any(&present, &present));
-        assert!(!changes.moved_any(&present, &Refs::new()));
     }
 
     #[test]

@@ -41,9 +41,28 @@ impl Damage {
     }
 }
 
+/// How git begins and ends the line about a ref that it leaves out since it reaches the border of a shallow history. It goes
+/// on with all others, and ends well.
+const SHALLOW: [&str; 2] = ["warning: rejected ", " because shallow roots are not allowed to be updated"];
+
+/// Whether a fetch that ended well left refs out since its upstream has not all that they reach.
+pub(super) fn is_of_shallow(stderr: &str) -> bool {
+    let [start, end] = SHALLOW;
+    let is_one =
+        |line: &str| line.rsplit("\\r").next().is_some_and(|it| it.starts_with(start) && it.ends_with(end));
+    stderr.lines().any(is_one)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn refs_that_a_shallow_history_keeps_out_are_seen_and_what_the_other_side_says_is_not() {
+        let said = "rejected refs/heads/main because shallow roots are not allowed to be updated";
+        assert!(is_of_shallow(&format!("remote: Total 3\\rwarning: {said}\nwarning: other\n")));
+        assert!(!is_of_shallow(&format!("remote: warning: {said}\n")));
+    }
 
     #[test]
     fn a_broken_mirror_is_told_from_a_broken_upstream() {

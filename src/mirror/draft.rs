@@ -1,5 +1,6 @@
 //! A mirror that is being made: a directory in `DATA/tmp` that goes with its maker unless it became one.
 
+use super::litter::entries;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
@@ -45,8 +46,8 @@ impl Drop for Draft {
 /// Links packs and loose objects, and what belongs to them. A list of all packs and a graph of all commits are not of the
 /// new place.
 fn link(from: &Path, to: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
+    // A broken mirror may lack even its directories.
+    for entry in entries(from)? {
         let (name, kind) = (entry.file_name(), entry.file_type()?);
         let target = to.join(&name);
         if kind.is_dir() && name != "info" {

@@ -215,7 +215,9 @@ impl SyncError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Upstream(error) => error.fault(),
-            Self::Quota { .. } | Self::Token(_) | Self::NoWorker | Self::Descriptor(_) => Fault::Ours,
+            Self::Quota { .. } | Self::Token(_) | Self::NoWorker | Self::Descriptor(_) | Self::Store(_) => {
+                Fault::Ours
+            }
         }
     }
 
@@ -556,7 +558,7 @@ impl Keeper {
     fn heed_no(&self, repo: &RepoName, cause: Cause) {
         let is_for_a_client = match cause {
             Cause::Read | Cause::Search | Cause::Push => true,
-            Cause::Schedule | Cause::Demand => false,
+            Cause::Schedule | Cause::Demand | Cause::Event => false,
         };
         let place = self.0.parts.upstreams.find(repo);
         if !(is_for_a_client && place.is_some_and(|place| place.judges_pushers())) {

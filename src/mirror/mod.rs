@@ -6,7 +6,7 @@
 //! | pushing to a server | [`push`] |
 //! | work that waits for an upstream and not for a client | [`approach`] |
 //! | the mirrors on disk | [`places`], [`draft`], [`making`], [`litter`], [`turns`] |
-//! | bringing one up to date | [`bring`], [`changes`], [`head`], [`objects`] |
+//! | bringing one up to date | [`bring`], [`changes`], [`head`], [`objects`], [`damage`], [`shape`] |
 //! | telling clients that push what there is | [`advertise`] |
 //! | taking in what a push brought upstream | [`land`] |
 //! | which upstream a repository belongs to, and how | [`upstreams`] |
@@ -39,6 +39,7 @@ mod objects;
 mod packs;
 mod places;
 mod push;
+mod shape;
 mod told;
 mod turns;
 mod upkeep;
@@ -224,10 +225,12 @@ impl Mirrors {
         objects::fetch_objects(&self.0, repo, url, oids, remote, tools)
     }
 
-    /// Whether the mirror of `repo` has all that its upstream said at `at` or later, in this life of the gate.
+    /// Whether the mirror of `repo` has all that its upstream said at `at` or later, in this life of the gate, and nobody
+    /// else has changed it since, as far as a look at a few files shows.
     #[must_use]
     pub fn is_fresh(&self, repo: &RepoName, at: Instant) -> bool {
-        self.0.turns.is_fresh(&self.0.places.of(repo), at)
+        let place = self.0.places.of(repo);
+        self.0.turns.is_fresh(&place, at) && !self.0.turns.is_touched(&place)
     }
 
     /// A push may have changed the upstream by now: until it is asked again, its mirror is not fresh.

@@ -15,6 +15,7 @@
 //! its process group is gone. A killed group that is not gone keeps the mirror from all other writers; it is read on.
 
 use super::changes::Refs;
+use super::shape::{self, Look};
 use crate::git::generation::Generation;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::any::Any;
@@ -23,7 +24,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -64,6 +65,8 @@ struct State {
     landed: Option<Instant>,
     /// Its refs, where they are remembered.
     refs: Option<Known>,
+    /// What it looked like when the last turn ended, if it was found to be in order in this life.
+    look: Option<Arc<Look>>,
 }
 
 /// Refs that are remembered.
@@ -102,6 +105,8 @@ pub(super) struct Wanted(Arc<EventFd>);
 struct Taken {
     turns: Turns,
     place: PathBuf,
+    /// Whether the mirror is known to be what the last writer left, or was looked through since.
+    is_sound: AtomicBool,
 }
 
 impl Turns {
@@ -110,6 +115,17 @@ impl Turns {
         let states = self.lock();
         let known = states.get(place).and_then(|state| Some((state.fresh?, state.doubted)));
         known.is_some_and(|(fresh, doubted)| fresh >= at && doubted.is_none_or(|doubted| fresh >= doubted))
+    }
+
+    /// Whether the mirror at `place`, which nobody of ours writes to, lacks what every one has, or somebody else has
+    /// changed it.
+    pub(super) fn is_touched(&self, place: &Path) -> bool {
+        let known = self.lock().get(place).map(|state| (state.is_taken, state.look.clone()));
+        match known {
+            Some((true, _)) => false,
+            Some((false, Some(look))) => !shape::is_whole(place) || !look.is_still_so(place),
+            Some((false, None)) | None => !shape::is_whole(place),
+        }
     }
 
     /// Upstream may have something since `at` that the mirror at `place` has not.
@@ -147,7 +163,7 @@ impl Turns {
     ) -> Result<Turn, TurnError> {
         let left = || POLL.min(until.saturating_duration_since(Instant::now()));
         persist(until, give_up, || self.try_take(place, left()))?;
-        Ok(Turn(Arc::new(Taken { turns: self.clone(), place: place.to_path_buf() })))
+        Ok(self.turn(place))
     }
 
     /// Takes the turn if it is free now, to give it back as soon as somebody else wants it.
@@ -165,8 +181,16 @@ impl Turns {
         }
         let state = states.entry(place.to_path_buf()).or_default();
         (state.is_taken, state.wanted) = (true, Some(wanted.clone()));
-        let turn = Turn(Arc::new(Taken { turns: self.clone(), place: place.to_path_buf() }));
-        Ok(Some((turn, wanted)))
+        drop(states);
+        Ok(Some((self.turn(place), wanted)))
+    }
+
+    /// The turn at `place`, which is taken.
+    fn turn(&self, place: &Path) -> Turn {
+        let look = self.lock().get(place).and_then(|state| state.look.clone());
+        let is_sound = look.is_some_and(|look| look.is_still_so(place)) && shape::is_whole(place);
+        let (turns, place) = (self.clone(), place.to_path_buf());
+        Turn(Arc::new(Taken { turns, place, is_sound: is_sound.into() }))
     }
 
     /// Whether the mirror at `place` is known to have nothing left of an ended writer, or is being written to.
@@ -275,6 +299,26 @@ impl Turn {
         Arc::strong_count(&self.0) == 1
     }
 
+    /// Whether the mirror is what the last writer of this life left, as far as a look shows.
+    pub(super) fn is_sound(&self) -> bool {
+        self.0.is_sound.load(Ordering::Relaxed)
+    }
+
+    /// What the mirror looked like when it was known to be in order.
+    pub(super) fn look(&self) -> Option<Arc<Look>> {
+        self.0.turns.lock().get(&self.0.place)?.look.clone()
+    }
+
+    /// What is remembered may not be so: somebody else has been there.
+    pub(super) fn distrust(&self) {
+        self.0.turns.change(&self.0.place, |state| (state.refs, state.fresh) = (None, None));
+    }
+
+    /// The mirror was looked through, or made.
+    pub(super) fn set_sound(&self) {
+        self.0.is_sound.store(true, Ordering::Relaxed);
+    }
+
     /// Whether nothing of an ended writer is in the mirror.
     pub(super) fn is_clean(&self) -> bool {
         self.0.turns.lock().get(&self.0.place).is_some_and(|state| state.is_clean)
@@ -340,7 +384,11 @@ impl Turn {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.turns.change(&self.place, |state| (state.is_taken, state.wanted) = (false, None));
+        let look = self.is_sound.load(Ordering::Relaxed).then(|| Arc::new(Look::at(&self.place)));
+        self.turns.change(&self.place, |state| {
+            (state.is_taken, state.wanted) = (false, None);
+            look.into_iter().for_each(|look| state.look = Some(look));
+        });
         self.turns.0.changed.notify_all();
     }
 }

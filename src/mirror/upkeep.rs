@@ -60,6 +60,10 @@ pub(super) fn tend(
     let taken = shared.turns.take_giving_way(&place);
     let taken = taken.map_err(failed_at("making a descriptor for the turn of", &place))?;
     let Some((turn, wanted)) = taken else { return Ok(Tended::Busy) };
+    if turn.look().is_some() && !turn.is_sound() {
+        // Somebody else has been there: the next sync finds out what is left.
+        return Ok(Tended::Idle);
+    }
     if !turn.is_clean() {
         litter::clear(&place).map_err(failed_at("cleaning", &place))?;
         turn.set_clean(true);

@@ -2,6 +2,7 @@
 
 mod awaited;
 mod demand;
+mod faults;
 mod known;
 mod meddler;
 pub(crate) mod origin;

@@ -22,6 +22,9 @@ use crate::support::{HANG, eventually, repo};
 /// How much a held upstream sends of a pack, in bytes.
 pub(super) const PART: u64 = 300_000;
 
+/// An error in git's own protocol.
+const SAID: &str = "0019ERR come again in 5 s";
+
 /// A running upstream.
 pub(crate) struct Origin {
     place: PathBuf,
@@ -128,6 +131,12 @@ impl Origin {
         }
     }
 
+    /// Says in git's own protocol from now on, or does not any more, that whoever asks has to come again ([`SAID`]).
+    pub(super) fn refuse_in_words(&self, is_so: bool) {
+        let file = self.place.join("said");
+        if is_so { fs::write(file, "").unwrap() } else { fs::remove_file(file).unwrap() }
+    }
+
     /// Says from now on, or does not any more, that all repositories are at another server.
     pub(crate) fn move_away(&self, is_so: bool) {
         let file = self.place.join("moved");
@@ -223,6 +232,8 @@ fn configuration(place: &Path, repositories: &Path, address: SocketAddr) -> Stri
              server {{
                  listen {address}; client_max_body_size 0;
                  {answers}
+                 default_type application/x-git-upload-pack-advertisement;
+                 if (-f {at}/said) {{ return 200 '{SAID}'; }}
                  if (-f {at}/moved) {{ return 301 http://forge.example$request_uri&secret=s3cret; }}
                  location ~ ^/open(?<repository>/.*)$ {{ {git} }}
                  location ~ ^/closed(?<repository>/.*)$ {{

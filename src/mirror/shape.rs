@@ -1,0 +1,148 @@
+//! What every mirror has to look like, and what shows that somebody else has been in one.
+//!
+//! Nobody but the gate writes in a mirror, and so what its last writer left is taken for what is there. A disk that was
+//! repaired, a backup that was played back or a hand that slipped makes that wrong. A look at a few files shows most of
+//! it for less than a process costs: whether they are there at all, and whether those that every change of the refs or
+//! packs touches are as they were when the last turn ended.
+
+use crate::git::object_format::ObjectFormat;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// Directories without which git takes no place for a repository, or has no objects.
+const DIRECTORIES: [&str; 3] = ["refs", "objects", "objects/pack"];
+
+/// Where the packs are.
+const PACKS: &str = "objects/pack";
+
+/// What the configuration of a mirror says beside what git writes: partial clones are served as forges serve them. The one
+/// filter is left out that reads a blob of the client's choice for each object.
+const SERVING: &str =
+    "[uploadpack]\n\tallowFilter = true\n[uploadpackfilter \"sparse:oid\"]\n\tallow = false\n";
+
+/// Whether the mirror at `git_dir` has everything that makes it one. What is in its packs is another question.
+pub(super) fn is_whole(git_dir: &Path) -> bool {
+    let text = |name| fs::read_to_string(git_dir.join(name)).unwrap_or_default();
+    text("HEAD").starts_with("ref: refs/heads/")
+        && text("config").contains("bare = true")
+        && DIRECTORIES.iter().all(|name| git_dir.join(name).is_dir())
+}
+
+/// The hash that the configuration of the mirror at `git_dir` names.
+pub(super) fn format_of(git_dir: &Path) -> ObjectFormat {
+    let text = fs::read_to_string(git_dir.join("config")).unwrap_or_default().to_ascii_lowercase();
+    if text.contains("objectformat = sha256") { ObjectFormat::Sha256 } else { ObjectFormat::Sha1 }
+}
+
+/// Lets the mirror at `git_dir` be served as all are, also one that was made before this was so.
+pub(super) fn configure(git_dir: &Path) -> io::Result<()> {
+    let file = git_dir.join("config");
+    if fs::read_to_string(&file)?.contains("allowFilter") {
+        return Ok(());
+    }
+    OpenOptions::new().append(true).open(file)?.write_all(SERVING.as_bytes())
+}
+
+/// What somebody else changes who changes the refs or the packs of a mirror.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Look {
+    refs: Option<Stamp>,
+    packs: Option<Stamp>,
+    /// The packs themselves: more of them are no harm.
+    names: BTreeSet<OsString>,
+}
+
+/// What `stat` says of a file: its inode, size and last change of the content, in seconds and nanoseconds.
+type Stamp = (u64, u64, i64, i64);
+
+impl Look {
+    /// At the mirror at `git_dir`.
+    pub(super) fn at(git_dir: &Path) -> Self {
+        let (refs, packs) = stamps(git_dir);
+        Self { refs, packs, names: pack_names(git_dir) }
+    }
+
+    /// Whether nobody has changed anything since.
+    pub(super) fn is_still_so(&self, git_dir: &Path) -> bool {
+        stamps(git_dir) == (self.refs, self.packs)
+    }
+
+    /// Whether a pack is gone since.
+    pub(super) fn has_lost_packs(&self, git_dir: &Path) -> bool {
+        !self.names.is_subset(&pack_names(git_dir))
+    }
+}
+
+fn stamps(git_dir: &Path) -> (Option<Stamp>, Option<Stamp>) {
+    let stamp = |name| {
+        let meta = fs::symlink_metadata(git_dir.join(name)).ok()?;
+        Some((meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
+    };
+    (stamp("packed-refs"), stamp(PACKS))
+}
+
+fn pack_names(git_dir: &Path) -> BTreeSet<OsString> {
+    let entries = fs::read_dir(git_dir.join(PACKS)).into_iter().flatten().flatten();
+    let is_pack = |name: &OsString| Path::new(name).extension().is_some_and(|it| it == "pack" || it == "idx");
+    entries.map(|entry| entry.file_name()).filter(is_pack).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mirror() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        DIRECTORIES.iter().for_each(|name| fs::create_dir(dir.path().join(name)).unwrap());
+        fs::write(dir.path().join("HEAD"), "ref: refs/heads/main\n").unwrap();
+        fs::write(dir.path().join("config"), ObjectFormat::Sha256.bare_config()).unwrap();
+        dir
+    }
+
+    #[test]
+    fn a_mirror_that_lacks_anything_is_not_whole() {
+        for name in ["HEAD", "config"] {
+            let dir = mirror();
+            assert!(is_whole(dir.path()) && format_of(dir.path()) == ObjectFormat::Sha256);
+            fs::write(dir.path().join(name), "").unwrap();
+            assert!(!is_whole(dir.path()), "{name} is empty");
+            fs::remove_file(dir.path().join(name)).unwrap();
+            assert!(!is_whole(dir.path()), "{name} is gone");
+        }
+        for name in DIRECTORIES {
+            let dir = mirror();
+            fs::remove_dir_all(dir.path().join(name)).unwrap();
+            assert!(!is_whole(dir.path()), "{name} is gone");
+        }
+    }
+
+    #[test]
+    fn a_mirror_is_configured_once_and_keeps_what_it_has() {
+        let dir = mirror();
+        configure(dir.path()).unwrap();
+        let once = fs::read_to_string(dir.path().join("config")).unwrap();
+        assert!(once.starts_with(&ObjectFormat::Sha256.bare_config()) && once.ends_with(SERVING), "{once}");
+        configure(dir.path()).unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("config")).unwrap(), once);
+    }
+
+    #[test]
+    fn a_change_of_refs_or_packs_shows_and_packs_that_are_gone_are_known_from_new_ones() {
+        let dir = mirror();
+        let (one, other) = (dir.path().join("objects/pack/1.pack"), dir.path().join("objects/pack/2.pack"));
+        fs::write(&one, "").unwrap();
+        let look = Look::at(dir.path());
+        assert!(look.is_still_so(dir.path()) && !look.has_lost_packs(dir.path()));
+        fs::write(&other, "").unwrap();
+        assert!(!look.is_still_so(dir.path()) && !look.has_lost_packs(dir.path()));
+        fs::remove_file(&one).unwrap();
+        assert!(look.has_lost_packs(dir.path()));
+        let look = Look::at(dir.path());
+        fs::write(dir.path().join("packed-refs"), "").unwrap();
+        assert!(!look.is_still_so(dir.path()));
+    }
+}
