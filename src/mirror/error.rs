@@ -392,11 +392,10 @@ impl UpstreamError {
 
     pub(super) fn of_advertisement(at: Origin, error: &AdvertisementError) -> Self {
         let why = error.to_string();
-        match error {
-            AdvertisementError::Said(what) => Self::Said { at, what: what.clone() },
-            error if error.is_broken_off() => Self::BrokenOff { at, why },
-            _ => Self::Malformed { at, why },
+        if let AdvertisementError::Said(what) = error {
+            return Self::Said { at, what: what.clone() };
         }
+        if error.is_broken_off() { Self::BrokenOff { at, why } } else { Self::Malformed { at, why } }
     }
 }
 

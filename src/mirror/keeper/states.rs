@@ -267,3 +267,20 @@ pub(super) enum Noted {
     /// It was, and the sync before had failed for this reason, if it had.
     After(Option<String>),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_by_a_clock_that_was_far_ahead_is_unknown_and_by_one_that_was_set_back_a_little_is_none() {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let mut state = State::unsynced(&RepoName::parse("forge/app").unwrap(), now);
+        let mut age = |seconds: i64| {
+            state.row.succeeded = Some(Timestamp::from_second(now.as_second() + seconds).unwrap());
+            state.age(Instant::now(), now).map(|age| age.as_secs())
+        };
+        assert_eq!([age(-30), age(0), age(60)], [Some(30), Some(0), Some(0)]);
+        assert_eq!([age(61), age(86_400)], [None, None]);
+    }
+}

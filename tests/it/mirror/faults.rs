@@ -136,8 +136,11 @@ fn a_push_that_is_held_for_a_repository_of_another_hash_cannot_land_and_ends() {
     assert_eq!(cloned_main(&scene, &gate, "after"), main);
 }
 
-/// How files of a mirror go or change, and what it is called.
-const HARMS: [(&str, fn(&Path)); 9] = [
+/// What it is called that is done to a mirror, and how.
+type Harm = (&'static str, fn(&Path));
+
+/// How files of a mirror go or change.
+const HARMS: [Harm; 9] = [
     ("HEAD is gone", |mirror| fs::remove_file(mirror.join("HEAD")).unwrap()),
     ("HEAD is empty", |mirror| fs::write(mirror.join("HEAD"), "").unwrap()),
     ("the configuration is gone", |mirror| fs::remove_file(mirror.join("config")).unwrap()),
