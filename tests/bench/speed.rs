@@ -48,7 +48,7 @@ const PARALLEL: usize = 4;
 const SMALL_REQUESTS: usize = 20;
 
 /// The parts of the report, each by the name that `--only` knows it by.
-const PARTS: [(&str, Part); 7] = [
+const PARTS: [(&str, Part); 8] = [
     ("clones", Bench::clones),
     ("requests", Bench::requests),
     ("small", small::rows),
