@@ -55,15 +55,25 @@ fn every_thread_has_a_name_of_the_thread_map() {
         "probe-",
         "resolve",
         "sweeper",
+        "heard",
         "control",
         "caller",
     ];
     for name in &names {
         assert!(known.iter().any(|prefix| name.starts_with(prefix)), "a thread called {name}: {names:?}");
     }
-    for name in
-        ["reaper", "front", "request-", "read-", "write-", "upstream-", "upkeep-", "probe-", "sweeper"]
-    {
+    for name in [
+        "reaper",
+        "front",
+        "request-",
+        "read-",
+        "write-",
+        "upstream-",
+        "upkeep-",
+        "probe-",
+        "sweeper",
+        "heard",
+    ] {
         assert!(names.iter().any(|found| found.starts_with(name)), "no thread called {name}: {names:?}");
     }
 }
