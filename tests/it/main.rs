@@ -6,7 +6,8 @@
 //! fails nothing.
 //!
 //! Environment: `TIDEGATE_TEST_SEED` repeats a run (the seed is printed), `TIDEGATE_TEST_BIG_MIB` sizes the
-//! repository of the memory tests, `TIDEGATE_TEST_ABORTS` counts the aborted clones.
+//! repository of the memory tests, `TIDEGATE_TEST_ABORTS` counts the aborted clones, `TIDEGATE_TEST_ROUNDS` the refs that are
+//! moved under a client that asks for them.
 #![expect(
     clippy::disallowed_methods,
     reason = "a test stands outside of the server: it starts, kills and waits for it as an ordinary process"
