@@ -19,7 +19,7 @@ fn a_mirror_is_forgotten_when_no_push_is_held_for_it_and_the_next_clone_makes_it
             let words = ["mirror", "forget", name, "--data-dir", data.to_str().unwrap()];
             stage.place.tidegate(&words, b"")
         };
-        forget("forge/team/other").fails().says("no such repository");
+        forget("forge/team/other").fails().says("there is no mirror of forge/team/other");
         let client = clone.begin(&["push", "origin", "main"]);
         let push = stage.until(PushState::Pending);
         forget(NAME).fails().says(&format!("push {} is held for it", push.id));
