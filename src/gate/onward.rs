@@ -12,6 +12,7 @@ use crate::mirror::{Question, Side, UpstreamError};
 use crate::model::access::{Caller, Right, Verdict as Access};
 use crate::model::fleet::RefDigest;
 use crate::model::name::UserName;
+use crate::model::pause::Doubling;
 use crate::model::push::{Actor, Event, Push, PushId, PushState, RefAnswer, RefName};
 use crate::store::StoreError;
 use crate::store::pushes::{Answer, Step};
@@ -346,8 +347,7 @@ fn spent(attempts: u32, most: usize) -> bool {
 
 /// The pause after so many attempts.
 fn pause(attempts: u32) -> Duration {
-    let doubled = 2_u32.checked_pow(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
-    FIRST_PAUSE.saturating_mul(doubled).min(PAUSE_MAX)
+    Doubling { first: FIRST_PAUSE, most: PAUSE_MAX }.after(attempts)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ pub mod name;
 pub mod net;
 pub mod oid;
 pub mod outbox;
+pub mod pause;
 pub mod peer;
 pub mod push;
 pub mod redis;

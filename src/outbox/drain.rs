@@ -2,6 +2,7 @@
 
 use super::{Delivered, LAST_PASS, Limits, Publisher, Sink};
 use crate::model::fleet::SinkName;
+use crate::model::pause::Doubling;
 use crate::store::events::Audience;
 use crate::store::outbox::Row;
 use crate::store::{Store, StoreError};
@@ -16,11 +17,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The pause after the first failure of a sink; each further one doubles it.
-const PAUSE: Duration = Duration::from_secs(1);
-
-/// The longest pause: a sink that comes back is found within this time.
-const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// How long a sink that failed is left alone: one that comes back is found within the longest pause.
+const PAUSES: Doubling = Doubling { first: Duration::from_secs(1), most: Duration::from_secs(60) };
 
 /// The longest pause that a sink may ask for itself.
 const ASKED_MAX: Duration = Duration::from_secs(60 * 60);
@@ -259,7 +257,8 @@ impl Drain {
         let mut state = lock(&self.state);
         let is_new = state.error.as_deref() != Some(why);
         state.failures = state.failures.saturating_add(1);
-        let pause = after.map_or_else(|| pause(state.failures, roll()), |after| after.min(ASKED_MAX));
+        let own = || PAUSES.spread(state.failures, random::fraction());
+        let pause = after.map_or_else(own, |after| after.min(ASKED_MAX));
         state.error = Some(why.to_owned());
         state.again = Timestamp::now().checked_add(pause).ok();
         drop(state);
@@ -295,19 +294,6 @@ impl Drain {
         log::error!("outbox: {}: {why}", self.name);
         Next::Pause(FAULT_PAUSE)
     }
-}
-
-/// How long after the `times`th failure in a row a sink is tried again; `roll`, from 0 to 1, keeps many gates from coming
-/// back at once.
-fn pause(times: u32, roll: f64) -> Duration {
-    let doublings = times.saturating_sub(1).min(20);
-    PAUSE.saturating_mul(1 << doublings).min(PAUSE_MAX).mul_f64(0.5 + 0.5 * roll)
-}
-
-/// A number from 0 to 1. Without random bytes, sinks are tried at the same time as by others and no worse.
-fn roll() -> f64 {
-    let bytes = random::bytes::<2>().unwrap_or_default();
-    f64::from(u16::from_le_bytes(bytes)) / f64::from(u16::MAX)
 }
 
 fn lock(state: &Mutex<SinkState>) -> MutexGuard<'_, SinkState> {

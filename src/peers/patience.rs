@@ -1,6 +1,7 @@
 //! When a peer is asked again: decided without a clock, and without a peer.
 
 use super::error::PeerError;
+use crate::model::pause::Doubling;
 use crate::model::peer::PeerState;
 use std::time::Duration;
 
@@ -82,10 +83,9 @@ impl Patience {
                 return Next::Rest(PeerState::Parked);
             }
         }
-        let doublings = (self.failures - 1).min(20);
-        let pause = timing.pause.saturating_mul(1 << doublings).min(timing.pause_max);
+        let pauses = Doubling { first: timing.pause, most: timing.pause_max };
         let wanted = ended.error.retry_after().min(timing.pause_max);
-        Next::Wait(pause.mul_f64(0.5 + roll.clamp(0.0, 1.0) / 2.0).max(wanted))
+        Next::Wait(pauses.spread(self.failures, roll).max(wanted))
     }
 }
 

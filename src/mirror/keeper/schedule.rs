@@ -10,6 +10,7 @@ use crate::git::pool::Class;
 use crate::mirror::upstreams::{Place, Upstreams};
 use crate::mirror::{Question, Side};
 use crate::model::name::RepoName;
+use crate::model::pause::Doubling;
 use crate::model::upstream::Origin;
 use crate::sys::random;
 use jiff::Timestamp;
@@ -157,8 +158,7 @@ pub(super) fn served<'a>(upstreams: &'a Upstreams, repo: &'a RepoName) -> Option
 
 /// How long after the `times`th failure in a row the schedule tries again.
 pub(super) fn pause(times: u32) -> Duration {
-    let doublings = times.saturating_sub(1).min(20);
-    PAUSE.saturating_mul(1 << doublings).min(PAUSE_MAX)
+    Doubling { first: PAUSE, most: PAUSE_MAX }.after(times)
 }
 
 fn later(time: Timestamp, by: Duration) -> Timestamp {

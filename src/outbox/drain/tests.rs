@@ -119,7 +119,7 @@ fn the_end_delivers_what_is_left_and_waits_for_no_sink_that_hangs() {
 
 #[test]
 fn pauses_double_up_to_a_minute_and_are_spread() {
-    let seconds = [1, 2, 3, 7, u32::MAX].map(|times| pause(times, 1.0).as_secs());
+    let seconds = [1, 2, 3, 7, u32::MAX].map(|times| PAUSES.spread(times, 1.0).as_secs());
     assert_eq!(seconds, [1, 2, 4, 60, 60]);
-    assert_eq!(pause(2, 0.0), Duration::from_secs(1));
+    assert_eq!(PAUSES.spread(2, 0.0), Duration::from_secs(1));
 }

@@ -1,34 +1,24 @@
 //! How long a server that could not be spoken with is left alone.
 
+use crate::model::pause::Doubling;
 use crate::sys::random;
 use std::time::Duration;
 
-/// The pause after the first failure; each further one doubles it ...
-const FIRST: Duration = Duration::from_secs(1);
-/// ... up to this: a server that is back is found so soon, and one that is gone costs an attempt.
-const MOST: Duration = Duration::from_secs(10);
+/// A server that is back is found within the longest of them, and one that is gone costs an attempt.
+const PAUSES: Doubling = Doubling { first: Duration::from_secs(1), most: Duration::from_secs(10) };
 
 /// The pauses of one who tries again and again.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Pauses {
-    next: Duration,
-}
-
-impl Default for Pauses {
-    fn default() -> Self {
-        Self { next: FIRST }
-    }
+    times: u32,
 }
 
 impl Pauses {
     /// The next one: between a half and the whole of what it has grown to, so that the gates of a fleet do not come back all
     /// at once.
     pub(super) fn next(&mut self) -> Duration {
-        let most = self.next;
-        self.next = (most * 2).min(MOST);
-        // Without random bytes they do, and no worse comes of it.
-        let roll = random::bytes::<2>().map_or(u16::MAX, u16::from_le_bytes);
-        most.mul_f64(0.5 + 0.5 * f64::from(roll) / f64::from(u16::MAX))
+        self.times = self.times.saturating_add(1);
+        PAUSES.spread(self.times, random::fraction())
     }
 }
 
