@@ -9,7 +9,6 @@ use crate::git::layout::{LayoutError, Repository, Root};
 use crate::git::pool::Lane;
 use crate::mirror::upstreams::Upstreams;
 use crate::model::fleet::{RefDigest, RepoKey};
-use crate::model::mirrored::OWN;
 use crate::model::name::RepoName;
 use crate::store::versions::{Intent, LeftIntent, Standing};
 use crate::store::{Store, StoreError};
@@ -150,9 +149,7 @@ impl Changes {
         let ChangesParts { reaper, git, grace, .. } = &self.0.parts;
         let deadline = Deadline::starting(Instant::now(), LIST_LIMIT, "time to list refs");
         let asker = Asker { reaper, deadline, grace: *grace, client: None };
-        let mut refs = ask::all_refs(git, &repository.git_dir, &["refs"], &asker)?;
-        refs.retain(|name, _| !name.starts_with(OWN));
-        Ok(RefDigest::of(&refs))
+        ask::refs_digest(git, &repository.git_dir, &asker)
     }
 
     /// Lets a worker look for changes that nobody has told of, unless one does.
@@ -189,7 +186,7 @@ impl Changes {
         let ChangesParts { store, upstreams, root, .. } = &self.0.parts;
         let (key, repository) = match upstreams.find(&left.repo) {
             Some(place) => {
-                let key = RepoKey::of_upstream(&place.upstream.url, place.path);
+                let key = place.key();
                 (key, upstreams.mirrors().find(&left.repo))
             }
             None => (RepoKey::hosted(store.publisher(), &left.repo), found(root.find(&left.repo))?),

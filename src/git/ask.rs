@@ -10,6 +10,8 @@ use crate::git::push_request::excerpt;
 use crate::git::refs_cache::Said;
 use crate::git::upstream::PushOffers;
 use crate::git::wants::Unadvertised;
+use crate::model::fleet::RefDigest;
+use crate::model::mirrored::OWN;
 use crate::model::oid::Oid;
 use crate::supervise::{Deadline, Input, Outcome, Reaper, SpawnError, Why};
 use std::collections::{BTreeMap, BTreeSet};
@@ -197,6 +199,16 @@ pub fn all_refs(
 ) -> Result<BTreeMap<String, Oid>, AskError> {
     let refs = list_refs(git, git_dir, places, ALL_REFS_MAX, asker)?;
     Ok(refs.into_iter().map(|it| (it.name, it.value)).collect())
+}
+
+/// What a repository's refs come to, but for those that mirrors have for themselves.
+///
+/// # Errors
+/// As [`all_refs`].
+pub fn refs_digest(git: &Git, git_dir: &Path, asker: &Asker<'_>) -> Result<RefDigest, AskError> {
+    let mut refs = all_refs(git, git_dir, &["refs"], asker)?;
+    refs.retain(|name, _| !name.starts_with(OWN));
+    Ok(RefDigest::of(&refs))
 }
 
 /// Those of the objects named in `names`, one a line, that a repository has not.

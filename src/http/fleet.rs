@@ -67,7 +67,7 @@ fn is_there(app: &App, repo: &RepoName) -> bool {
 
 fn key_of(app: &App, repo: &RepoName) -> RepoKey {
     match app.road.upstreams().find(repo) {
-        Some(place) => RepoKey::of_upstream(&place.upstream.url, place.path),
+        Some(place) => place.key(),
         None => RepoKey::hosted(app.store.publisher(), repo),
     }
 }

@@ -92,9 +92,8 @@ pub(super) fn digest(
     if let Some(refs) = shared.turns.refs(&shared.places.of(repo)) {
         return Some(RefDigest::of(&*refs));
     }
-    let listed = ask::all_refs(tools.git, &mirror.git_dir, &["refs"], &tools.asker);
-    let refs = listed.inspect_err(|error| log::warn!("listing the refs of a mirror: {error}")).ok()?;
-    Some(RefDigest::of(&those(&refs, |name| !name.starts_with(OWN))))
+    let listed = ask::refs_digest(tools.git, &mirror.git_dir, &tools.asker);
+    listed.inspect_err(|error| log::warn!("listing the refs of a mirror: {error}")).ok()
 }
 
 /// By when a mirror has to be made. One that is made anew has the time of a first clone, whatever it was begun for.

@@ -302,7 +302,7 @@ impl Keeper {
         let was_there = parts.upstreams.mirrors().forget(repo, until, &parts.stop)?;
         let was_known = states.forget(repo)?;
         if let Some(place) = parts.upstreams.find(repo) {
-            let key = RepoKey::of_upstream(&place.upstream.url, place.path);
+            let key = place.key();
             parts.store.versions().remove(repo, &key, Timestamp::now())?;
         }
         if was_there {
@@ -472,7 +472,7 @@ impl Keeper {
         if before.is_some_and(|before| mirrors.refs(repo) != Some(before)) {
             self.0.searches.succeed(repo, Way::Sync);
         }
-        let key = RepoKey::of_upstream(url, place.path);
+        let key = place.key();
         if let Err(error) = self.tell_of(intent, cause, repo, &key, &mirror, &tools) {
             log::error!("mirror {repo}: what has changed is not told yet: {error}");
         }
@@ -546,7 +546,7 @@ impl Keeper {
             (before, words) => before != words,
         };
         let Some(place) = self.0.parts.upstreams.find(repo).filter(|_| is_news) else { return };
-        let key = RepoKey::of_upstream(&place.upstream.url, place.path);
+        let key = place.key();
         let told = self.0.parts.store.events().tell_of_mirror(repo, &key, words.as_deref(), Timestamp::now());
         if let Err(error) = told {
             log::error!("mirror {repo}: {error}");

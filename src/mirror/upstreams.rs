@@ -5,6 +5,7 @@ use crate::client::secrets::{SecretError, read_token};
 use crate::config::{CredentialSettings, ReadAccess, ServiceAccount, Settings, UpstreamSettings};
 use crate::git::layout::{LayoutError, Repository, Root};
 use crate::model::credential::UpstreamCredential;
+use crate::model::fleet::RepoKey;
 use crate::model::name::RepoName;
 use crate::model::upstream::UpstreamUrl;
 use crate::sys::stop::Stop;
@@ -38,6 +39,12 @@ impl Place<'_> {
     #[must_use]
     pub fn is_served(&self) -> bool {
         self.upstream.serves(self.path)
+    }
+
+    /// How the fleet calls it.
+    #[must_use]
+    pub fn key(&self) -> RepoKey {
+        RepoKey::of_upstream(&self.upstream.url, self.path)
     }
 
     /// Whether the upstream, and not the gate, knows who pushes.
