@@ -8,6 +8,7 @@
 use crate::git::ls_refs::Reading;
 use crate::git::pktline::{Dialect, Packet, Packets, ReadError};
 use crate::git::push_request::excerpt;
+use crate::git::recipe::{Bypass, Draft, Recipe};
 use crate::git::service::Protocol;
 use crate::git::wants::Wants;
 use crate::model::oid::Oid;
@@ -22,6 +23,8 @@ pub struct FetchRequest {
     pub wants: Wants,
     /// The lines of a request for the refs (v2).
     pub refs: Reading,
+    /// What the answer to one for objects depends on, where that is known (v2).
+    pub recipe: Result<Recipe, Bypass>,
 }
 
 /// What a request asks for.
@@ -72,12 +75,12 @@ pub enum FetchError {
 /// See [`FetchError`].
 pub fn check(reader: impl Read, protocol: Protocol) -> Result<FetchRequest, FetchError> {
     let mut packets = Packets::new(reader, Dialect::of(protocol));
-    let (mut wants, mut refs) = (Wants::default(), Reading::default());
-    let asked = match protocol {
-        Protocol::V0 | Protocol::V1 => check_classic(&mut packets, &mut wants),
-        Protocol::V2 => check_v2(&mut packets, &mut wants, &mut refs),
-    }?;
-    Ok(FetchRequest { asked, wants, refs })
+    let (mut wants, mut refs, mut draft) = (Wants::default(), Reading::default(), Draft::default());
+    let (asked, recipe) = match protocol {
+        Protocol::V0 | Protocol::V1 => (check_classic(&mut packets, &mut wants)?, Err(Bypass::Version)),
+        Protocol::V2 => (check_v2(&mut packets, &mut wants, &mut refs, &mut draft)?, draft.finish()),
+    };
+    Ok(FetchRequest { asked, wants, refs, recipe })
 }
 
 /// Lines of the first section in v0 and v1.
@@ -154,12 +157,21 @@ fn check_v2<R: Read>(
     packets: &mut Packets<R>,
     wants: &mut Wants,
     refs: &mut Reading,
+    draft: &mut Draft,
 ) -> Result<Asked, FetchError> {
-    let (asked, end) = check_v2_head(packets, refs)?;
+    let take_capability = |line: &[u8]| {
+        refs.take_capability(line);
+        draft.capability(line);
+    };
+    let (asked, end) = check_v2_head(packets, take_capability)?;
     match (end, asked) {
         (End::Delim, Asked::Refs) => check_v2_arguments(packets, |line| refs.take_argument(line))?,
         (End::Delim, Asked::Nothing | Asked::Objects) => {
-            check_v2_arguments(packets, |line| wants.take(line))?
+            let take = |line: &[u8]| {
+                wants.take(line);
+                draft.argument(line);
+            };
+            check_v2_arguments(packets, take)?
         }
         (End::Flush, _) => {}
     }
@@ -182,7 +194,10 @@ enum End {
     Flush,
 }
 
-fn check_v2_head<R: Read>(packets: &mut Packets<R>, refs: &mut Reading) -> Result<(Asked, End), FetchError> {
+fn check_v2_head<R: Read>(
+    packets: &mut Packets<R>,
+    mut take: impl FnMut(&[u8]),
+) -> Result<(Asked, End), FetchError> {
     let mut asked = None;
     let mut is_empty = true;
     loop {
@@ -190,7 +205,7 @@ fn check_v2_head<R: Read>(packets: &mut Packets<R>, refs: &mut Reading) -> Resul
         let end = match packets.next_packet()? {
             Some(Packet::Data(payload)) => {
                 is_empty = false;
-                refs.take_capability(chomp(payload));
+                take(chomp(payload));
                 let command = chomp(payload).strip_prefix(b"command=").map(command).transpose()?;
                 if command.is_some() && asked.is_some() {
                     return Err(FetchError::NotOneCommand);

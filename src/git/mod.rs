@@ -3,7 +3,7 @@
 //! | for | rooms |
 //! |---|---|
 //! | starting git | [`command`], [`held`], [`upstream`], [`credential_file`], [`inspect`], [`service`], [`version`], [`ask`], [`upkeep`], `repack`, [`tools`], [`pool`] |
-//! | the wire | [`pktline`], [`sideband`], [`push_request`], [`push_wire`], [`fetch_request`], [`wants`], [`report`], [`advertisement`], [`push_advertisement`], [`capabilities`], [`ls_refs`] |
+//! | the wire | [`pktline`], [`sideband`], [`push_request`], [`push_wire`], [`fetch_request`], [`wants`], [`recipe`], [`report`], [`advertisement`], [`push_advertisement`], [`capabilities`], [`ls_refs`] |
 //! | what git answers | [`learned`], [`push_answer`], [`porcelain`], [`transport_fault`] |
 //! | repositories on disk | [`layout`], [`object_format`], [`pack_index`], [`settings`], `stamps`, [`generation`], [`refs_cache`], [`lease`], [`footprint`], [`reach`], [`leftovers`], [`survey`] |
 //!
@@ -35,6 +35,7 @@ pub mod push_answer;
 pub mod push_request;
 pub mod push_wire;
 pub mod reach;
+pub mod recipe;
 mod ref_locks;
 pub mod refs_cache;
 pub mod remark;

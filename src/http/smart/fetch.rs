@@ -26,7 +26,7 @@ pub(super) fn fetch(call: &Call<'_>, exchange: &mut Exchange) -> Result<Served, 
     // The share is held until git has ended, which reads the file to the last.
     let Spooled { file, share: _share, .. } = spooled.map_err(|unspooled| Refusal::from(unspooled.error))?;
     // A body that was spooled has been checked.
-    let FetchRequest { asked, wants, refs } = checked.ok_or(Refusal::Internal)?;
+    let FetchRequest { asked, wants, refs, .. } = checked.ok_or(Refusal::Internal)?;
     let question = (asked == Asked::Refs).then_some(Question::Refs(refs));
     if let Some(served) = question.as_ref().and_then(|question| known::answer(call, exchange, question)) {
         return Ok(served);
