@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | main | the kernel | signals and the watchdog's rounds, then the stop below |
 //! | `reaper` | [`Reaper::start`] | the process's end: it outlives every child |
-//! | `read-N`, `write-N`, `upstream-N`, `upkeep-N` | [`Lanes::start`] | the lanes' close, after their last job |
+//! | `read-N`, `pack-N`, `write-N`, `upstream-N`, `upkeep-N` | [`Lanes::start`] | the lanes' close, after their last job |
 //! | `probe-N` | [`Lanes::start`] | the lane's close, or the process's end where they ask in vain |
 //! | `resolve` | [`Upstreams`], one a name looked up | its lookup: nobody waits for it, and it owns nothing |
 //! | `front` | [`Front::start`] | the stop at [`Level::Draining`] |
@@ -40,6 +40,7 @@ use crate::gate::waiters::Waiters;
 use crate::git::ask::AskError;
 use crate::git::layout::{LayoutError, Root};
 use crate::git::lease::Leases;
+use crate::git::responses::{self, Responses};
 use crate::git::settings::SettingsCache;
 use crate::git::upkeep::Tools;
 use crate::http::app::{App, Lanes, Remembered, Workers};
@@ -70,7 +71,7 @@ use crate::sys::signals::{Order, Signals};
 use crate::sys::stop::{Level, Stop};
 use crate::sys::systemd::{self, News};
 use crate::sys::timetable::Record;
-use crate::sys::{machine, poll, probe};
+use crate::sys::{limits, machine, poll, probe};
 use jiff::Timestamp;
 use prepare::{end_earlier_life, find_git, open_held, prepare_directories, prepare_process};
 use std::io;
@@ -92,6 +93,9 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// How long a killed process may take to vanish before the stop goes on without it.
 const KILL_CAP: Duration = Duration::from_secs(2);
+
+/// Of so many descriptors one may be that of a pack that is kept: clients and gits need the others.
+const PACKS_PER_DESCRIPTORS: u64 = 8;
 
 /// How long the asking of our own port may take, within the watchdog's interval.
 const SELF_TEST_LIMIT: Duration = Duration::from_secs(5);
@@ -290,6 +294,7 @@ impl Runtime {
             forms: FormKey::new()?,
             differ: OnceLock::new(),
             ready: AtomicBool::new(false),
+            responses: responses(&settings),
             settings,
             store,
             reaper,
@@ -503,7 +508,8 @@ fn drain(app: &App, front: &Front, signals: &Signals) {
 
 /// What bounds requests and git, as `check-config` writes it, on one line.
 fn limits_in_force(settings: &Settings) -> String {
-    let is_limit = |key: &str| ["limits.", "git.", "gate."].iter().any(|section| key.starts_with(section));
+    let is_limit =
+        |key: &str| ["limits.", "git.", "cache.", "gate."].iter().any(|section| key.starts_with(section));
     let pairs = settings.pairs().into_iter().filter(|(key, _)| is_limit(key));
     let pairs: Vec<String> = pairs.filter_map(|(key, value)| Some(format!("{key}={}", value?))).collect();
     pairs.join(" ")
@@ -552,8 +558,20 @@ fn start_sweeper(app: &App) -> io::Result<JoinHandle<()>> {
         keeper: app.keeper.clone(),
         changes: app.changes.clone(),
         keep_events: app.settings.fleet.keep_events,
+        responses: app.responses.clone(),
     };
     sweeper.start(&app.settings.sweeper, app.stop.clone(), &app.sweeps)
+}
+
+fn responses(settings: &Settings) -> Responses {
+    Responses::new(responses::Limits {
+        tmp: settings.data_dir.join("tmp"),
+        bytes_max: settings.cache.pack_bytes_max,
+        entries_max: usize::try_from(limits::descriptors() / PACKS_PER_DESCRIPTORS).unwrap_or(usize::MAX),
+        age_max: settings.cache.pack_age_max,
+        // At the floor itself pushes are refused, and they are never refused for what is kept for convenience.
+        floor: settings.limits.disk_floor.saturating_mul(2),
+    })
 }
 
 fn open_front(app: &Arc<App>, listeners: Vec<Listener>) -> Result<Front, DaemonError> {

@@ -6,6 +6,7 @@ use crate::config::SweeperSettings;
 use crate::gate::changes::Changes;
 use crate::gate::road::Road;
 use crate::git::lease::Leases;
+use crate::git::responses::Responses;
 use crate::mirror::keeper::Keeper;
 use crate::store::Store;
 use crate::supervise::Reaper;
@@ -38,6 +39,8 @@ pub struct Sweeper {
     pub changes: Changes,
     /// How long an event is kept.
     pub keep_events: Duration,
+    /// Answers to fetches.
+    pub responses: Responses,
 }
 
 /// A row: the name that people are shown, which is the key in `[sweeper]` with `-` for `_`, the interval's setting, one
@@ -45,7 +48,7 @@ pub struct Sweeper {
 type Row = (&'static str, fn(&SweeperSettings) -> Duration, fn(&Sweeper) -> Result<(), String>);
 
 /// Every job.
-const JOBS: [Row; 13] = [
+const JOBS: [Row; 14] = [
     ("orphans", |every| every.orphans, Sweeper::end_orphans),
     ("leftovers", |every| every.leftovers, Sweeper::clean_leftovers),
     ("tokens", |every| every.tokens, Sweeper::forget_expired_tokens),
@@ -58,6 +61,7 @@ const JOBS: [Row; 13] = [
     ("mirror-upkeep", |every| every.mirror_upkeep, Sweeper::tend_mirrors),
     ("watch-repositories", |every| every.watch_repositories, Sweeper::watch_repositories),
     ("prune-events", |every| every.prune_events, Sweeper::prune_events),
+    ("expire-packs", |every| every.expire_packs, Sweeper::expire_packs),
     ("prune-records", |every| every.prune_records, |sweeper| sweeper.road.prune_records()),
 ];
 
@@ -107,6 +111,11 @@ impl Sweeper {
     fn prune_events(&self) -> Result<(), String> {
         let before = Timestamp::now().checked_sub(self.keep_events).unwrap_or(Timestamp::MIN);
         self.store.events().prune(before, EVENTS_MAX).map(drop).map_err(|error| error.to_string())
+    }
+
+    fn expire_packs(&self) -> Result<(), String> {
+        self.responses.expire();
+        Ok(())
     }
 
     fn forget_expired_tokens(&self) -> Result<(), String> {

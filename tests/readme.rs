@@ -8,7 +8,7 @@ use std::process::Command;
 
 /// Keys whose default follows the machine or the directory: the table says in words how.
 const FOLLOW_THE_MACHINE: &[&str] =
-    &["data_dir", "git.read_workers", "git.write_workers", "git.upstream_workers"];
+    &["data_dir", "git.read_workers", "git.pack_workers", "git.write_workers", "git.upstream_workers"];
 
 #[test]
 fn the_front_page_names_every_command_and_flag() {

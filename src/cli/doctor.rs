@@ -138,7 +138,7 @@ impl<'a> Patient<'a> {
 
     fn workers(&self) -> usize {
         let git = &self.settings.git;
-        git.read_workers + git.write_workers + git.upstream_workers + git.upkeep_workers
+        git.read_workers + git.pack_workers + git.write_workers + git.upstream_workers + git.upkeep_workers
     }
 }
 

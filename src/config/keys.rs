@@ -96,6 +96,7 @@ pub(super) const KEYS: &[Key] = &[
     Key { path: "limits.drain",             field: Field::Duration(|s| &mut s.limits.drain) },
     Key { path: "git.program",              field: Field::Program(|s| &mut s.git.program) },
     Key { path: "git.read_workers",         field: Field::Count(WORKERS_MAX, |s| &mut s.git.read_workers) },
+    Key { path: "git.pack_workers",         field: Field::Count(WORKERS_MAX, |s| &mut s.git.pack_workers) },
     Key { path: "git.write_workers",        field: Field::Count(WORKERS_MAX, |s| &mut s.git.write_workers) },
     Key { path: "git.upstream_workers",     field: Field::Count(WORKERS_MAX, |s| &mut s.git.upstream_workers) },
     Key { path: "git.upkeep_workers",       field: Field::Count(WORKERS_MAX, |s| &mut s.git.upkeep_workers) },
@@ -105,6 +106,9 @@ pub(super) const KEYS: &[Key] = &[
     Key { path: "git.write_deadline",       field: Field::Duration(|s| &mut s.git.write_deadline) },
     Key { path: "git.kill_grace",           field: Field::Duration(|s| &mut s.git.kill_grace) },
     Key { path: "git.memory",               field: Field::Memory(|s| &mut s.git.memory) },
+    Key { path: "cache.packs",              field: Field::Flag(|s| &mut s.cache.packs) },
+    Key { path: "cache.pack_bytes_max",     field: Field::Size(|s| &mut s.cache.pack_bytes_max) },
+    Key { path: "cache.pack_age_max",       field: Field::Duration(|s| &mut s.cache.pack_age_max) },
     Key { path: "gate.approval",            field: Field::Approval(|s| &mut s.gate.approval) },
     Key { path: "gate.approval_timeout",    field: Field::Duration(|s| &mut s.gate.approval_timeout) },
     Key { path: "gate.on_disconnect",       field: Field::OnDisconnect(|s| &mut s.gate.on_disconnect) },
@@ -131,6 +135,7 @@ pub(super) const KEYS: &[Key] = &[
     Key { path: "sweeper.mirror_upkeep",    field: Field::Duration(|s| &mut s.sweeper.mirror_upkeep) },
     Key { path: "sweeper.watch_repositories", field: Field::Duration(|s| &mut s.sweeper.watch_repositories) },
     Key { path: "sweeper.prune_events",     field: Field::Duration(|s| &mut s.sweeper.prune_events) },
+    Key { path: "sweeper.expire_packs",     field: Field::Duration(|s| &mut s.sweeper.expire_packs) },
 ];
 
 /// The keys of `[checks]`, a table of its own because they hold from the next push on, as rules do.

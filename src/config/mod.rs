@@ -72,6 +72,8 @@ pub struct Settings {
     pub limits: Limits,
     /// What bounds git.
     pub git: GitSettings,
+    /// What is kept of what git has made.
+    pub cache: CacheSettings,
     /// How pushes are held and passed on.
     pub gate: GateSettings,
     /// What a push is checked for.
@@ -95,8 +97,10 @@ pub struct Settings {
 pub struct GitSettings {
     /// The program: a name to be found in `PATH`, or an absolute path.
     pub program: PathBuf,
-    /// Clones and fetches served at a time.
+    /// Clones and fetches served at a time, but for the packs of [`GitSettings::pack_workers`].
     pub read_workers: usize,
+    /// Packs made at a time that several clients may get.
+    pub pack_workers: usize,
     /// Pushes served at a time.
     pub write_workers: usize,
     /// Conversations with upstreams at a time.
@@ -115,6 +119,17 @@ pub struct GitSettings {
     pub kill_grace: Duration,
     /// Address space of a git that receives or fetches, in bytes.
     pub memory: u64,
+}
+
+/// What is kept of what git has made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheSettings {
+    /// Whether clients that ask for the same get the same pack.
+    pub packs: bool,
+    /// Bytes of all packs that are being made, kept or still sent.
+    pub pack_bytes_max: u64,
+    /// How long one is kept.
+    pub pack_age_max: Duration,
 }
 
 /// How often each job of the sweeper runs.
@@ -146,6 +161,8 @@ pub struct SweeperSettings {
     pub watch_repositories: Duration,
     /// Forgets events that are old.
     pub prune_events: Duration,
+    /// Drops packs that have been kept for long enough, or whose room is needed.
+    pub expire_packs: Duration,
 }
 
 /// What the command line may set.
@@ -376,6 +393,7 @@ impl Settings {
             anonymous_push: false,
             limits: Limits::default(),
             git: GitSettings::for_cores(cores),
+            cache: CacheSettings::default(),
             gate: GateSettings::default(),
             checks: ChecksSettings::default(),
             fleet: FleetSettings::default(),
@@ -506,6 +524,7 @@ impl GitSettings {
         Self {
             program: PathBuf::from("git"),
             read_workers: (2 * cores).clamp(4, 64),
+            pack_workers: cores.clamp(1, 64),
             write_workers: cores.clamp(2, 32),
             upstream_workers: (4 * cores).clamp(16, 64),
             upkeep_workers: 1,
@@ -516,6 +535,12 @@ impl GitSettings {
             kill_grace: Duration::from_secs(2),
             memory: 4 << 30,
         }
+    }
+}
+
+impl Default for CacheSettings {
+    fn default() -> Self {
+        Self { packs: true, pack_bytes_max: 4 << 30, pack_age_max: Duration::from_secs(60 * 60) }
     }
 }
 
@@ -535,6 +560,7 @@ impl Default for SweeperSettings {
             mirror_upkeep: Duration::from_secs(5 * 60),
             watch_repositories: Duration::from_secs(60),
             prune_events: Duration::from_secs(10 * 60),
+            expire_packs: Duration::from_secs(1),
         }
     }
 }

@@ -39,6 +39,7 @@ drain = "250ms"
 [git]
 program = "/usr/local/bin/git"
 read_workers = 9
+pack_workers = 9
 write_workers = 0x9
 upstream_workers = 9
 upkeep_workers = 9
@@ -48,6 +49,11 @@ read_deadline = "31m"
 write_deadline = "31m"
 kill_grace = "3s"
 memory = "5GiB"
+
+[cache]
+packs = false
+pack_bytes_max = "5GiB"
+pack_age_max = "2h"
 
 [gate]
 approval = "required"
@@ -80,6 +86,7 @@ sync_mirrors = "2s"
 mirror_upkeep = "6m"
 watch_repositories = "61s"
 prune_events = "11m"
+expire_packs = "2s"
 
 [[rule]]
 repos = "secret/**"

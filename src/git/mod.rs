@@ -4,7 +4,7 @@
 //! |---|---|
 //! | starting git | [`command`], [`held`], [`upstream`], [`credential_file`], [`inspect`], [`service`], [`version`], [`ask`], [`upkeep`], `repack`, [`tools`], [`pool`] |
 //! | the wire | [`pktline`], [`sideband`], [`push_request`], [`push_wire`], [`fetch_request`], [`wants`], [`recipe`], [`report`], [`advertisement`], [`push_advertisement`], [`capabilities`], [`ls_refs`] |
-//! | what git answers | [`learned`], [`push_answer`], [`porcelain`], [`transport_fault`] |
+//! | what git answers | [`learned`], [`responses`], [`push_answer`], [`porcelain`], [`transport_fault`] |
 //! | repositories on disk | [`layout`], [`object_format`], [`pack_index`], [`settings`], `stamps`, [`generation`], [`refs_cache`], [`lease`], [`footprint`], [`reach`], [`leftovers`], [`survey`] |
 //!
 //! Nothing here knows HTTP; only [`ask`] and [`upkeep`] start processes, through `supervise`.
@@ -41,6 +41,7 @@ pub mod refs_cache;
 pub mod remark;
 mod repack;
 pub mod report;
+pub mod responses;
 pub mod service;
 pub mod settings;
 mod settings_cache;

@@ -1,11 +1,13 @@
 //! The ids in the index of a pack, version 2, as git has written it since 2008 (gitformat-pack(5)).
 //!
-//! Only indexes that a git of ours has just made are read here: the pack was read whole for it, and what an index says
-//! about itself, its checksum, is git's business.
+//! What an index says about itself, its checksum, is git's business. Of those that are read whole a git of ours has just
+//! made each, and has read its pack for that.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashSet};
+use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 
 /// What an index of version 2 begins with.
 const HEADER: [u8; 8] = *b"\xfftOc\0\0\0\x02";
@@ -49,6 +51,37 @@ pub fn read_ids(
         }
     }
     Ok(())
+}
+
+/// Whether the index in `index` has `id`, by a few small reads.
+///
+/// # Errors
+/// When the index cannot be read, ends early, or is of another version.
+pub fn contains(index: &File, id: &[u8]) -> io::Result<bool> {
+    let mut header = [0; HEADER.len()];
+    index.read_exact_at(&mut header, 0)?;
+    if header != HEADER {
+        return Err(io::Error::new(ErrorKind::InvalidData, "no index of version 2"));
+    }
+    let first = u64::from(id.first().copied().unwrap_or_default());
+    let up_to = |first: u64| -> io::Result<u64> {
+        let mut entry = [0; 4];
+        index.read_exact_at(&mut entry, HEADER.len() as u64 + 4 * first)?;
+        Ok(u32::from_be_bytes(entry).into())
+    };
+    let (mut low, mut high) = (if first == 0 { 0 } else { up_to(first - 1)? }, up_to(first)?);
+    let mut other = vec![0; id.len()];
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let at = (HEADER.len() + FANOUT_BYTES) as u64 + middle * id.len() as u64;
+        index.read_exact_at(&mut other, at)?;
+        match other.as_slice().cmp(id) {
+            Ordering::Equal => return Ok(true),
+            Ordering::Less => low = middle + 1,
+            Ordering::Greater => high = middle,
+        }
+    }
+    Ok(false)
 }
 
 /// Which of `count` objects are the `last` ones in the pack, by their places in the index, whose head has been read and

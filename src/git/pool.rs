@@ -32,6 +32,8 @@ use std::time::{Duration, Instant};
 pub enum Kind {
     /// Serving clones and fetches.
     Read,
+    /// Making packs that several clients may get: nothing but the processor bounds it, since no client is waited for.
+    Pack,
     /// Receiving pushes.
     Write,
     /// Talking to upstreams.
@@ -44,13 +46,15 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order in which people are shown them.
-    pub const ALL: [Self; 5] = [Self::Read, Self::Write, Self::Upstream, Self::Upkeep, Self::Probe];
+    pub const ALL: [Self; 6] =
+        [Self::Read, Self::Pack, Self::Write, Self::Upstream, Self::Upkeep, Self::Probe];
 
     /// The name of the lane and the stem of its threads' names.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
+            Self::Pack => "pack",
             Self::Write => "write",
             Self::Upstream => "upstream",
             Self::Upkeep => "upkeep",

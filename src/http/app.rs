@@ -19,6 +19,7 @@ use crate::git::layout::Root;
 use crate::git::lease::Leases;
 use crate::git::pool::{Kind, Lane, Size};
 use crate::git::refs_cache::RefsCache;
+use crate::git::responses::Responses;
 use crate::git::settings::SettingsCache;
 use crate::mirror::keeper::Keeper;
 use crate::mirror::{Approach, Mirrors};
@@ -36,11 +37,13 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// The four lanes of git workers, and the one of those who ask upstreams.
+/// The five lanes of git workers, and the one of those who ask upstreams.
 #[derive(Debug)]
 pub struct Lanes {
     /// Clones and fetches.
     pub read: Lane,
+    /// Packs that several clients may get.
+    pub pack: Lane,
     /// Pushes.
     pub write: Lane,
     /// Upstreams.
@@ -87,6 +90,7 @@ impl Lanes {
         let (probe, probes) = Lane::start(Kind::Probe, Size { workers: PROBES, queue: git.queue })?;
         let lanes = Self {
             read: lane(Kind::Read, git.read_workers)?,
+            pack: lane(Kind::Pack, git.pack_workers)?,
             write: lane(Kind::Write, git.write_workers)?,
             upstream: lane(Kind::Upstream, git.upstream_workers)?,
             upkeep: lane(Kind::Upkeep, git.upkeep_workers)?,
@@ -104,8 +108,8 @@ impl Lanes {
 
     /// Every lane, in the order in which people are shown them.
     #[must_use]
-    pub fn all(&self) -> [&Lane; 5] {
-        [&self.read, &self.write, &self.upstream, &self.upkeep, &self.probe]
+    pub fn all(&self) -> [&Lane; 6] {
+        [&self.read, &self.pack, &self.write, &self.upstream, &self.upkeep, &self.probe]
     }
 
     /// Takes no more jobs anywhere.
@@ -154,6 +158,8 @@ pub struct App {
     pub maintenance: Maintenance,
     /// What the bodies of all fetches may take together.
     pub fetch_bodies: Arc<Budget>,
+    /// Answers to fetches, being made and kept.
+    pub responses: Responses,
     /// The workers.
     pub lanes: Lanes,
     /// How held pushes travel.

@@ -16,7 +16,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 /// How often a silent connection is asked whether the peer's kernel still acknowledges.
-const HEARTBEAT: Duration = Duration::from_secs(10);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// How a relay ended.
 #[derive(Debug)]

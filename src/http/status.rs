@@ -9,6 +9,7 @@ use super::metrics::Page;
 use super::refusal::Refusal;
 use super::route::Asked;
 use crate::git::pool::{Class, Lane, Load};
+use crate::git::responses::{Cause, Responses};
 use crate::mirror::keeper::{Chore, Condition, Ending};
 use crate::model::push::PushState;
 use crate::model::status::{ChildRow, JobRow, LaneRow, Status};
@@ -90,6 +91,7 @@ pub fn metrics(app: &App) -> Response {
     sinks(app, &mut page);
     fleet::write(app, &mut page);
     app.streams.write(&mut page);
+    packs(&app.responses, &mut page);
     if let Some(front) = app.front.get() {
         page.family(
             "front_refused_total",
@@ -223,6 +225,29 @@ fn sinks(app: &App, page: &mut Page) {
     for sink in &sinks {
         page.sample("outbox_dropped_total", &[("sink", sink.sink.as_str())], sink.given_up);
     }
+}
+
+/// What clients get from each other's packs.
+fn packs(responses: &Responses, page: &mut Page) {
+    page.family("cache_evictions_total", "counter", "Answers that were kept no longer, by reason.");
+    for cause in Cause::ALL {
+        page.sample(
+            "cache_evictions_total",
+            &[("kind", "pack"), ("cause", cause.label())],
+            responses.evictions(cause),
+        );
+    }
+    page.family("cache_bytes", "gauge", "Bytes of the answers that are being made, kept or still sent.");
+    page.sample("cache_bytes", &[("kind", "pack")], responses.bytes());
+    page.family("cache_entries", "gauge", "Answers that are kept.");
+    page.sample("cache_entries", &[("kind", "pack")], responses.entries());
+    page.family(
+        "cache_bytes_total",
+        "counter",
+        "Bytes of answers that git has made, and that were sent of them.",
+    );
+    page.sample("cache_bytes_total", &[("kind", "pack"), ("direction", "generated")], responses.generated());
+    page.sample("cache_bytes_total", &[("kind", "pack"), ("direction", "sent")], responses.sent());
 }
 
 fn lane_row(lane: &Lane) -> LaneRow {

@@ -38,6 +38,12 @@ pub fn raise_descriptors() -> io::Result<u64> {
     Ok(hard)
 }
 
+/// How many descriptors this process may have; 1024, the usual number, where the system does not say.
+#[must_use]
+pub fn descriptors() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft)
+}
+
 /// No core dumps, of us or of any child: they would write memory with credentials into a working directory.
 ///
 /// # Errors

@@ -17,12 +17,12 @@ fn narrow(place: &Place, fake: &FakeGit) -> Setup {
         .text("git.queue_wait", "1h")
 }
 
-/// Sends clones until one runs and two wait.
+/// Sends clones until one runs and two wait. They are of version 0, whose packs are not for others.
 fn fill(gate: &Gate, tip: &str) -> Vec<Wire> {
     let mut wires = Vec::new();
     for queued in 0..3_u8 {
         let mut wire = gate.wire();
-        wire.send(http::post("demo", "git-upload-pack", &[("Git-Protocol", "version=2")], &pkt::fetch(tip)));
+        wire.send(http::post("demo", "git-upload-pack", &[], &pkt::clone_v0(tip)));
         wires.push(wire);
         eventually(HANG, "one clone runs", || gate.leaders("upload-pack").len() == 1);
         eventually(HANG, "the others wait", || {
@@ -64,7 +64,7 @@ fn a_full_queue_answers_at_once_without_a_process() {
         let start = Instant::now();
         let answer = match method {
             "GET" => wire.get("/demo/info/refs?service=git-upload-pack", &version),
-            _ => wire.post("demo", "git-upload-pack", &version, &pkt::fetch(&tip)),
+            _ => wire.post("demo", "git-upload-pack", &[], &pkt::clone_v0(&tip)),
         };
         let took = start.elapsed();
         assert_eq!(answer.status, status, "{method}: {}", answer.text());
@@ -87,12 +87,11 @@ fn a_request_that_waits_too_long_in_the_queue_is_told_which_limit_it_was() {
     let fake = FakeGit::new(&place);
     let gate = narrow(&place, &fake).text("git.queue_wait", "1s").start();
     fake.when("upload-pack", "ignore");
-    let version = [("Git-Protocol", "version=2")];
     let mut hung = gate.wire();
-    hung.send(http::post("demo", "git-upload-pack", &version, &pkt::fetch(&tip)));
+    hung.send(http::post("demo", "git-upload-pack", &[], &pkt::clone_v0(&tip)));
     eventually(HANG, "one clone runs", || gate.leaders("upload-pack").len() == 1);
     let start = Instant::now();
-    let answer = gate.wire().post("demo", "git-upload-pack", &version, &pkt::fetch(&tip));
+    let answer = gate.wire().post("demo", "git-upload-pack", &[], &pkt::clone_v0(&tip));
     assert_eq!(answer.status, 503, "{}", answer.text());
     assert!(answer.header("retry-after").is_some(), "{:?}", answer.headers);
     assert!(answer.text().contains("queue_wait"), "{}", answer.text());

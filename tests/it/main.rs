@@ -41,6 +41,7 @@ mod pages;
 mod parity;
 mod proxy;
 mod push;
+mod responses;
 mod silence;
 mod slow;
 mod socket;

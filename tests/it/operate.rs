@@ -80,7 +80,7 @@ fn what_runs_now_is_shown_with_its_age_and_deadline() {
         .and_then(|children| children.first())
         .unwrap_or_else(|| panic!("{shown}"));
     assert_eq!(child["pid"].as_i64(), Some(i64::from(pid)), "{child}");
-    assert_eq!(child["lane"].as_str(), Some("read"), "{child}");
+    assert_eq!(child["lane"].as_str(), Some("pack"), "{child}");
     assert!(
         child["what"].as_str().is_some_and(|what| what.contains("upload-pack") && what.contains("demo")),
         "{child}"

@@ -1,5 +1,6 @@
 //! What a job brings to the queue: on whose account it is, and who waits for it.
 
+use crate::model::name::RepoName;
 use crate::model::upstream::Origin;
 use std::net::IpAddr;
 
@@ -10,6 +11,8 @@ pub enum Account {
     Address(IpAddr),
     /// That of the upstream that is spoken with.
     Origin(Origin),
+    /// That of the repository whose objects are packed.
+    Repository(RepoName),
 }
 
 /// Who waits for a job.
@@ -52,6 +55,12 @@ impl Claim {
     #[must_use]
     pub fn of_client(address: Option<IpAddr>) -> Self {
         Self { account: address.map(Account::Address), class: Class::Demand }
+    }
+
+    /// Of a pack of this repository.
+    #[must_use]
+    pub const fn of_repository(repo: RepoName) -> Self {
+        Self { account: Some(Account::Repository(repo)), class: Class::Demand }
     }
 
     /// Of work with this upstream.

@@ -28,6 +28,8 @@ impl Sharing {
             Kind::Read | Kind::Write | Kind::Upkeep => {
                 Self { workers, most: workers, kept: quarter, reserved: 0, scheduled: workers }
             }
+            // Nobody is slow here but by the work itself: a free worker is for whoever comes.
+            Kind::Pack => Self { workers, most: workers, kept: 0, reserved: 0, scheduled: workers },
             Kind::Upstream => {
                 Self { workers, most: quarter, kept: 0, reserved: for_forwards, scheduled: quarter }
             }

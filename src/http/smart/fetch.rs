@@ -2,6 +2,7 @@
 
 use super::Call;
 use super::known::{self, Question};
+use super::shared;
 use super::wants;
 use super::work::{self, LastWords};
 use crate::git::command::Protocol;
@@ -26,12 +27,15 @@ pub(super) fn fetch(call: &Call<'_>, exchange: &mut Exchange) -> Result<Served, 
     // The share is held until git has ended, which reads the file to the last.
     let Spooled { file, share: _share, .. } = spooled.map_err(|unspooled| Refusal::from(unspooled.error))?;
     // A body that was spooled has been checked.
-    let FetchRequest { asked, wants, refs, .. } = checked.ok_or(Refusal::Internal)?;
+    let FetchRequest { asked, wants, refs, recipe } = checked.ok_or(Refusal::Internal)?;
     let question = (asked == Asked::Refs).then_some(Question::Refs(refs));
     if let Some(served) = question.as_ref().and_then(|question| known::answer(call, exchange, question)) {
         return Ok(served);
     }
     wants::seek(call, exchange, wants)?;
+    if asked == Asked::Objects {
+        return shared::serve(call, exchange, file, recipe);
+    }
     let asked = work::Asked { question, body: Some(file) };
     work::run(call, exchange, asked, LastWords::Stream, None).map(|worked| worked.served)
 }

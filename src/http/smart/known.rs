@@ -95,7 +95,7 @@ fn find(
 }
 
 /// The state of the refs of a mirror, where it is known.
-fn ours(app: &App, repository: &Repository) -> Option<Generation> {
+pub(super) fn ours(app: &App, repository: &Repository) -> Option<Generation> {
     app.road.upstreams().mirrors().generation(repository)
 }
 

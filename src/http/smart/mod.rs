@@ -4,11 +4,13 @@
 //! The order is always: find the repository, spool the whole bounded request, check its form, and only then take a
 //! place in a lane. So neither a slow client nor a malformed request ever holds a worker.
 
+mod cold;
 mod fetch;
 mod held;
 mod known;
 mod push;
 pub mod recovery;
+mod shared;
 mod stale;
 mod stay;
 mod under_way;

@@ -14,6 +14,7 @@ use crate::git::push_request::PushRequest;
 use crate::git::remark::Remark;
 use crate::git::report;
 use crate::git::settings::RepositorySettings;
+use crate::git::sideband::Tracker;
 use crate::git::upstream::PushOffers;
 use crate::git::wants::Unadvertised;
 use crate::http::app::App;
@@ -32,7 +33,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a last word may take to reach a client whose git was ended.
-const LAST_WORD_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const LAST_WORD_LIMIT: Duration = Duration::from_secs(5);
 
 /// As [`LAST_WORD_LIMIT`], when the gate is stopping: as long as the stop waits for the last answers.
 const STOPPING_WORD_LIMIT: Duration = Duration::from_secs(1);
@@ -158,7 +159,7 @@ pub(super) fn deadline(call: &Call<'_>) -> Deadline {
 }
 
 /// What is said in the answer to a fetch from a mirror that could not be brought up to date.
-fn remark(call: &Call<'_>) -> Option<Remark> {
+pub(super) fn remark(call: &Call<'_>) -> Option<Remark> {
     let stale = call.beyond.as_ref()?.stale?;
     match (call.target.phase, call.target.service) {
         (Phase::Exchange, Service::UploadPack) => Some(Remark::new(&stale.sentence(&call.target.repo))),
@@ -193,8 +194,8 @@ struct Work {
 
 impl Work {
     fn run(mut self) -> Result<Worked, Refusal> {
-        let settings = self.settings()?;
-        self.check_enabled(settings)?;
+        let settings = settings(&self.app, &self.repository, &self.what, &self.asker())?;
+        check_enabled(settings, self.service)?;
         if let Some(known) = self.known_advertisement(settings) {
             let banner = self.service.banner(self.protocol);
             return Ok(self.tell(settings, |sink| known.write(banner, PIECE, sink)));
@@ -215,28 +216,6 @@ impl Work {
         let answer = self.last_words.request().map(AnswerReader::new);
         let relayed = relay::relay(child, additions, answer, &mut self.writer, &self.client, &self.app.stop);
         self.close(relayed, settings)
-    }
-
-    /// The repository's own `http.uploadpack` and `http.receivepack` can narrow what the rules allow.
-    fn check_enabled(&self, settings: RepositorySettings) -> Result<(), Refusal> {
-        if settings.serves(self.service) {
-            return Ok(());
-        }
-        let key = match self.service {
-            Service::UploadPack => "http.uploadpack",
-            Service::ReceivePack => "http.receivepack",
-        };
-        Err(Refusal::Forbidden(format!("this repository is configured with {key} = false").into()))
-    }
-
-    fn settings(&self) -> Result<RepositorySettings, Refusal> {
-        let app = &self.app;
-        app.repository_settings.of(&app.git, &self.repository, &self.asker()).map_err(|error| match &error {
-            error if error.is_client_gone() => Refusal::ClientGone,
-            error if error.is_busy() => Refusal::Exhausted,
-            error if error.is_deadline() => Refusal::Deadline(error.to_string().into()),
-            error => Refusal::internal(&self.what, error),
-        })
     }
 
     fn asker(&self) -> Asker<'_> {
@@ -336,12 +315,38 @@ impl Work {
             };
             say(writer, words, end.word_limit());
         }
-        let processor = outcome.usage.user + outcome.usage.system;
-        let detail = format!("{} cpu={}ms", outcome.exit, processor.as_millis());
+        let detail = detail(&outcome);
         let outcome = if end == End::Whole && refused.is_some() { "pack-refused" } else { end.name() };
         let served = Served { status: end.status(), outcome, bytes_out: bytes, detail };
         Ok(Worked { served, settings })
     }
+}
+
+/// The repository's own `http.uploadpack` and `http.receivepack` can narrow what the rules allow.
+pub(super) fn check_enabled(settings: RepositorySettings, service: Service) -> Result<(), Refusal> {
+    if settings.serves(service) {
+        return Ok(());
+    }
+    let key = match service {
+        Service::UploadPack => "http.uploadpack",
+        Service::ReceivePack => "http.receivepack",
+    };
+    Err(Refusal::Forbidden(format!("this repository is configured with {key} = false").into()))
+}
+
+/// The repository's own settings, of `what` is done to it.
+pub(super) fn settings(
+    app: &App,
+    repository: &Repository,
+    what: &str,
+    asker: &Asker<'_>,
+) -> Result<RepositorySettings, Refusal> {
+    app.repository_settings.of(&app.git, repository, asker).map_err(|error| match &error {
+        error if error.is_client_gone() => Refusal::ClientGone,
+        error if error.is_busy() => Refusal::Exhausted,
+        error if error.is_deadline() => Refusal::Deadline(error.to_string().into()),
+        error => Refusal::internal(what, error),
+    })
 }
 
 impl LastWords {
@@ -380,6 +385,12 @@ fn say(writer: Option<ResponseWriter>, words: Option<Vec<u8>>, limit: Duration) 
     }
 }
 
+/// How git ended, for the log line of a request.
+pub(super) fn detail(outcome: &Outcome) -> String {
+    let processor = outcome.usage.user + outcome.usage.system;
+    format!("{} cpu={}ms", outcome.exit, processor.as_millis())
+}
+
 fn finish(writer: Option<ResponseWriter>) {
     // Who left in this moment has the whole answer or sees it cut short.
     let _ = writer.map(|writer| writer.finish(Instant::now() + LAST_WORD_LIMIT));
@@ -400,13 +411,20 @@ impl End {
     /// without a word has advertised nothing, while some exchanges have an empty answer.
     fn of(relayed: &Relayed, phase: Phase) -> Self {
         let Relayed { outcome, tracker, bytes, client_listens, .. } = relayed;
+        match Self::of_exchange(outcome, tracker) {
+            _ if !client_listens => Self::ClientGone,
+            Self::Whole if phase == Phase::Advertise && *bytes == 0 => Self::Failed,
+            end @ (Self::Whole | Self::ClientGone | Self::Deadline | Self::Stopping | Self::Failed) => end,
+        }
+    }
+
+    /// How an exchange ended, for whoever still listens.
+    pub(super) fn of_exchange(outcome: &Outcome, tracker: &Tracker) -> Self {
         match (outcome.ended, outcome.exit) {
             (Some(Why::ClientGone), _) => Self::ClientGone,
-            _ if !client_listens => Self::ClientGone,
             (Some(Why::Deadline), _) => Self::Deadline,
             (Some(Why::Stopping), _) => Self::Stopping,
             (Some(Why::GaveWay | Why::Overflow | Why::Internal), _) => Self::Failed,
-            (None, Exit::Code(0)) if phase == Phase::Advertise && *bytes == 0 => Self::Failed,
             (None, Exit::Code(0)) => Self::Whole,
             (None, Exit::Code(_) | Exit::Signal(_)) if tracker.is_flushed() => Self::Whole,
             (None, Exit::Code(_) | Exit::Signal(_) | Exit::Lost | Exit::Stuck) => Self::Failed,
@@ -424,14 +442,14 @@ impl End {
         }
     }
 
-    fn is_failure(self) -> bool {
+    pub(super) fn is_failure(self) -> bool {
         match self {
             Self::Whole | Self::ClientGone => false,
             Self::Deadline | Self::Stopping | Self::Failed => true,
         }
     }
 
-    fn word_limit(self) -> Duration {
+    pub(super) fn word_limit(self) -> Duration {
         match self {
             Self::Stopping => STOPPING_WORD_LIMIT,
             Self::Whole | Self::ClientGone | Self::Deadline | Self::Failed => LAST_WORD_LIMIT,
@@ -455,7 +473,7 @@ impl End {
         }
     }
 
-    fn sentence(self, service: Service, outcome: &Outcome) -> String {
+    pub(super) fn sentence(self, service: Service, outcome: &Outcome) -> String {
         let name = service.name();
         match self {
             Self::Deadline => format!("{name} was ended by the server: its {} has passed", outcome.deadline),

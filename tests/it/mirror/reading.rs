@@ -98,6 +98,36 @@ fn without_its_upstream_a_mirror_is_served_and_marked_and_with_it_is_fresh_again
 }
 
 #[test]
+fn each_client_of_one_pack_is_told_how_old_its_mirror_is_and_of_a_fresh_one_nobody_is() {
+    let mut scene = Scene::new();
+    let tip = repo::history(&scene.place, "app.git").oid("main");
+    let gate = scene.gate("open", "mirror.fresh_for = \"200ms\"").start();
+    let fetch = || {
+        gate.get(DOOR).expect(200);
+        let version = [("Git-Protocol", "version=2")];
+        let answer = gate.wire().post("forge/app", "git-upload-pack", &version, &pkt::fetch(&tip));
+        let told = String::from_utf8(pkt::band(&answer.body, 2)).unwrap();
+        (
+            answer.header("tidegate-stale").is_some(),
+            told.contains("cannot be reached"),
+            pkt::band(&answer.body, 1),
+        )
+    };
+    let (_, is_told, pack) = fetch();
+    assert!(!is_told);
+    let packs = |outcome: &str| gate.metric("tidegate_cache_total", &[&format!("outcome=\"{outcome}\"")]);
+    assert_eq!((fetch(), packs("hit")), ((false, false, pack.clone()), 1.0));
+    scene.origin.stop();
+    pass(Duration::from_millis(200));
+    for hits in [2.0, 3.0] {
+        assert_eq!((fetch(), packs("hit")), ((true, true, pack.clone()), hits));
+    }
+    scene.origin.resume();
+    pass(Duration::from_millis(200));
+    assert_eq!((fetch(), packs("hit")), ((false, false, pack), 4.0));
+}
+
+#[test]
 fn what_the_upstream_does_not_show_any_more_is_served_by_neither_request() {
     let scene = Scene::new();
     repo::history(&scene.place, "app.git");

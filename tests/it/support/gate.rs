@@ -41,6 +41,7 @@ pub(crate) struct Setup {
     as_pid_1: bool,
     descriptors: Option<u64>,
     inherited: Option<Arc<OwnedFd>>,
+    volume: Option<String>,
 }
 
 impl Setup {
@@ -57,6 +58,7 @@ impl Setup {
             as_pid_1: false,
             descriptors: None,
             inherited: None,
+            volume: None,
         };
         let (root, data) = (setup.root.clone(), setup.data.clone());
         setup
@@ -117,6 +119,12 @@ impl Setup {
         self
     }
 
+    /// Gives the gate a volume of `size` for its data directory, which nobody else sees ([`Gate::data`] does).
+    pub(crate) fn volume(mut self, size: &str) -> Setup {
+        self.volume = Some(size.to_owned());
+        self
+    }
+
     /// Writes the configuration file and returns its path.
     pub(crate) fn write(&self) -> &Path {
         let keys: String = self.keys.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
@@ -146,7 +154,10 @@ impl Setup {
             pid,
             log,
             address: None,
-            data: self.data.clone(),
+            data: match &self.volume {
+                Some(_) => format!("/proc/{pid}/root{}", self.data.display()).into(),
+                None => self.data.clone(),
+            },
             mark: self.mark.clone(),
             status: None,
             is_replaced: false,
@@ -154,7 +165,11 @@ impl Setup {
     }
 
     fn command(&self) -> Command {
-        let mut command = if self.as_pid_1 { unshared() } else { self.plain() };
+        let mut command = match &self.volume {
+            Some(size) => self.with_volume(size),
+            None if self.as_pid_1 => unshared(),
+            None => self.plain(),
+        };
         command.arg("serve").arg("--config").arg(&self.config);
         command.env_clear().env("PATH", path_variable()).env("RUST_BACKTRACE", "1");
         command.envs(self.environment.iter().map(|(key, value)| (key, value)));
@@ -163,6 +178,19 @@ impl Setup {
             // SAFETY: setrlimit(2) is one system call on plain integers, allowed between fork and exec.
             unsafe { command.pre_exec(move || Ok(setrlimit(Resource::RLIMIT_NOFILE, most, most)?)) };
         }
+        command
+    }
+
+    /// A shell in a mount namespace of its own that mounts the volume and becomes the binary.
+    fn with_volume(&self, size: &str) -> Command {
+        fs::create_dir_all(&self.data).unwrap();
+        let mut command = Command::new("unshare");
+        if !geteuid().is_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
+        let mount = format!("mount -t tmpfs -o size={size},mode=700 none {}", self.data.display());
+        command.args(["--mount", "--", "/bin/sh", "-c"]).arg(format!("{mount} && exec \"$0\" \"$@\""));
+        command.arg(BINARY);
         command
     }
 
@@ -264,6 +292,11 @@ impl Gate {
     /// The process of the gate (not of `unshare`), as this namespace numbers it.
     pub(crate) fn pid(&self) -> i32 {
         self.pid
+    }
+
+    /// Its data directory, as this process reaches it.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
     }
 
     /// Its standard error.

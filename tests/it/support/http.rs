@@ -205,6 +205,25 @@ impl Wire {
         Ok(std::mem::take(&mut self.ahead))
     }
 
+    /// Reads whatever comes until the last chunk or the close: the rest of an answer that was
+    /// begun by [`Wire::some`], framing included.
+    pub(crate) fn rest_of_answer(&mut self) -> Vec<u8> {
+        loop {
+            let has_end = self.ahead.ends_with(b"\r\n0\r\n\r\n");
+            match if has_end { Ok(0) } else { self.fill() } {
+                Ok(0) | Err(_) => return std::mem::take(&mut self.ahead),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Takes in 4 KiB now and then while `goes_on`, for [`Wire::answer`] to begin with.
+    pub(crate) fn trickle(&mut self, pause: std::time::Duration, goes_on: impl Fn() -> bool) {
+        while goes_on() && self.fill_up_to(4096).is_ok_and(|count| count > 0) {
+            super::pass(pause);
+        }
+    }
+
     /// Says that nothing more will be sent.
     pub(crate) fn half_close(&self) {
         let _ = match &self.socket {
@@ -274,7 +293,11 @@ impl Wire {
     }
 
     fn fill(&mut self) -> io::Result<usize> {
-        let mut buffer = vec![0; 1 << 16];
+        self.fill_up_to(1 << 16)
+    }
+
+    fn fill_up_to(&mut self, most: usize) -> io::Result<usize> {
+        let mut buffer = vec![0; most];
         loop {
             let read = match &mut self.socket {
                 Socket::Tcp(stream) => stream.read(&mut buffer),

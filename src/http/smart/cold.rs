@@ -1,0 +1,135 @@
+//! What a worker does for an answer that several clients may read: one git, whose output goes to the store of answers. No
+//! client is known here; each reads at its own pace ([`super::shared`]).
+
+use super::Call;
+use super::known;
+use super::work::{self, End};
+use crate::git::command::{Identity, Protocol, Serving};
+use crate::git::layout::Repository;
+use crate::git::pool::Claim;
+use crate::git::responses::{Cut, Ending, Flow, Made, Producer, Pumped};
+use crate::git::wants::Unadvertised;
+use crate::http::app::App;
+use crate::http::exchange::Exchange;
+use crate::supervise::{Deadline, Exit, Input, Outcome, Spec};
+use std::fs::File;
+use std::sync::Arc;
+
+/// The job of a worker; it owns all that it needs.
+pub(super) struct Cold {
+    app: Arc<App>,
+    what: String,
+    protocol: Protocol,
+    repository: Repository,
+    unadvertised: Unadvertised,
+    identity: Identity,
+    body: File,
+    deadline: Deadline,
+    producer: Producer,
+    /// That of the first client.
+    claim: Claim,
+}
+
+impl Cold {
+    pub(super) fn new(call: &Call<'_>, exchange: &Exchange, body: File, producer: Producer) -> Self {
+        Self {
+            app: Arc::clone(call.app),
+            what: format!("{} {}", call.target.service.command(), call.target.repo),
+            protocol: call.protocol,
+            repository: call.repository.clone(),
+            unadvertised: known::unadvertised(call),
+            identity: call.identity.clone(),
+            body,
+            deadline: work::deadline(call),
+            producer,
+            claim: work::claim(call, exchange),
+        }
+    }
+
+    pub(super) fn run(self) {
+        if !self.producer.begin() {
+            return;
+        }
+        let Self { app, what, producer, .. } = &self;
+        let spec = match self.spec() {
+            Ok(spec) => spec,
+            Err(error) => {
+                log::error!("{what}: {error}");
+                return producer.end(Ending::NotStarted { is_busy: true }, String::new(), false);
+            }
+        };
+        match app.reaper.spawn(spec) {
+            Ok(child) => match Flow::of(child).pump(producer, &app.stop) {
+                Pumped::Made(made) => self.close(made),
+                Pumped::Paced(flow) => self.go_on(flow),
+            },
+            Err(error) => {
+                log::warn!("{what}: {error}");
+                producer.end(Ending::NotStarted { is_busy: error.is_busy() }, String::new(), false);
+            }
+        }
+    }
+
+    /// From here on clients are waited for, and whoever waits for clients has a worker of the lane of fetches.
+    fn go_on(self, flow: Flow) {
+        let (lane, claim, what) = (self.app.lanes.read.clone(), self.claim.clone(), self.what.clone());
+        let rest = move || {
+            let made = flow.pump_all(&self.producer, &self.app.stop);
+            self.close(made);
+        };
+        match lane.submit_for(claim, rest) {
+            Ok(ticket) => ticket.detach(),
+            // What was dropped has ended the git and told the clients.
+            Err(reason) => log::warn!("{what}: its pack is too large to be kept, and {reason}"),
+        }
+    }
+
+    fn spec(&self) -> std::io::Result<Spec> {
+        let App { git, settings, lanes, .. } = &*self.app;
+        let invocation = git.serve(&Serving {
+            service: SERVICE,
+            git_dir: &self.repository.git_dir,
+            advertise: false,
+            protocol: self.protocol,
+            identity: &self.identity,
+            unadvertised: self.unadvertised,
+        });
+        let mut spec = invocation.spec(&self.what, lanes.pack.kind().name(), self.deadline);
+        spec.stdin = Input::File(self.body.try_clone()?);
+        spec.grace = settings.git.kill_grace;
+        Ok(spec)
+    }
+
+    /// Tells whoever reads how it ended.
+    fn close(&self, made: Made) {
+        let Self { what, producer, .. } = self;
+        let Made { outcome, tracker } = made;
+        let end = End::of_exchange(&outcome, &tracker);
+        let detail = work::detail(&outcome);
+        if !end.is_failure() {
+            // What git itself does not call a success is nobody else's.
+            let is_good = end == End::Whole && outcome.exit == Exit::Code(0);
+            let keeps = is_good && tracker.is_flushed() && tracker.has_side_band();
+            return producer.end(ending(end), detail, keeps);
+        }
+        let why = end.sentence(SERVICE, &outcome);
+        let Outcome { exit, stderr, .. } = &outcome;
+        log::warn!("{what}: {why}: {exit}: {stderr}");
+        let words = tracker.last_words(&why).map(Arc::from);
+        let cut = Cut { words, patience: end.word_limit(), outcome: end.name() };
+        producer.end(Ending::Cut(cut), detail, false);
+    }
+}
+
+/// How an answer ended of which nothing has to be said.
+fn ending(end: End) -> Ending {
+    match end {
+        End::Whole => Ending::Whole,
+        End::ClientGone | End::Deadline | End::Stopping | End::Failed => {
+            Ending::Cut(Cut { words: None, patience: end.word_limit(), outcome: end.name() })
+        }
+    }
+}
+
+/// Only fetches have answers that others can use.
+const SERVICE: crate::git::command::Service = crate::git::command::Service::UploadPack;

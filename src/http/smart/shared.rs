@@ -1,0 +1,276 @@
+//! A fetch whose answer may be somebody else's too: found in the store of answers, or made for it by a worker.
+//!
+//! Whoever comes here has been let in to read, each time anew; the store knows nothing of rights. What the gate itself says
+//! to one client, the line about the age of a mirror, is woven into that client's copy.
+
+use super::Call;
+use super::cold::Cold;
+use super::known;
+use super::work::{self, Asked, End, LAST_WORD_LIMIT, LastWords};
+use crate::git::ask::Asker;
+use crate::git::generation::Generation;
+use crate::git::pool::{Claim, NotRun};
+use crate::git::recipe::{Bypass, Recipe};
+use crate::git::remark::Remark;
+use crate::git::responses::{Cut, Ending, Entry, Key, Look, Objects, Reader, Source};
+use crate::git::settings::RepositorySettings;
+use crate::http::exchange::Exchange;
+use crate::http::refusal::Refusal;
+use crate::http::relay::HEARTBEAT;
+use crate::http::served::Served;
+use crate::http::writer::{PIECE, ResponseWriter, WriteError};
+use crate::supervise::Deadline;
+use crate::sys::net::Socket;
+use crate::sys::poll::{self, Interest};
+use crate::sys::stop::{Level, Stop};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How much of a file is handed over at a time, in bytes: between two of them it is looked whether the deadline has passed.
+const STRETCH: u64 = 8 << 20;
+
+/// Serves a fetch for this client alone, without the store.
+pub(super) fn alone(call: &Call<'_>, exchange: &mut Exchange, body: File) -> Result<Served, Refusal> {
+    work::run(call, exchange, Asked::body(body), LastWords::Stream, None).map(|worked| worked.served)
+}
+
+/// Serves a fetch of objects.
+pub(super) fn serve(
+    call: &Call<'_>,
+    exchange: &mut Exchange,
+    body: File,
+    recipe: Result<Recipe, Bypass>,
+) -> Result<Served, Refusal> {
+    let responses = &call.app.responses;
+    let found = match recipe {
+        Ok(_) if !call.app.settings.cache.packs => Err(Bypass::Off),
+        Ok(recipe) => key(call, exchange, &recipe)?.map(|key| (key, recipe)),
+        Err(bypass) => Err(bypass),
+    };
+    let entry = match found {
+        Ok((key, recipe)) => responses.enter(key, Objects::of(&call.repository.common_dir, recipe.wants())),
+        Err(bypass) => Entry::Alone(bypass),
+    };
+    call.app.metrics.cache("pack", outcome(&entry));
+    match entry {
+        Entry::Alone(bypass) => {
+            let served = alone(call, exchange, body)?;
+            Ok(Served { detail: format!("{} {}", bypass.label(), served.detail), ..served })
+        }
+        Entry::Join(reader) => deliver(call, exchange, reader),
+        Entry::Lead(reader, producer) => {
+            let claim = Claim::of_repository(call.target.repo.clone());
+            let cold = Cold::new(call, exchange, body, producer);
+            let ticket = call.app.lanes.pack.submit_for(claim, move || cold.run());
+            reader.wait_in(ticket.map_err(|reason| refuse_lane(call, reason))?);
+            deliver(call, exchange, reader)
+        }
+    }
+}
+
+/// How a request comes by its answer, in metrics.
+fn outcome(entry: &Entry) -> &'static str {
+    match entry {
+        Entry::Lead(reader, _) | Entry::Join(reader) => reader.source().label(),
+        Entry::Alone(bypass) => bypass.label(),
+    }
+}
+
+fn refuse_lane(call: &Call<'_>, reason: NotRun) -> Refusal {
+    Refusal::from_lane(reason, false, call.app.settings.git.queue_wait)
+}
+
+/// What the answer depends on.
+fn key(call: &Call<'_>, exchange: &Exchange, recipe: &Recipe) -> Result<Result<Key, Bypass>, Refusal> {
+    let settings = match call.app.repository_settings.known(&call.repository) {
+        Some(settings) => settings,
+        None => ask_settings(call, exchange)?,
+    };
+    work::check_enabled(settings, call.target.service)?;
+    let refs = if recipe.includes_tags() { generation(call, settings) } else { None };
+    Ok(Key::new(&call.repository, &settings, known::unadvertised(call), recipe, refs.as_ref()))
+}
+
+/// The state of the refs, where it can be told without git.
+fn generation(call: &Call<'_>, settings: RepositorySettings) -> Option<Generation> {
+    let ours = known::ours(call.app, &call.repository);
+    ours.or_else(|| Generation::look(&call.repository, settings).ok())
+}
+
+/// The settings of a repository that were changed just now take a git, and so a worker.
+fn ask_settings(call: &Call<'_>, exchange: &Exchange) -> Result<RepositorySettings, Refusal> {
+    let (app, repository, deadline) = (Arc::clone(call.app), call.repository.clone(), work::deadline(call));
+    let (socket, what) = (exchange.socket(), format!("config {}", call.target.repo));
+    let client = Arc::clone(&socket);
+    let ask = move || {
+        let grace = app.settings.git.kill_grace;
+        let asker = Asker { reaper: &app.reaper, deadline, grace, client: Some(client.fd()) };
+        work::settings(&app, &repository, &what, &asker)
+    };
+    let lane = &call.app.lanes.read;
+    let ticket = lane.submit_for(work::claim(call, exchange), ask);
+    let refuse = |reason| refuse_lane(call, reason);
+    let queue_wait = call.app.settings.git.queue_wait;
+    ticket.map_err(refuse)?.wait(Some(socket.fd()), queue_wait, &call.app.stop).map_err(refuse)?
+}
+
+/// Sends the client what its reader finds, as it comes.
+fn deliver(call: &Call<'_>, exchange: &mut Exchange, reader: Reader) -> Result<Served, Refusal> {
+    let socket = exchange.socket();
+    let deadline = work::deadline(call);
+    let mut delivery =
+        Delivery { call, reader, socket: &socket, deadline, remark: work::remark(call), bytes: 0 };
+    delivery.await_beginning()?;
+    let len = delivery.reader.length().filter(|_| delivery.remark.is_none());
+    let headers = call.headers(call.target.service.result_type());
+    let writer = exchange.start(200, &headers, len);
+    let end = delivery.run(writer);
+    let Delivery { reader, bytes, .. } = delivery;
+    let (status, outcome) = end.into_parts();
+    let source = reader.source();
+    let detail = match source {
+        Source::Miss => format!("{} {}", source.label(), reader.detail()),
+        Source::Hit | Source::Follower => source.label().to_owned(),
+    };
+    Ok(Served { status, outcome, bytes_out: bytes, detail })
+}
+
+/// What it means when something could not be sent.
+fn ended(written: Result<(), WriteError>) -> Result<(), End> {
+    written.map_err(|error| End::of_written(Err(error)))
+}
+
+/// One client and its place in an answer.
+struct Delivery<'a> {
+    call: &'a Call<'a>,
+    reader: Reader,
+    socket: &'a Socket,
+    deadline: Deadline,
+    remark: Option<Remark>,
+    bytes: u64,
+}
+
+/// How a delivery ended.
+enum Delivered {
+    /// As the client saw it.
+    End(End),
+    /// As the git ended that made it.
+    Cut(&'static str),
+}
+
+impl Delivered {
+    fn into_parts(self) -> (u16, &'static str) {
+        match self {
+            Self::End(end) => (end.status(), end.name()),
+            Self::Cut(outcome) => (200, outcome),
+        }
+    }
+}
+
+impl Delivery<'_> {
+    /// Waits until there is something to send: until then, the client can be told by a status why there is nothing.
+    fn await_beginning(&self) -> Result<(), Refusal> {
+        let queue_wait = self.call.app.settings.git.queue_wait;
+        let until = Instant::now() + queue_wait;
+        loop {
+            let is_begun = match self.reader.look() {
+                Look::Filed(_) | Look::Held(_) | Look::Over(Ending::Whole | Ending::Cut(_)) => return Ok(()),
+                Look::Over(Ending::NotRun(reason)) => return Err(refuse_lane(self.call, reason)),
+                Look::Over(Ending::NotStarted { is_busy: true }) => return Err(Refusal::Exhausted),
+                Look::Over(Ending::NotStarted { is_busy: false }) => return Err(Refusal::Internal),
+                Look::Nothing { is_begun } => is_begun,
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            if !is_begun && left.is_zero() {
+                return Err(refuse_lane(self.call, NotRun::WaitedTooLong));
+            }
+            let news = if is_begun {
+                self.wait(Duration::MAX, None)
+            } else {
+                self.wait(left, Some(&self.call.app.stop))
+            };
+            match news {
+                Ok(()) => {}
+                Err(End::ClientGone) => return Err(Refusal::ClientGone),
+                Err(End::Stopping) => return Err(Refusal::Stopping),
+                Err(End::Whole | End::Deadline | End::Failed) => return Err(Refusal::Internal),
+            }
+        }
+    }
+
+    /// Waits for news, for `limit` at most, or until the client leaves. Once a worker is at it neither a deadline nor the
+    /// `stop` is looked at: it ends in time by both, and has the last words for everybody.
+    fn wait(&self, limit: Duration, stop: Option<&Stop>) -> Result<(), End> {
+        let watches = [
+            Some((self.socket.fd(), Interest::HangUp)),
+            stop.map(|stop| (stop.fd(Level::Killing), Interest::Read)),
+            self.reader.bell().map(|bell| (bell, Interest::Read)),
+        ];
+        let [gone, killing, news] =
+            poll::wait(watches, Some(HEARTBEAT.min(limit))).map_err(|_| End::Failed)?;
+        if gone || !news && self.socket.is_gone() {
+            return Err(End::ClientGone);
+        }
+        if news {
+            self.reader.hush();
+        }
+        if killing && !news { Err(End::Stopping) } else { Ok(()) }
+    }
+
+    /// Sends all of it, with the last words where it is cut. Without any the writer is dropped unfinished, and the client
+    /// sees its answer cut short.
+    fn run(&mut self, mut writer: ResponseWriter) -> Delivered {
+        loop {
+            let sent = match self.reader.look() {
+                Look::Filed(len) => self.send_file(&mut writer, len.min(STRETCH)),
+                Look::Held(piece) => self.send(&mut writer, &piece),
+                Look::Nothing { .. } => self.wait(Duration::MAX, None),
+                Look::Over(Ending::Whole) => {
+                    // Who left in this moment has the whole answer or sees it cut short.
+                    let _ = writer.finish(Instant::now() + LAST_WORD_LIMIT);
+                    return Delivered::End(End::Whole);
+                }
+                Look::Over(Ending::Cut(cut)) => return self.say(writer, cut),
+                Look::Over(Ending::NotRun(_) | Ending::NotStarted { .. }) => Err(End::Failed),
+            };
+            if let Err(end) = sent {
+                return Delivered::End(end);
+            }
+        }
+    }
+
+    fn send_file(&mut self, writer: &mut ResponseWriter, len: u64) -> Result<(), End> {
+        if self.remark.as_ref().is_some_and(|remark| !remark.is_over()) {
+            let mut buffer = vec![0; PIECE];
+            let count = self.reader.file().read_at(&mut buffer, self.reader.at()).map_err(|_| End::Failed)?;
+            let count = count.min(usize::try_from(len).unwrap_or(usize::MAX));
+            return self.send(writer, buffer.get(..count).unwrap_or_default());
+        }
+        let sent = writer.send_file(self.reader.file(), self.reader.at(), len, self.deadline.at);
+        ended(sent)?;
+        self.reader.take(len);
+        self.bytes += len;
+        Ok(())
+    }
+
+    fn send(&mut self, writer: &mut ResponseWriter, bytes: &[u8]) -> Result<(), End> {
+        self.reader.take(bytes.len() as u64);
+        let woven = self.remark.as_mut().filter(|remark| !remark.is_over()).map(|remark| remark.weave(bytes));
+        let bytes = woven.as_deref().unwrap_or(bytes);
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.bytes += bytes.len() as u64;
+        ended(writer.write(bytes, self.deadline.at))
+    }
+
+    fn say(&self, writer: ResponseWriter, cut: Cut) -> Delivered {
+        if let Some(words) = cut.words {
+            let told: Result<(), WriteError> = writer.last_words(&words, Instant::now() + cut.patience);
+            told.unwrap_or_else(|error| log::debug!("the last words did not arrive: {error}"));
+        }
+        Delivered::Cut(cut.outcome)
+    }
+}

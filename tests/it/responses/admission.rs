@@ -1,0 +1,109 @@
+//! How many packs are made at once, and whose turn it is.
+
+use super::{Traced, V2, asking, await_packs, packs};
+use crate::support::gate::Gate;
+use crate::support::http::{self, Wire};
+use crate::support::place::Place;
+use crate::support::{HANG, eventually, pkt, repo};
+
+/// Packs that wait for a worker.
+#[track_caller]
+fn await_waiting(gate: &Gate, count: usize) {
+    eventually(HANG, &format!("{count} wait"), || {
+        gate.metric("tidegate_queue_depth", &["lane=\"pack\""]) == count as f64
+    });
+}
+
+/// A client that has asked `repository` for `oid`.
+fn fetching(gate: &Gate, repository: &str, oid: &str) -> Wire {
+    let mut wire = gate.wire();
+    wire.send(http::post(repository, "git-upload-pack", &V2, &pkt::fetch(oid)));
+    wire
+}
+
+#[test]
+fn a_repository_that_wants_much_delays_no_other_by_more_than_a_turn() {
+    let place = Place::new();
+    let busy = repo::branchy(&place, "busy.git", 12);
+    let other = repo::history(&place, "other.git").oid("main");
+    let traced = Traced::new(&place);
+    let gate = traced.gate(&place).set("git.pack_workers", 1).start();
+    traced.hold();
+    let mut first = fetching(&gate, "busy", &busy.oid("b/12"));
+    eventually(HANG, "one is made", || gate.leaders("upload-pack").len() == 1);
+    let crowd: Vec<_> =
+        (1..12).map(|number| fetching(&gate, "busy", &busy.oid(&format!("b/{number}")))).collect();
+    await_waiting(&gate, 11);
+    let mut late = fetching(&gate, "other", &other);
+    await_waiting(&gate, 12);
+    traced.release();
+    first.answer().expect(200);
+    late.answer().expect(200);
+    for mut client in crowd {
+        client.answer().expect(200);
+    }
+    let lines = gate.log().lines("/git-upload-pack upload-pack 200 ok");
+    let place_of_late = lines.iter().position(|line| line.contains("/other/")).unwrap();
+    assert!(place_of_late <= 2, "{lines:#?}");
+}
+
+#[test]
+fn who_leaves_the_queue_never_starts_a_git_and_who_follows_keeps_the_place() {
+    let place = Place::new();
+    let served = repo::history(&place, "demo.git");
+    let (one, two) = (served.oid("main"), served.oid("main~1"));
+    let traced = Traced::new(&place);
+    let gate = traced.gate(&place).set("git.pack_workers", 1).start();
+    traced.hold();
+    let mut running = asking(&gate, &one);
+    eventually(HANG, "one is made", || gate.leaders("upload-pack").len() == 1);
+    let first = asking(&gate, &two);
+    await_waiting(&gate, 1);
+    let follower = asking(&gate, &two);
+    await_packs(&gate, "follower", 1);
+    drop(first);
+    let lost = || gate.metric("tidegate_refused_total", &["why=\"client-gone\""]);
+    eventually(HANG, "the first is gone", || lost() == 1.0);
+    await_waiting(&gate, 1);
+    drop(follower);
+    await_waiting(&gate, 0);
+    traced.release();
+    running.answer().expect(200);
+    gate.await_childless(HANG);
+    assert_eq!(traced.starts("pack-objects"), 1);
+    assert_eq!(packs(&gate, "miss"), 2.0);
+}
+
+#[test]
+fn who_waits_too_long_for_a_worker_is_told_which_limit_it_was() {
+    let place = Place::new();
+    let served = repo::history(&place, "demo.git");
+    let traced = Traced::new(&place);
+    let setup = traced.gate(&place).set("git.pack_workers", 1).text("git.queue_wait", "1s");
+    let gate = setup.start();
+    traced.hold();
+    let mut running = asking(&gate, &served.oid("main"));
+    eventually(HANG, "one is made", || gate.leaders("upload-pack").len() == 1);
+    let mut waiting = asking(&gate, &served.oid("main~1"));
+    let mut follower = asking(&gate, &served.oid("main~1"));
+    for wire in [&mut waiting, &mut follower] {
+        wire.answer().expect(503).says("queue_wait");
+    }
+    traced.release();
+    running.answer().expect(200);
+}
+
+#[test]
+fn who_reads_a_large_pack_slowly_keeps_no_other_from_his() {
+    let place = Place::new();
+    let big = repo::big(&place, "big.git", 64).oid("main");
+    let tip = repo::history(&place, "demo.git").oid("main");
+    let setup = place.gate().set("git.pack_workers", 1).set("git.read_workers", 2);
+    let gate = setup.text("cache.pack_bytes_max", "16MiB").start();
+    let _stuck = fetching(&gate, "big", &big);
+    eventually(HANG, "the rest waits for its reader", || {
+        gate.metric("tidegate_workers_busy", &["lane=\"read\""]) == 1.0
+    });
+    asking(&gate, &tip).answer().expect(200);
+    assert_eq!(gate.running("pack-objects").len(), 1, "the large pack is still being made");
+}

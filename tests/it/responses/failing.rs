@@ -1,0 +1,111 @@
+//! A pack that comes to no good end: every reader is told, and nobody gets it later.
+
+use super::{Traced, asking, assert_whole, await_packs, packs};
+use crate::support::place::Place;
+use crate::support::{HANG, SLACK, eventually, repo};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Bytes that a reader has taken when the git is killed.
+const SEEN: usize = 1 << 20;
+
+#[test]
+fn every_reader_of_a_pack_whose_git_is_killed_is_told_and_the_next_request_is_served() {
+    let place = Place::new();
+    let tip = repo::big(&place, "demo.git", 64).oid("main");
+    let traced = Traced::new(&place);
+    // What may not be kept as a whole waits for its readers, so git is in the middle of it when they have stopped.
+    let gate = traced.gate(&place).text("cache.pack_bytes_max", "16MiB").start();
+    traced.hold();
+    let mut readers = vec![asking(&gate, &tip)];
+    await_packs(&gate, "miss", 1);
+    readers.extend((0..3).map(|_| asking(&gate, &tip)));
+    await_packs(&gate, "follower", 3);
+    traced.release();
+    for reader in &mut readers {
+        let mut seen = 0;
+        while seen < SEEN {
+            seen += reader.some().unwrap().len();
+        }
+    }
+    eventually(HANG, "git packs", || gate.running("pack-objects").len() == 1);
+    kill(Pid::from_raw(gate.running("pack-objects")[0].pid), Signal::SIGKILL).unwrap();
+    for mut reader in readers {
+        let rest = String::from_utf8_lossy(&reader.rest_of_answer()).into_owned();
+        assert!(rest.contains("\u{3}git-upload-pack failed"), "{} bytes without a word", rest.len());
+    }
+    gate.await_childless(HANG);
+    assert!(gate.log().has("git-upload-pack failed"));
+    let whole = asking(&gate, &tip).answer().expect(200);
+    assert_whole(&place, "after", &whole.body, &tip);
+}
+
+#[test]
+fn a_git_that_fails_before_its_first_byte_fails_for_all_and_is_not_kept() {
+    let place = Place::new();
+    let tip = repo::history(&place, "demo.git").oid("main");
+    let traced = Traced::new(&place);
+    let gate = traced.gate(&place).start();
+    traced.hold();
+    let mut readers = vec![asking(&gate, &tip)];
+    await_packs(&gate, "miss", 1);
+    readers.push(asking(&gate, &tip));
+    await_packs(&gate, "follower", 1);
+    eventually(HANG, "git is at it", || gate.leaders("upload-pack").len() == 1);
+    kill(Pid::from_raw(gate.leaders("upload-pack")[0].pid), Signal::SIGKILL).unwrap();
+    for mut reader in readers {
+        reader.answer().expect(200).says("git-upload-pack failed");
+    }
+    traced.release();
+    let whole = asking(&gate, &tip).answer().expect(200);
+    assert_whole(&place, "after", &whole.body, &tip);
+    assert_eq!(packs(&gate, "miss"), 2.0);
+}
+
+#[test]
+fn an_object_that_is_not_there_is_refused_each_time_anew() {
+    let place = Place::new();
+    repo::history(&place, "demo.git");
+    let gate = place.gate().start();
+    for asked in 1..4 {
+        asking(&gate, &"1".repeat(40)).answer().expect(200).says("not our ref");
+        assert_eq!(packs(&gate, "miss"), f64::from(asked));
+    }
+    assert_eq!(gate.metric("tidegate_cache_entries", &[]), 0.0);
+}
+
+#[test]
+fn a_stop_tells_every_reader_and_leaves_no_git() {
+    let place = Place::new();
+    let tip = repo::history(&place, "demo.git").oid("main");
+    let traced = Traced::new(&place);
+    let mut gate = traced.gate(&place).text("limits.drain", "1s").start();
+    traced.hold();
+    let mut readers = vec![asking(&gate, &tip)];
+    await_packs(&gate, "miss", 1);
+    readers.push(asking(&gate, &tip));
+    await_packs(&gate, "follower", 1);
+    eventually(HANG, "git is at it", || gate.leaders("upload-pack").len() == 1);
+    gate.signal(Signal::SIGTERM);
+    for mut reader in readers {
+        reader.answer().expect(200).says("the server is stopping");
+    }
+    assert_eq!(gate.exit(HANG).code(), Some(0));
+}
+
+#[test]
+fn a_deadline_that_passes_is_told_to_every_reader() {
+    let place = Place::new();
+    let tip = repo::history(&place, "demo.git").oid("main");
+    let traced = Traced::new(&place);
+    let gate = traced.gate(&place).text("git.read_deadline", "2s").start();
+    traced.hold();
+    let mut readers = vec![asking(&gate, &tip)];
+    await_packs(&gate, "miss", 1);
+    readers.push(asking(&gate, &tip));
+    await_packs(&gate, "follower", 1);
+    for mut reader in readers {
+        reader.answer().expect(200).says("its read_deadline of 2s has passed");
+    }
+    gate.await_childless(SLACK);
+}

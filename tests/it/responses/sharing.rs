@@ -1,0 +1,202 @@
+//! Who asks while a pack is being made reads along, at his own pace; who asks later gets it from the store.
+
+use super::{Traced, asking, assert_whole, await_packs, packs};
+use crate::support::git::gits;
+use crate::support::place::Place;
+use crate::support::{HANG, SLACK, eventually, repo};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// Clients at once.
+const CLONES: usize = 100;
+
+/// What the gate promises: no git this long after the last client has gone.
+const GONE_AFTER: Duration = Duration::from_secs(2);
+
+#[test]
+fn a_hundred_identical_shallow_clones_take_one_pack_for_each_version_of_git() {
+    for program in gits() {
+        let place = Place::new();
+        let served = repo::history(&place, "demo.git");
+        let traced = Traced::new(&place);
+        let gate = traced.gate(&place).start();
+        let client = place.client().program(&program);
+        let paths: Vec<_> = (0..CLONES).map(|number| place.work(&format!("clone-{number}"))).collect();
+        let clone = |path: &std::path::PathBuf| {
+            client.begin(&["clone", "--quiet", "--depth=1", &gate.url("demo"), path.to_str().unwrap()])
+        };
+        let clones: Vec<_> = paths.iter().map(clone).collect();
+        clones.into_iter().for_each(|clone| drop(clone.finish(HANG).ok()));
+        assert_eq!(traced.starts("pack-objects"), 1, "{}", program.display());
+        for path in &paths {
+            let clone = client.at(path);
+            clone.git(&["fsck", "--full", "--strict"]).ok();
+            assert_eq!(clone.oid("HEAD"), served.oid("main"));
+        }
+        assert_eq!(packs(&gate, "miss"), 1.0);
+        assert_eq!(packs(&gate, "hit") + packs(&gate, "follower"), (CLONES - 1) as f64);
+        gate.stop();
+    }
+}
+
+#[test]
+fn the_others_get_their_pack_when_the_first_client_dies_early() {
+    let place = Place::new();
+    let tip = repo::big(&place, "demo.git", 16).oid("main");
+    let traced = Traced::new(&place);
+    let gate = traced.gate(&place).start();
+    traced.hold();
+    let mut first = asking(&gate, &tip);
+    await_packs(&gate, "miss", 1);
+    let others: Vec<_> = (0..3).map(|_| asking(&gate, &tip)).collect();
+    await_packs(&gate, "follower", 3);
+    traced.release();
+    let mut seen = 0;
+    while seen < 16 << 20 {
+        seen += first.some().unwrap().len() * 10;
+    }
+    first.reset();
+    for (number, mut other) in others.into_iter().enumerate() {
+        let answer = other.answer().expect(200);
+        assert_whole(&place, &format!("other-{number}"), &answer.body, &tip);
+    }
+    assert_eq!(traced.starts("pack-objects"), 1);
+}
+
+#[test]
+fn no_git_is_left_when_all_clients_die_while_it_counts() {
+    let place = Place::new();
+    let tip = repo::history(&place, "demo.git").oid("main");
+    let traced = Traced::new(&place);
+    let gate = traced.gate(&place).start();
+    traced.hold();
+    let clients: Vec<_> = (0..4).map(|_| asking(&gate, &tip)).collect();
+    await_packs(&gate, "follower", 3);
+    eventually(HANG, "git is at it", || gate.leaders("upload-pack").len() == 1);
+    drop(clients);
+    gate.await_childless(GONE_AFTER + SLACK);
+    traced.release();
+    let answer = asking(&gate, &tip).answer().expect(200);
+    assert_whole(&place, "after", &answer.body, &tip);
+    assert_eq!(packs(&gate, "miss"), 2.0, "what nobody wanted any more was not kept");
+}
+
+#[test]
+fn a_client_of_20_kilobytes_a_second_delays_neither_fifty_others_nor_their_git() {
+    let place = Place::new();
+    // More than the buffers of a connection hold.
+    let tip = repo::big(&place, "demo.git", 8).oid("main");
+    let traced = Traced::new(&place);
+    let gate = traced.gate(&place).start();
+    traced.hold();
+    let mut slow = asking(&gate, &tip);
+    await_packs(&gate, "miss", 1);
+    let is_over = AtomicBool::new(false);
+    let fast: Vec<_> = (0..50).map(|_| asking(&gate, &tip)).collect();
+    await_packs(&gate, "follower", 50);
+    traced.release();
+    let first = thread::scope(|scope| {
+        scope.spawn(|| slow.trickle(Duration::from_millis(200), || !is_over.load(Ordering::Relaxed)));
+        let mut fast = fast.into_iter().map(|mut wire| wire.answer().expect(200).body);
+        let first = fast.next().unwrap();
+        assert!(fast.all(|body| body == first));
+        gate.await_childless(HANG);
+        is_over.store(true, Ordering::Relaxed);
+        first
+    });
+    assert_whole(&place, "fast", &first, &tip);
+    assert!(slow.answer().expect(200).body == first, "the slow one got something else");
+    assert_eq!(traced.starts("pack-objects"), 1);
+}
+
+#[test]
+fn what_was_asked_for_twice_is_kept_and_sent_with_its_length() {
+    let place = Place::new();
+    let tip = repo::history(&place, "demo.git").oid("main");
+    let traced = Traced::new(&place);
+    let gate = traced.gate(&place).start();
+    let first = asking(&gate, &tip).answer().expect(200);
+    assert_eq!(first.header("content-length"), None);
+    gate.await_childless(HANG);
+    let starts = traced.starts("upload-pack");
+    for _ in 0..3 {
+        let again = asking(&gate, &tip).answer().expect(200);
+        assert_eq!(again.header("content-length"), Some(again.body.len().to_string().as_str()));
+        assert_eq!(again.body, first.body);
+    }
+    assert_eq!((packs(&gate, "hit"), traced.starts("upload-pack")), (3.0, starts));
+    assert_eq!(gate.metric("tidegate_cache_entries", &[]), 1.0);
+    assert_eq!(gate.metric("tidegate_cache_bytes", &[]), first.body.len() as f64);
+    let line = gate.log().lines(" hit").len();
+    assert_eq!(line, 3, "{}", gate.log().text());
+}
+
+#[test]
+fn what_is_too_old_goes_without_anybody_asking() {
+    let place = Place::new();
+    let tip = repo::history(&place, "demo.git").oid("main");
+    let gate = place.gate().text("cache.pack_age_max", "1s").start();
+    asking(&gate, &tip).answer().expect(200);
+    asking(&gate, &tip).answer().expect(200);
+    let evicted = || gate.metric("tidegate_cache_evictions_total", &["cause=\"age\""]);
+    eventually(HANG, "the pack is dropped", || evicted() >= 1.0);
+    assert_eq!(gate.metric("tidegate_cache_bytes", &[]), 0.0);
+}
+
+#[test]
+fn what_others_may_not_have_is_made_for_each_alone() {
+    let place = Place::new();
+    let served = repo::history(&place, "demo.git");
+    let tip = served.oid("main");
+    let traced = Traced::new(&place);
+    let gate = traced.gate(&place).set("cache.packs", true).start();
+    let want = format!("want {tip}");
+    let have = format!("have {}", served.oid("main~3"));
+    let cases: [(&[&str], &str); 4] = [
+        (&[&want, &have, "done"], "bypass_negotiation"),
+        (&[&want, "deepen-not refs/heads/topic", "done"], "bypass_refs"),
+        (&[&want, "later", "done"], "bypass_unknown"),
+        (&[&want, "filter sparse:oid=main:list", "done"], "bypass_refs"),
+    ];
+    let mut bypassed = std::collections::BTreeMap::<&str, f64>::new();
+    for (lines, reason) in cases {
+        let body = crate::support::pkt::command("fetch", lines);
+        gate.wire().post("demo", "git-upload-pack", &super::V2, &body);
+        *bypassed.entry(reason).or_default() += 1.0;
+        assert_eq!(packs(&gate, reason), bypassed[reason], "{lines:?}");
+    }
+    gate.wire().post("demo", "git-upload-pack", &[], &crate::support::pkt::clone_v0(&tip)).expect(200);
+    assert_eq!(packs(&gate, "bypass_version"), 1.0);
+    for file in ["shallow", "info/grafts"] {
+        let path = place.repo("demo.git").join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, "").unwrap();
+        asking(&gate, &tip).answer().expect(200);
+        std::fs::remove_file(&path).unwrap();
+    }
+    assert_eq!(packs(&gate, "bypass_repository"), 2.0);
+    assert_eq!(packs(&gate, "miss") + packs(&gate, "hit") + packs(&gate, "follower"), 0.0);
+}
+
+#[test]
+fn an_answer_larger_than_its_share_passes_at_the_pace_of_its_readers_and_is_not_kept() {
+    let place = Place::new();
+    let tip = repo::big(&place, "demo.git", 24).oid("main");
+    let traced = Traced::new(&place);
+    let gate = traced.gate(&place).text("cache.pack_bytes_max", "16MiB").start();
+    traced.hold();
+    let mut first = asking(&gate, &tip);
+    await_packs(&gate, "miss", 1);
+    let mut second = asking(&gate, &tip);
+    await_packs(&gate, "follower", 1);
+    traced.release();
+    let one = thread::spawn(move || first.answer().expect(200).body);
+    let other = second.answer().expect(200).body;
+    assert!(one.join().unwrap() == other);
+    assert_whole(&place, "whole", &other, &tip);
+    gate.await_childless(HANG);
+    asking(&gate, &tip).answer().expect(200);
+    assert_eq!((packs(&gate, "bypass_large"), gate.metric("tidegate_cache_entries", &[])), (1.0, 0.0));
+    eventually(HANG, "the room is free again", || gate.metric("tidegate_cache_bytes", &[]) == 0.0);
+}

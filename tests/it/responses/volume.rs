@@ -1,0 +1,38 @@
+//! A volume without room: clients are served all the same.
+
+use super::{asking, assert_whole, packs};
+use crate::support::place::Place;
+use crate::support::{HANG, eventually, repo};
+use std::fs;
+
+#[test]
+fn a_full_volume_means_that_nothing_is_kept_and_room_that_it_is_again() {
+    let place = Place::new();
+    let tip = repo::big(&place, "demo.git", 48).oid("main");
+    let small = repo::history(&place, "small.git").oid("main");
+    let gate = place.gate().volume("24m").text("limits.disk_floor", "1KiB").start();
+
+    // It becomes full in the middle of a pack.
+    let answer = asking(&gate, &tip).answer().expect(200);
+    assert_whole(&place, "middle", &answer.body, &tip);
+    assert_eq!((packs(&gate, "miss"), gate.metric("tidegate_cache_entries", &[])), (1.0, 0.0));
+    eventually(HANG, "the room is free again", || gate.metric("tidegate_cache_bytes", &[]) == 0.0);
+
+    // It is full from the beginning.
+    let filler = gate.data().join("filler");
+    let mut full = fs::File::create(&filler).unwrap();
+    let written = std::io::copy(&mut std::io::repeat(b'x'), &mut full);
+    assert!(written.is_err(), "the volume has no end");
+    drop(full);
+    let fetch = || {
+        let body = crate::support::pkt::fetch(&small);
+        gate.wire().post("small", "git-upload-pack", &super::V2, &body).expect(200).body
+    };
+    assert_whole(&place, "full", &fetch(), &small);
+    assert_eq!(packs(&gate, "bypass_room"), 1.0);
+
+    fs::remove_file(&filler).unwrap();
+    fetch();
+    fetch();
+    assert_eq!(packs(&gate, "hit"), 1.0);
+}
