@@ -53,7 +53,7 @@ use crate::http::front::Front;
 use crate::http::handler::Public;
 use crate::http::limits::FrontLimits;
 use crate::http::metrics::Metrics;
-use crate::http::smart::{Grants, recovery};
+use crate::http::smart::{Door, Grants, recovery};
 use crate::mirror::keeper::{Keeper, KeeperParts};
 use crate::mirror::upstreams::Upstreams;
 use crate::outbox::redis::source::RedisSource;
@@ -281,6 +281,7 @@ impl Runtime {
             metrics: Metrics::default(),
             throttle: Throttle::default(),
             grants: Grants::default(),
+            door: Door::default(),
             keeper,
             changes,
             sinks: outbox.states(),

@@ -23,6 +23,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -115,6 +116,8 @@ struct Shared {
     queue: Mutex<Queue<Arc<dyn Task>>>,
     work: Condvar,
     waits: Histogram,
+    /// How long a job takes, in microseconds: the latest ones count most.
+    usual_us: AtomicU64,
 }
 
 impl fmt::Debug for Lane {
@@ -135,6 +138,7 @@ impl Lane {
             queue: Mutex::new(Queue::new(size, Sharing::of(kind, size.workers))),
             work: Condvar::new(),
             waits: Histogram::seconds(),
+            usual_us: AtomicU64::new(0),
         }));
         let worker = |number| {
             let lane = lane.clone();
@@ -208,6 +212,15 @@ impl Lane {
         &self.0.waits
     }
 
+    /// How long a job that is submitted now will wait, if those before it take as long as the latest did.
+    #[must_use]
+    pub fn expected_wait(&self) -> Duration {
+        let Load { workers, busy, waiting, .. } = self.load();
+        let before = (waiting + busy).saturating_sub(workers) as u64;
+        let usual = Duration::from_micros(self.0.usual_us.load(Ordering::Relaxed));
+        usual.saturating_mul(u32::try_from(before / workers as u64).unwrap_or(u32::MAX))
+    }
+
     /// Takes no more jobs; the workers end when the queue is empty.
     pub fn close(&self) {
         self.lock().close();
@@ -217,9 +230,18 @@ impl Lane {
     fn work(&self) {
         while let Some(job) = self.next() {
             self.0.waits.observe(job.since.elapsed());
+            let begun = Instant::now();
             job.job.run();
+            self.note(begun.elapsed());
             self.lock().leave(&job.claim);
         }
+    }
+
+    /// Two workers that end at the same moment may count as one.
+    fn note(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX / 8);
+        let usual = self.0.usual_us.load(Ordering::Relaxed);
+        self.0.usual_us.store(usual - usual / 8 + took / 8, Ordering::Relaxed);
     }
 
     fn next(&self) -> Option<Waiting<Arc<dyn Task>>> {

@@ -6,7 +6,7 @@ use super::events::Streams;
 use super::form::FormKey;
 use super::front::View;
 use super::metrics::Metrics;
-use super::smart::Grants;
+use super::smart::{Door, Grants};
 use crate::config::{ChecksSettings, Settings};
 use crate::gate::changes::Changes;
 use crate::gate::diff::Differ;
@@ -160,6 +160,8 @@ pub struct App {
     pub fetch_bodies: Arc<Budget>,
     /// Answers to fetches, being made and kept.
     pub responses: Responses,
+    /// Who was let in and comes back for a pack.
+    pub door: Door,
     /// The workers.
     pub lanes: Lanes,
     /// How held pushes travel.

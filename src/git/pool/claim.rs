@@ -33,6 +33,8 @@ pub struct Claim {
     pub account: Option<Account>,
     /// Who waits for it.
     pub class: Class,
+    /// Whether it was let in before it came, so that no queue is too full for it.
+    pub is_expected: bool,
 }
 
 impl Class {
@@ -54,18 +56,18 @@ impl Claim {
     /// Of whoever asks at this address; nobody knows whose job it is where there is none.
     #[must_use]
     pub fn of_client(address: Option<IpAddr>) -> Self {
-        Self { account: address.map(Account::Address), class: Class::Demand }
+        Self { account: address.map(Account::Address), class: Class::Demand, is_expected: false }
     }
 
     /// Of a pack of this repository.
     #[must_use]
-    pub const fn of_repository(repo: RepoName) -> Self {
-        Self { account: Some(Account::Repository(repo)), class: Class::Demand }
+    pub const fn of_repository(repo: RepoName, is_expected: bool) -> Self {
+        Self { account: Some(Account::Repository(repo)), class: Class::Demand, is_expected }
     }
 
     /// Of work with this upstream.
     #[must_use]
     pub const fn on(origin: Origin, class: Class) -> Self {
-        Self { account: Some(Account::Origin(origin)), class }
+        Self { account: Some(Account::Origin(origin)), class, is_expected: false }
     }
 }

@@ -81,7 +81,7 @@ impl<J> Queue<J> {
 
     /// Whether there is no room for a job. A free worker takes a job at once, so those that are free leave room beyond the
     /// limit. An account that has something here leaves the last quarter of the limit to others, as it does with the
-    /// workers that are kept; the schedule leaves half; and forwards have a queue of their own.
+    /// workers that are kept; the schedule leaves half; and forwards have a queue of their own. What is expected has its room.
     pub(super) fn is_full(&self, claim: &Claim) -> bool {
         let [forwards, demand, schedule] = Class::ALL.map(|class| self.waiting(class));
         let before = if claim.class == Class::Forward { forwards } else { demand + schedule };
@@ -94,7 +94,7 @@ impl<J> Queue<J> {
         } else {
             limit + free
         };
-        before >= room
+        before >= room && !claim.is_expected
     }
 
     /// Lets a job wait; answers the number to take it out with.

@@ -5,6 +5,7 @@
 //! place in a lane. So neither a slow client nor a malformed request ever holds a worker.
 
 mod cold;
+mod door;
 mod fetch;
 mod held;
 mod known;
@@ -19,6 +20,7 @@ mod verdicts;
 mod wants;
 mod work;
 
+pub use door::Door;
 pub use upstream::Grants;
 
 use super::app::App;
@@ -69,6 +71,8 @@ pub fn serve(
     client: &Client,
     target: &GitTarget,
 ) -> Result<Served, Refusal> {
+    let protocol = protocol(exchange.request())?.settled(target.service);
+    door::knock(app, exchange, target, protocol)?;
     let (repository, beyond) = match app.road.upstreams().find(&target.repo) {
         None => {
             let repository = find(app, target)?;
@@ -92,7 +96,7 @@ pub fn serve(
         target,
         repository,
         beyond,
-        protocol: protocol(request)?.settled(target.service),
+        protocol,
         caller,
         identity: Identity { user: caller.name().map(str::to_owned), address: request.peer.address },
     };

@@ -5,11 +5,12 @@
 
 use super::Call;
 use super::cold::Cold;
+use super::door;
 use super::known;
 use super::work::{self, Asked, End, LAST_WORD_LIMIT, LastWords};
 use crate::git::ask::Asker;
 use crate::git::generation::Generation;
-use crate::git::pool::{Claim, NotRun};
+use crate::git::pool::NotRun;
 use crate::git::recipe::{Bypass, Recipe};
 use crate::git::remark::Remark;
 use crate::git::responses::{Cut, Ending, Entry, Key, Look, Objects, Reader, Source};
@@ -44,6 +45,7 @@ pub(super) fn serve(
     recipe: Result<Recipe, Bypass>,
 ) -> Result<Served, Refusal> {
     let responses = &call.app.responses;
+    let claim = door::claim(call, exchange);
     let found = match recipe {
         Ok(_) if !call.app.settings.cache.packs => Err(Bypass::Off),
         Ok(recipe) => key(call, exchange, &recipe)?.map(|key| (key, recipe)),
@@ -61,7 +63,6 @@ pub(super) fn serve(
         }
         Entry::Join(reader) => deliver(call, exchange, reader),
         Entry::Lead(reader, producer) => {
-            let claim = Claim::of_repository(call.target.repo.clone());
             let cold = Cold::new(call, exchange, body, producer);
             let ticket = call.app.lanes.pack.submit_for(claim, move || cold.run());
             reader.wait_in(ticket.map_err(|reason| refuse_lane(call, reason))?);

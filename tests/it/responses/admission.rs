@@ -1,10 +1,16 @@
-//! How many packs are made at once, and whose turn it is.
+//! How many packs are made at once, whose turn it is, and who is turned away at the door.
 
 use super::{Traced, V2, asking, await_packs, packs};
 use crate::support::gate::Gate;
 use crate::support::http::{self, Wire};
 use crate::support::place::Place;
-use crate::support::{HANG, eventually, pkt, repo};
+use crate::support::{HANG, SLACK, eventually, pkt, repo};
+use std::time::Instant;
+
+/// What is asked at first.
+fn door(repository: &str) -> String {
+    format!("/{repository}/info/refs?service=git-upload-pack")
+}
 
 /// Packs that wait for a worker.
 #[track_caller]
@@ -19,6 +25,44 @@ fn fetching(gate: &Gate, repository: &str, oid: &str) -> Wire {
     let mut wire = gate.wire();
     wire.send(http::post(repository, "git-upload-pack", &V2, &pkt::fetch(oid)));
     wire
+}
+
+#[test]
+fn who_would_wait_too_long_is_refused_before_any_git_and_who_was_let_in_is_served() {
+    let place = Place::new();
+    let served = repo::history(&place, "demo.git");
+    let tips: Vec<String> = (0..5).map(|back| served.oid(&format!("main~{back}"))).collect();
+    let traced = Traced::new(&place);
+    let gate = traced.gate(&place).set("git.pack_workers", 1).set("git.queue", 2).start();
+    traced.hold();
+    let mut at_door = gate.wire();
+    for _ in 0..4 {
+        at_door.get(&door("demo"), &V2).expect(200);
+    }
+    let mut clients = vec![asking(&gate, &tips[0])];
+    await_packs(&gate, "miss", 1);
+    eventually(HANG, "one is made", || gate.leaders("upload-pack").len() == 1);
+    clients.push(asking(&gate, &tips[1]));
+    await_waiting(&gate, 1);
+    clients.push(asking(&gate, &tips[2]));
+    await_waiting(&gate, 2);
+    let starts = traced.starts("upload-pack");
+    let start = Instant::now();
+    let refused = gate.wire().get(&door("demo"), &V2).expect(429);
+    assert!(start.elapsed() < SLACK);
+    assert!(refused.header("retry-after").is_some_and(|value| value.parse::<u64>().is_ok()));
+    gate.wire().get(&door("demo"), &[]).expect(200);
+    assert_eq!(gate.metric("tidegate_refused_total", &["why=\"busy\""]), 1.0);
+    // Four were let in above, and this is the last of them.
+    clients.push(fetching(&gate, "demo", &tips[3]));
+    await_waiting(&gate, 3);
+    fetching(&gate, "demo", &tips[4]).answer().expect(503);
+    assert!(traced.starts("upload-pack") <= starts + 1, "only version 0 was answered by a git");
+    traced.release();
+    for mut client in clients {
+        client.answer().expect(200);
+    }
+    gate.wire().get(&door("demo"), &V2).expect(200);
 }
 
 #[test]
