@@ -208,13 +208,13 @@ pub(crate) fn status(address: SocketAddr, path: &str) -> Result<u16> {
 }
 
 /// What came back: the status, and the bytes after the head as they stood on the wire.
-struct Answer {
-    status: u16,
-    length: usize,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) length: usize,
 }
 
 /// Sends one request on a connection of its own and reads until the server closes it.
-fn exchange(address: SocketAddr, request: &str) -> Result<Answer> {
+pub(crate) fn exchange(address: SocketAddr, request: &str) -> Result<Answer> {
     let mut socket = TcpStream::connect(address)?;
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(PATIENCE))?;
@@ -234,17 +234,21 @@ fn exchange(address: SocketAddr, request: &str) -> Result<Answer> {
 }
 
 fn post(server: &Server, service: &str, body: &str) -> String {
+    post_to(&server.path_of(NAME), service, body)
+}
+
+/// A request of a service of the repository at `path`.
+pub(crate) fn post_to(path: &str, service: &str, body: &str) -> String {
     format!(
-        "POST {}/{service} HTTP/1.1\r\nHost: speed\r\nConnection: close\r\nGit-Protocol: version=2\r\n\
+        "POST {path}/{service} HTTP/1.1\r\nHost: speed\r\nConnection: close\r\nGit-Protocol: version=2\r\n\
          Content-Type: application/x-{service}-request\r\nAccept: application/x-{service}-result\r\n\
          Content-Length: {}\r\n\r\n{body}",
-        server.path_of(NAME),
         body.len()
     )
 }
 
 /// Each line as a pkt-line.
-fn packets(lines: &[&str]) -> String {
+pub(crate) fn packets(lines: &[&str]) -> String {
     lines.iter().fold(String::new(), |mut text, line| {
         let _ = writeln!(text, "{:04x}{line}", line.len() + 5);
         text

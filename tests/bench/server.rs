@@ -33,15 +33,35 @@ pub(crate) struct Contender {
 
 #[derive(Clone)]
 enum Kind {
-    Tidegate { binary: PathBuf },
-    Gate { binary: PathBuf, upstream: SocketAddr, keys: String },
-    Backend { program: PathBuf },
-    Bare { answer: PathBuf },
+    Tidegate {
+        binary: PathBuf,
+    },
+    /// The same with more in its configuration.
+    Tuned {
+        binary: PathBuf,
+        keys: &'static str,
+    },
+    Gate {
+        binary: PathBuf,
+        upstream: SocketAddr,
+        keys: String,
+    },
+    Backend {
+        program: PathBuf,
+    },
+    Bare {
+        answer: PathBuf,
+    },
 }
 
 impl Contender {
     pub(crate) fn tidegate(root: &Path, binary: &Path) -> Self {
         Self { kind: Kind::Tidegate { binary: binary.to_owned() }, root: root.to_owned() }
+    }
+
+    /// The same, with `keys` as lines of its configuration.
+    pub(crate) fn tuned(root: &Path, binary: &Path, keys: &'static str) -> Self {
+        Self { kind: Kind::Tuned { binary: binary.to_owned(), keys }, root: root.to_owned() }
     }
 
     /// A gate before the server at `upstream`, with the checks of its defaults; `keys` are lines of `[[upstream]]`, and tables after it.
@@ -65,7 +85,7 @@ impl Contender {
 
     pub(crate) fn name(&self) -> &'static str {
         match self.kind {
-            Kind::Tidegate { .. } => "tidegate serve",
+            Kind::Tidegate { .. } | Kind::Tuned { .. } => "tidegate serve",
             Kind::Gate { .. } => "tidegate serve, before B as its upstream",
             Kind::Backend { .. } => "nginx + fcgiwrap + git http-backend",
             Kind::Bare { .. } => "a bare loop",
@@ -84,24 +104,28 @@ impl Contender {
             scratch: tempfile::Builder::new().prefix("tidegate-speed-server-").tempdir()?,
         };
         let begun = match &self.kind {
-            Kind::Tidegate { binary } => self.start_tidegate(&mut server, binary)?,
+            Kind::Tidegate { binary } => self.start_tidegate(&mut server, binary, "")?,
+            Kind::Tuned { binary, keys } => self.start_tidegate(&mut server, binary, keys)?,
             Kind::Gate { binary, upstream, keys } => start_gate(&mut server, binary, *upstream, keys)?,
             Kind::Backend { program } => self.start_backend(&mut server, program)?,
             Kind::Bare { answer } => start_bare(&mut server, answer)?,
         };
         server.await_listening(begun)?;
         server.listening_after = begun.elapsed();
-        if let Kind::Tidegate { .. } | Kind::Gate { .. } = self.kind {
+        if let Kind::Tidegate { .. } | Kind::Tuned { .. } | Kind::Gate { .. } = self.kind {
             server.await_ready(begun)?;
         }
         server.ready_after = begun.elapsed();
         Ok(server)
     }
 
-    fn start_tidegate(&self, server: &mut Server, binary: &Path) -> Result<Instant> {
+    fn start_tidegate(&self, server: &mut Server, binary: &Path, keys: &str) -> Result<Instant> {
         let data = server.data_dir();
+        let configuration = server.scratch.path().join("tidegate.toml");
+        fs::write(&configuration, keys)?;
         let mut command = Command::new(binary);
-        command.arg("serve").arg("--root").arg(&self.root).arg("--data-dir").arg(&data);
+        command.arg("serve").arg("--config").arg(&configuration);
+        command.arg("--root").arg(&self.root).arg("--data-dir").arg(&data);
         command.arg("--listen").arg(server.address.to_string()).arg("--anonymous-push");
         let begun = Instant::now();
         server.spawn(&mut command)?;
