@@ -7,6 +7,7 @@
 //! Left out of the refs are peeled tags, the `.have` of borrowed objects, `HEAD`, and names that git would not fetch:
 //! those that git-check-ref-format(1) refuses (git ignores them, too), and those that are not UTF-8.
 
+use crate::git::head::Head;
 use crate::git::object_format::ObjectFormat;
 use crate::git::pktline::{Dialect, Packet, Packets, ReadError};
 use crate::git::push_request::excerpt;
@@ -38,8 +39,8 @@ pub const BOUNDS: Bounds = Bounds { refs: 1_000_000, bytes: 256 << 20 };
 pub struct Advertised {
     /// Every ref below `refs/` with its value.
     pub refs: BTreeMap<String, Oid>,
-    /// The branch that HEAD names, as far as that was said: by upload-pack, when the branch is there.
-    pub head: Option<String>,
+    /// What HEAD names, as far as that was said: by upload-pack, when that is there.
+    pub head: Option<Head>,
     /// What can be done with pushes; said by receive-pack.
     pub push: PushCapabilities,
     /// What else can be fetched; said by upload-pack.
@@ -180,6 +181,8 @@ struct Reading {
     bounds: Bounds,
     count: usize,
     stage: Stage,
+    /// HEAD stands for a ref, be it one that it may stand for or not.
+    is_head_symbolic: bool,
 }
 
 /// Which lines may come.
@@ -197,7 +200,8 @@ enum Stage {
 
 impl Default for Reading {
     fn default() -> Self {
-        Self { advertised: Advertised::default(), bounds: BOUNDS, count: 0, stage: Stage::Start }
+        let advertised = Advertised::default();
+        Self { advertised, bounds: BOUNDS, count: 0, stage: Stage::Start, is_head_symbolic: false }
     }
 }
 
@@ -244,10 +248,8 @@ impl Reading {
             let format = str::from_utf8(name).ok().and_then(ObjectFormat::parse);
             self.advertised.format = format.ok_or_else(|| AdvertisementError::UnknownHash(excerpt(name)))?;
         } else if let Some(name) = word.strip_prefix(b"symref=HEAD:") {
-            let branch = str::from_utf8(name).ok();
-            self.advertised.head = branch
-                .filter(|name| name.starts_with("refs/heads/") && is_fetchable(name))
-                .map(str::to_owned);
+            self.is_head_symbolic = true;
+            self.advertised.head = str::from_utf8(name).ok().and_then(Head::branch);
         }
         Ok(())
     }
@@ -260,6 +262,10 @@ impl Reading {
         let space = line.iter().position(|&byte| byte == b' ').ok_or_else(|| unknown(line))?;
         let (oid, name) = (&line[..space], &line[space + 1..]);
         let oid = self.oid(oid).filter(|oid| !oid.is_zero()).ok_or_else(|| unknown(line))?;
+        if name == b"HEAD" && !self.is_head_symbolic {
+            self.advertised.head = Some(Head::Detached(oid));
+            return Ok(());
+        }
         let is_left_out = name == b"HEAD" || name == b".have" || name.ends_with(b"^{}");
         let Some(name) = str::from_utf8(name).ok().filter(|name| !is_left_out && is_fetchable(name)) else {
             return Ok(());
@@ -286,7 +292,7 @@ fn unknown(line: &[u8]) -> AdvertisementError {
 }
 
 /// Whether git takes `name` for the name of a ref (git-check-ref-format(1)); others it ignores in a fetch.
-fn is_fetchable(name: &str) -> bool {
+pub(crate) fn is_fetchable(name: &str) -> bool {
     let is_bad =
         |c: char| c.is_ascii_control() || matches!(c, ' ' | '~' | '^' | ':' | '?' | '*' | '[' | '\\');
     let is_segment =
@@ -335,7 +341,7 @@ mod tests {
         let border = format!("shallow {A}");
         let found = parse(&[&first, &main, &tag, &peeled, &border]).unwrap();
         let refs = ["refs/heads/main", "refs/tags/v1"].map(|name| (name.to_owned(), oid(A)));
-        let head = Some("refs/heads/main".to_owned());
+        let head = Head::branch("refs/heads/main");
         let push =
             PushCapabilities { side_band: true, object_format: true, agent: true, ..Default::default() };
         assert_eq!(found, Advertised { refs: refs.into(), head, push, ..Advertised::default() });
@@ -344,6 +350,15 @@ mod tests {
         let offered =
             PushCapabilities { report_status: true, atomic: true, options: true, ..Default::default() };
         assert_eq!((found.push, found.refs.len(), found.head), (offered, 1, None));
+    }
+
+    #[test]
+    fn a_head_that_stands_for_no_ref_is_a_commit() {
+        let main = format!("{A} refs/heads/main\n");
+        let head_of = |first: &str| parse(&[&format!("{A} {first}"), &main]).unwrap().head;
+        assert_eq!(head_of("HEAD\0agent=git/2"), Some(Head::Detached(oid(A))));
+        assert_eq!(head_of("HEAD\0symref=HEAD:refs/tags/v1"), None);
+        assert_eq!(head_of("refs/heads/a\0agent=git/2"), None);
     }
 
     #[test]
@@ -439,7 +454,7 @@ mod tests {
         {
             words.push_str(if is_set { word } else { "" });
         }
-        if let Some(head) = &advertised.head {
+        if let Some(Head::Branch(head)) = &advertised.head {
             words.push_str(&format!(" symref=HEAD:{head}"));
         }
         let mut lines: Vec<String> =
@@ -465,6 +480,7 @@ mod tests {
             let format = if is_sha256 { ObjectFormat::Sha256 } else { ObjectFormat::Sha1 };
             let value = oid(&"b".repeat(format.digits()));
             let refs = names.map(|name| (name, value.clone())).collect();
+            let head = head.as_deref().and_then(Head::branch);
             let push = PushCapabilities { atomic, options, object_format: true, ..Default::default() };
             let advertised = Advertised { refs, head, push, format, ..Advertised::default() };
             let found = read(print(&advertised).as_slice(), None, BOUNDS).unwrap();

@@ -14,8 +14,10 @@ use crate::model::fleet::RefDigest;
 use crate::model::mirrored::OWN;
 use crate::model::oid::Oid;
 use crate::supervise::{Deadline, Input, Outcome, Reaper, SpawnError, Why};
+use crate::sys::memory_file;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Duration;
@@ -49,6 +51,15 @@ struct Listed {
     stands_for: Option<String>,
 }
 
+/// What an object leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peeled {
+    /// What is no tag any more: the object itself, unless that is one.
+    pub oid: Oid,
+    /// It is a commit.
+    pub is_commit: bool,
+}
+
 /// Who asks: what every question needs to be a supervised child.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker<'a> {
@@ -74,6 +85,14 @@ pub enum AskError {
     /// Git could not be started.
     #[error(transparent)]
     Spawn(#[from] SpawnError),
+    /// The question could not be written down.
+    #[error("writing what {what} is asked: {source}")]
+    Input {
+        /// What was asked.
+        what: String,
+        /// The error of the operating system.
+        source: io::Error,
+    },
     /// Git did not answer.
     #[error("git failed at {what}: {outcome}: {}", outcome.stderr.trim_end())]
     Failed {
@@ -117,14 +136,16 @@ impl AskError {
         match self {
             Self::Failed { outcome, .. } => outcome.ended.is_none(),
             Self::Answer { .. } => true,
-            Self::Find(_) | Self::Version(_) | Self::Spawn(_) => false,
+            Self::Find(_) | Self::Version(_) | Self::Spawn(_) | Self::Input { .. } => false,
         }
     }
 
     fn ended(&self) -> Option<Why> {
         match self {
             Self::Failed { outcome, .. } => outcome.ended,
-            Self::Find(_) | Self::Version(_) | Self::Spawn(_) | Self::Answer { .. } => None,
+            Self::Find(_) | Self::Version(_) | Self::Spawn(_) | Self::Input { .. } | Self::Answer { .. } => {
+                None
+            }
         }
     }
 }
@@ -224,6 +245,28 @@ pub fn missing_objects(
     let what = format!("cat-file {}", git_dir.display());
     let answer = ask_with(what.clone(), git.look_up(git_dir), Input::File(names), ANSWER_MAX, asker)?;
     parse_missing(&answer).map_err(|why| AskError::Answer { what, why })
+}
+
+/// What the objects `oids` of a repository are, and what those lead to that are tags. One that is not there, or leads to one
+/// that is not, is not in the answer.
+///
+/// # Errors
+/// When git cannot read the repository.
+pub fn peel(
+    git: &Git,
+    git_dir: &Path,
+    oids: &BTreeSet<&Oid>,
+    asker: &Asker<'_>,
+) -> Result<BTreeMap<Oid, Peeled>, AskError> {
+    if oids.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let what = format!("cat-file {}", git_dir.display());
+    let lines: String = oids.iter().map(|oid| format!("{oid}^{{}}\n")).collect();
+    let names = memory_file::reader_of(lines.as_bytes());
+    let names = names.map_err(|source| AskError::Input { what: what.clone(), source })?;
+    let answer = ask_with(what.clone(), git.look_up(git_dir), Input::File(names), ALL_REFS_MAX, asker)?;
+    parse_peeled(oids, &answer).map_err(|why| AskError::Answer { what, why })
 }
 
 fn list_refs(
@@ -343,16 +386,34 @@ fn parse_refs(answer: &[u8]) -> Result<Vec<Listed>, String> {
         .collect()
 }
 
-/// Lines of an object's name alone, or with the word `missing`.
+/// Lines of an object's name and its type, or the word `missing`.
 fn parse_missing(answer: &[u8]) -> Result<Vec<Oid>, String> {
     let lines = answer.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
-    let parse = |line: &[u8]| match line.strip_suffix(b" missing") {
-        Some(name) => Oid::parse(name).map(Some),
-        None => Oid::parse(line).map(|_| None),
+    let parse = |line: &[u8]| {
+        let (name, kind) = str::from_utf8(line).ok()?.split_once(' ')?;
+        Oid::parse(name.as_bytes()).map(|oid| (kind == "missing").then_some(oid))
     };
-    let parsed =
-        lines.map(|line| parse(line).ok_or_else(|| format!("{} is not `OID [missing]`", excerpt(line))));
+    let parsed = lines.map(|line| parse(line).ok_or_else(|| format!("{} is not `OID TYPE`", excerpt(line))));
     parsed.filter_map(Result::transpose).collect()
+}
+
+/// A line `ID TYPE` for each of `oids`, in their order, or one that says that it is missing.
+fn parse_peeled(oids: &BTreeSet<&Oid>, answer: &[u8]) -> Result<BTreeMap<Oid, Peeled>, String> {
+    let lines: Vec<&[u8]> = answer.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).collect();
+    if lines.len() != oids.len() {
+        return Err(format!("{} lines for {} objects", lines.len(), oids.len()));
+    }
+    let parse = |line: &[u8]| {
+        let (oid, kind) = str::from_utf8(line).ok()?.split_once(' ')?;
+        Some(Peeled { oid: Oid::parse(oid.as_bytes())?, is_commit: kind == "commit" })
+    };
+    let lines = oids.iter().zip(lines).filter(|(_, line)| !line.ends_with(b" missing"));
+    lines
+        .map(|(oid, line)| match parse(line) {
+            Some(peeled) => Ok(((*oid).clone(), peeled)),
+            None => Err(format!("{} is not `OID TYPE`", excerpt(line))),
+        })
+        .collect()
 }
 
 fn ask(what: String, invocation: Invocation, limit: usize, asker: &Asker<'_>) -> Result<Vec<u8>, AskError> {
@@ -400,10 +461,22 @@ mod tests {
     #[test]
     fn objects_are_missing_that_git_says_so_of() {
         let [here, gone] = ["a", "b"].map(|digit| digit.repeat(40));
-        let answer = format!("{here}\n{gone} missing\n");
+        let answer = format!("{here} blob\n{gone} missing\n");
         let gone = Oid::parse(gone.as_bytes()).unwrap();
         assert_eq!(parse_missing(answer.as_bytes()), Ok(vec![gone]));
         assert!(parse_missing(b"aa missing\n").is_err() && parse_missing(b"what\n").is_err());
+    }
+
+    #[test]
+    fn objects_are_what_git_says_of_them_in_the_order_of_the_question() {
+        let [a, b, gone] = ["a", "b", "c"].map(|digit| Oid::parse(digit.repeat(40).as_bytes()).unwrap());
+        let oids = [&a, &b, &gone].into();
+        let found = parse_peeled(&oids, format!("{a} commit\n{a} tree\n{gone}^{{}} missing\n").as_bytes());
+        let peeled = |is_commit| Peeled { oid: a.clone(), is_commit };
+        assert_eq!(found, Ok([(a.clone(), peeled(true)), (b.clone(), peeled(false))].into()));
+        for answer in [format!("{a} commit\n"), "what\nis\nthat\n".to_owned()] {
+            assert!(parse_peeled(&oids, answer.as_bytes()).is_err(), "{answer}");
+        }
     }
 
     #[test]

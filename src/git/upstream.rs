@@ -1,4 +1,4 @@
-//! Command lines for a mirror and its upstream: made, fetched, pushed to, its refs moved.
+//! Command lines for a mirror and its upstream: made, fetched, pushed to.
 //!
 //! The upstream is named by its address and never configured as a remote, so that nothing in a repository decides whom we
 //! speak to. It may be a server or a directory of this machine; every other transport is forbidden to git.
@@ -7,8 +7,6 @@ use crate::git::command::{Git, Invocation, Protocol, Usage, git_dir_option, pair
 use crate::git::credential_file::CredentialFile;
 use crate::git::held::{Update, leases};
 use crate::git::object_format::ObjectFormat;
-use crate::model::mirrored::{MirroredRefs, OWN, RefPattern};
-use crate::model::oid::Oid;
 use crate::model::route::Route;
 use crate::model::upstream::{Origin, Scheme, UpstreamUrl};
 use std::ffi::OsString;
@@ -47,10 +45,9 @@ const FETCHING: [(&str, &str); 11] = [
 /// When what a fetch writes is brought to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Syncing {
-    /// Each file at once: refs that a crash turns into zeroes would have to be fetched again by hand.
+    /// Each file at once: refs name what is in it.
     Each,
-    /// By the caller, in the end, where nobody sees any of it before. A repository has thousands of refs, and to wait for the
-    /// disk after each takes longer than to fetch them.
+    /// By the caller, in the end, where nobody sees any of it before.
     InTheEnd,
 }
 
@@ -108,58 +105,34 @@ impl Git {
         self.invocation(args, self.environment(Usage::Fetch, git_dir))
     }
 
-    /// `git fetch` by these refspecs, as [`refspecs`] makes them: new refs come and moved ones move whichever way, all together or not at all.
-    /// Nothing else is written, and those that are gone stay: an answer that is not git's passes for one without refs. A server
-    /// that sends less than a byte a second for `idle_limit` is given up.
+    /// Says of each object on standard input, one a line, `ID TYPE`, or that it is missing.
     #[must_use]
-    pub fn fetch_mirror(
-        &self,
-        git_dir: &Path,
-        from: &Reaching<'_>,
-        refspecs: &[String],
-        idle_limit: Duration,
-        syncing: Syncing,
-    ) -> Invocation {
-        self.fetch(git_dir, from, refspecs.iter().map(OsString::from), idle_limit, syncing)
+    pub fn look_up(&self, git_dir: &Path) -> Invocation {
+        let words = ["cat-file", "--batch-check=%(objectname) %(objecttype)", "--buffer"].map(OsString::from);
+        let args = std::iter::once(git_dir_option(git_dir)).chain(words).collect();
+        let mut env = self.environment(Usage::Inspect, git_dir);
+        env.push(pair("GIT_NO_REPLACE_OBJECTS", "1"));
+        self.invocation(args, env)
     }
 
-    /// `git fetch` of these objects with all that they reach. No ref is written: nobody sees them who does not name them, and
-    /// upkeep drops them one day.
+    /// `git fetch` of the objects whose ids are on standard input, one a line, with all that they reach. No ref is written: who
+    /// shows them afterwards is the caller's to decide, and upkeep drops one day what nobody shows. A server that sends less
+    /// than a byte a second for `idle_limit` is given up.
     #[must_use]
     pub fn fetch_objects(
         &self,
         git_dir: &Path,
         from: &Reaching<'_>,
-        oids: &[Oid],
-        idle_limit: Duration,
-    ) -> Invocation {
-        self.fetch(git_dir, from, oids.iter().map(|oid| oid.as_str().into()), idle_limit, Syncing::Each)
-    }
-
-    /// Says of each object on standard input, one a line, that it is there, or that it is missing.
-    #[must_use]
-    pub fn look_up(&self, git_dir: &Path) -> Invocation {
-        let words = ["cat-file", "--batch-check=%(objectname)", "--buffer"].map(OsString::from);
-        let args = std::iter::once(git_dir_option(git_dir)).chain(words).collect();
-        self.invocation(args, self.environment(Usage::Inspect, git_dir))
-    }
-
-    fn fetch(
-        &self,
-        git_dir: &Path,
-        from: &Reaching<'_>,
-        what: impl IntoIterator<Item = OsString>,
         idle_limit: Duration,
         syncing: Syncing,
     ) -> Invocation {
         let mut args = vec![git_dir_option(git_dir), "fetch".into()];
-        let words = ["--progress", "--no-tags", "--no-prune", "--atomic", "--no-write-fetch-head"];
+        let words = ["--progress", "--no-tags", "--no-prune", "--no-write-fetch-head", "--stdin"];
         args.extend(words.map(OsString::from));
         args.extend(["--no-auto-maintenance", "--no-show-forced-updates"].map(OsString::from));
         let (there, upload_pack) = self.side_of(from.url, Usage::Read, "upload-pack");
         args.extend(upload_pack);
         args.extend(["--".into(), place(from.url)]);
-        args.extend(what);
         let mut settings = there;
         settings.extend(self.forced(Usage::Fetch, git_dir));
         settings.extend(FETCHING.map(|(key, value)| (key, value.into())));
@@ -189,18 +162,6 @@ impl Git {
         settings.extend(self.way(&push.to));
         settings.extend(push.options.iter().map(|option| ("push.pushOption", option.into())));
         self.invocation(args, self.environment_with(settings))
-    }
-
-    /// One transaction over refs of a mirror, which is read from standard input in the form `-z` of git-update-ref(1).
-    #[must_use]
-    pub fn move_refs(&self, git_dir: &Path) -> Invocation {
-        self.in_mirror(git_dir, &["update-ref", "--no-deref", "-z", "--stdin"])
-    }
-
-    /// Makes HEAD of a mirror name the branch `name`, a full one.
-    #[must_use]
-    pub fn set_head(&self, git_dir: &Path, name: &str) -> Invocation {
-        self.in_mirror(git_dir, &["symbolic-ref", "HEAD", name])
     }
 
     /// Puts all refs of a mirror into one file.
@@ -281,17 +242,6 @@ impl Git {
     }
 }
 
-/// What of an upstream is fetched that has the refs for which `is_there`. A name of which git is told that is not there makes
-/// all of it fail; a pattern does not.
-#[must_use]
-pub fn refspecs(mirrored: &MirroredRefs, is_there: impl Fn(&str) -> bool) -> Vec<String> {
-    let patterns = mirrored.patterns().iter();
-    let patterns: Vec<_> = patterns.filter(|pattern| pattern.name().is_none_or(&is_there)).collect();
-    let own = patterns.iter().any(|pattern| pattern.reaches_own()).then(|| format!("^{OWN}*"));
-    let both = |pattern: &&RefPattern| format!("+{0}:{0}", pattern.as_str());
-    patterns.iter().map(both).chain(own).collect()
-}
-
 /// The address as an argument, put together by us from its parts.
 fn place(url: &UpstreamUrl) -> OsString {
     match url {
@@ -343,19 +293,12 @@ mod tests {
         let proxy = Some(Proxy::parse("http://proxy:3128").unwrap());
         let route = Route { ca_file: Some("/etc/ca.pem".into()), proxy, ..Route::default() };
         let from = Reaching { url: &url, credential: Some(&file), route: &route };
-        let specs = refspecs(&MirroredRefs::default(), |_| false);
-        let fetch = git().fetch_mirror(
-            Path::new("/data/m.git"),
-            &from,
-            &specs,
-            Duration::from_millis(1500),
-            Syncing::Each,
-        );
+        let limit = Duration::from_millis(1500);
+        let fetch = git().fetch_objects(Path::new("/data/m.git"), &from, limit, Syncing::Each);
         let words = words(&fetch);
         assert_eq!(words[..2], ["--git-dir=/data/m.git", "fetch"]);
-        let end =
-            ["--", "https://forge.example/a.git", "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
-        assert_eq!(words[words.len() - 4..], end);
+        assert_eq!(words[words.len() - 2..], ["--", "https://forge.example/a.git"]);
+        assert!(words.contains(&"--no-write-fetch-head") && !words.iter().any(|word| word.contains("refs/")));
         let path = file.path();
         let settings = settings(&fetch);
         for expected in [
@@ -378,39 +321,11 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_fetched_where_it_is_there_and_refs_of_a_gate_never() {
-        let patterns = ["refs/heads/main", "refs/heads/gone", "refs/*"];
-        let of = |patterns: &[&str]| {
-            let patterns = patterns.iter().map(|text| RefPattern::parse(text).unwrap());
-            refspecs(&MirroredRefs::of(patterns.collect()), |name| name == "refs/heads/main")
-        };
-        assert_eq!(of(&patterns[..2]), ["+refs/heads/main:refs/heads/main"]);
-        assert_eq!(of(&patterns), ["+refs/*:refs/*", "^refs/tidegate/*"]);
-    }
-
-    #[test]
-    fn a_fetch_of_objects_names_them_and_no_ref() {
-        let url = url("https://forge.example/a.git");
-        let oids = ["a", "b"].map(|digit| Oid::parse(digit.repeat(40).as_bytes()).unwrap());
-        let from = Reaching { url: &url, credential: None, route: Route::PLAIN };
-        let fetch = git().fetch_objects(Path::new("/data/m.git"), &from, &oids, Duration::from_secs(60));
-        let words = words(&fetch);
-        let end = ["--", "https://forge.example/a.git", oids[0].as_str(), oids[1].as_str()];
-        assert_eq!(words[words.len() - 4..], end);
-        assert!(words.contains(&"--no-write-fetch-head") && !words.iter().any(|word| word.contains("refs/")));
-    }
-
-    #[test]
     fn the_git_of_a_directory_gets_the_settings_of_a_read_and_none_of_ours() {
         let url = url("/srv/git/a.git");
         let from = Reaching { url: &url, credential: None, route: Route::PLAIN };
-        let fetch = git().fetch_mirror(
-            Path::new("/data/m.git"),
-            &from,
-            &[],
-            Duration::from_secs(60),
-            Syncing::InTheEnd,
-        );
+        let limit = Duration::from_secs(60);
+        let fetch = git().fetch_objects(Path::new("/data/m.git"), &from, limit, Syncing::InTheEnd);
         let words = words(&fetch);
         let told =
             words.iter().find_map(|word| word.strip_prefix("--upload-pack=GIT_CONFIG_COUNT=")).unwrap();

@@ -1,6 +1,7 @@
 //! What an upstream repository said of itself, when, and where it was found.
 
 use crate::git::advertisement::Advertised;
+use crate::git::head::Head;
 use crate::git::object_format::ObjectFormat;
 use crate::git::push_wire::PushCapabilities;
 use crate::git::service::Service;
@@ -29,8 +30,8 @@ pub struct Advertisement {
     pub at: Instant,
     /// Every ref with its value; names that git would not fetch are left out.
     pub refs: BTreeMap<String, Oid>,
-    /// The branch that HEAD names, if it is there; told by [`Side::Fetch`] only.
-    pub head: Option<String>,
+    /// What HEAD names, if that is there; told by [`Side::Fetch`] only.
+    pub head: Option<Head>,
     /// What can be done with pushes; told by [`Side::Push`] only.
     pub push: PushCapabilities,
     /// Which objects can be fetched that no ref shows; told by [`Side::Fetch`] only.

@@ -2,12 +2,13 @@
 
 use super::advertisement::Advertisement;
 use super::ask::Remote;
-use super::changes::{Changes, Refs, Script, those};
+use super::changes::{Refs, coming, those};
 use super::damage::{self, Damage};
 use super::draft::Draft;
 use super::error::{IDLE_LIMIT, UpstreamError};
 use super::making::Listed;
 use super::places::repository;
+use super::refs::{self, RefsError, Stored};
 use super::turns::{Turn, TurnError};
 use super::{Shared, head, litter, shape};
 use crate::client::proxy;
@@ -15,11 +16,12 @@ use crate::config::MirrorSettings as Keeping;
 use crate::git::ask::{self, Asker};
 use crate::git::command::Invocation;
 use crate::git::credential_file::CredentialFile;
+use crate::git::head::Head;
 use crate::git::layout::Repository;
 use crate::git::tools::Tools;
-use crate::git::upstream::{Reaching, Syncing, refspecs};
+use crate::git::transport_fault::TransportFault;
+use crate::git::upstream::{Reaching, Syncing};
 use crate::model::fleet::RefDigest;
-use crate::model::mirrored::OWN;
 use crate::model::name::RepoName;
 use crate::model::oid::Oid;
 use crate::model::upstream::Origin;
@@ -27,10 +29,11 @@ use crate::supervise::{Child, Deadline, Input, Outcome, SpawnError, Spec};
 use crate::sys::memory_file;
 use crate::sys::poll::{self, Interest};
 use crate::sys::stop::Stop;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Seek, Write};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -55,7 +58,8 @@ pub(super) fn bring(
     let turn = shared.turns.take(&place, tools.asker.deadline.at, || pointless(&tools.asker, tools.stop))?;
     let at = seen.url.origin();
     let credential = secrets_for(remote, &at, &place)?;
-    let work = Work { shared, place: &place, seen, keeping, wanted, remote, credential, turn, tools };
+    let seen = Cow::Borrowed(seen);
+    let mut work = Work { shared, place: &place, seen, keeping, wanted, remote, credential, turn, tools };
     let left = match shared.places.find(repo) {
         Some(_) => work.freshen()?,
         None => Left::All,
@@ -122,11 +126,13 @@ pub(super) fn secrets_for(
 
 /// Whether the mirror is known to be what upstream is: then there is nothing to have a turn for, and it is fresh.
 fn is_same(shared: &Shared, place: &Path, seen: &Advertisement, wanted: &Refs) -> bool {
-    let present = fs::read_to_string(place.join("HEAD")).unwrap_or_default();
-    let present = present.trim_end().strip_prefix("ref: ");
-    let is_head = |refs: &Refs| match head::choose(refs, seen.head.as_deref(), present) {
-        Some(name) => Some(name) == present,
-        None => true,
+    let (upstream, present) = (seen.head.as_ref(), refs::read_head(place).ok().flatten());
+    let is_head = |refs: &Refs| match upstream {
+        Some(Head::Detached(_)) => upstream == present.as_ref(),
+        Some(Head::Branch(_)) | None => match head::choose(refs, upstream, present.as_ref(), |_| false) {
+            None => true,
+            chosen => chosen == present,
+        },
     };
     shared.turns.set_fresh_if(place, seen.at, |refs| refs == wanted && is_head(refs))
 }
@@ -153,7 +159,8 @@ enum Left {
 struct Work<'a> {
     shared: &'a Shared,
     place: &'a Path,
-    seen: &'a Advertisement,
+    /// What upstream said, at last.
+    seen: Cow<'a, Advertisement>,
     keeping: &'a Keeping,
     /// The refs that it has to have.
     wanted: Refs,
@@ -166,32 +173,27 @@ struct Work<'a> {
 impl Work<'_> {
     /// Makes the mirror under another name, so that nobody sees it before it is whole. One that is there, empty or broken,
     /// goes.
-    fn make(&self) -> Result<(), UpstreamError> {
+    fn make(&mut self) -> Result<(), UpstreamError> {
         let draft = Draft::at(self.shared.places.new_draft());
         let (git, path) = (self.tools.git, draft.path());
         let listed = self.shared.makings.list(self.place, path);
-        self.run(git.init_mirror(path, self.seen.format), "init", Input::Null)?;
+        self.run(git.init_mirror(path, self.seen.format), "init")?;
         shape::configure(path).map_err(failed_at("configuring", path))?;
-        if !self.wanted.is_empty() {
-            self.fetch(path, Some(&listed))?;
-            self.run(git.pack_refs(path), "pack-refs", Input::Null)?;
-        }
-        let refs = self.refs(path)?;
-        self.require_all(&Refs::new(), &refs)?;
-        self.set_head(path, &refs)?;
+        self.fetch(path, &Refs::new(), Some(&listed))?;
+        self.store(&self.stored(path)?)?;
         self.keep_what_is_held(&draft)?;
         draft.sync().map_err(failed_at("syncing", path))?;
-        let published = self.shared.places.publish(path, self.place);
+        let published = self.turn.while_moving(|| self.shared.places.publish(path, self.place));
         published.map_err(failed_at("giving its place to", self.place))?;
         self.turn.set_clean(true);
         self.turn.set_sound();
-        self.turn.set_refs(Arc::new(refs));
+        self.turn.set_refs(Arc::new(self.wanted.clone()));
         self.turn.set_fresh(self.seen.at);
         Ok(())
     }
 
     /// Changes what differs. A mirror that nothing is left to do for was brought up to date by whoever had the turn before.
-    fn freshen(&self) -> Result<Left, UpstreamError> {
+    fn freshen(&mut self) -> Result<Left, UpstreamError> {
         let is_sound = self.turn.is_sound();
         if is_sound && self.turn.is_fresh(self.seen.at) {
             return Ok(Left::Nothing);
@@ -206,13 +208,18 @@ impl Work<'_> {
         if !self.turn.is_clean() {
             self.clear()?;
         }
-        let before = match self.turn.refs().map_or_else(|| self.refs(self.place).map(Arc::new), Ok) {
-            Err(UpstreamError::Ask(error)) if error.is_refusal() => {
+        if self.turn.is_ahead_of(self.seen.at) {
+            // By that answer, what a push has landed since would look gone.
+            self.look_again()?;
+        }
+        let stored = match Stored::read(self.place, &self.turn, self.tools) {
+            Err(error) if error.is_of_mirror() => {
                 log::warn!("the mirror {:?} cannot be read and is made anew: {error}", self.place);
                 return Ok(Left::All);
             }
-            refs => refs?,
+            stored => stored.map_err(|error| self.of_refs(error))?,
         };
+        let before = stored.values();
         if !self.wanted.is_empty() && !self.may_become(&before) {
             return Ok(Left::All);
         }
@@ -220,9 +227,9 @@ impl Work<'_> {
             log::warn!("the mirror {:?} lacks objects and is made anew", self.place);
             return Ok(Left::All);
         }
-        let left = match self.update(Arc::clone(&before)) {
+        let left = match self.change(&stored) {
             Err(error) => match damage_of(&error) {
-                Some(damage) => self.mend(&damage, before, &error),
+                Some(damage) => self.mend(&damage, &error),
                 None => Err(error),
             },
             Ok(()) => Ok(Left::Nothing),
@@ -283,24 +290,22 @@ impl Work<'_> {
         }
     }
 
-    fn update(&self, before: Arc<Refs>) -> Result<(), UpstreamError> {
-        if self.turn.is_ahead_of(self.seen.at) { self.add() } else { self.change(before) }
-    }
-
     /// Takes out refs that name nothing and that the upstream has not, or has otherwise; makes the mirror anew where there
     /// are none, or where that is not enough.
-    fn mend(&self, damage: &Damage, before: Arc<Refs>, error: &UpstreamError) -> Result<Left, UpstreamError> {
+    fn mend(&mut self, damage: &Damage, error: &UpstreamError) -> Result<Left, UpstreamError> {
         log::warn!("the mirror {:?} is broken and is mended: {error}", self.place);
         self.clear()?;
-        let is_wrong =
-            |(name, oid): &(&String, &Oid)| damage.refs.contains(name) && self.wanted.get(*name) != Some(oid);
-        let wrong: Vec<_> = before.iter().filter(is_wrong).map(|(name, oid)| (name.as_str(), oid)).collect();
-        if wrong.is_empty() {
+        let stored = self.stored(self.place)?;
+        let mut sound = stored.values();
+        let all = sound.len();
+        sound.retain(|name, oid| !damage.refs.contains(name) || self.wanted.get(name) == Some(&*oid));
+        if sound.len() == all {
             return Ok(Left::All);
         }
         self.turn.set_clean(false);
-        self.delete(&wrong)?;
-        match self.update(Arc::new(self.refs(self.place)?)) {
+        let mended = stored.replace(&sound, None, &self.turn, self.tools);
+        mended.map_err(|error| self.of_refs(error))?;
+        match self.change(&self.stored(self.place)?) {
             Err(error) if damage_of(&error).is_some() => Ok(Left::All),
             done => done.map(|()| Left::Nothing),
         }
@@ -328,124 +333,101 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Fetches what upstream has now into a mirror that a push has landed in since it was asked: by the old answer, what
-    /// landed would look gone. What is really gone goes after the next question.
-    fn add(&self) -> Result<(), UpstreamError> {
+    /// Makes the mirror, which has what is `stored`, like its upstream.
+    fn change(&mut self, stored: &Stored<'_>) -> Result<(), UpstreamError> {
         self.turn.set_clean(false);
-        self.fetch(self.place, None)?;
+        self.fetch(self.place, &stored.values(), None)?;
+        self.store(stored)?;
         self.turn.set_clean(true);
-        self.settle(Arc::new(self.refs(self.place)?))
-    }
-
-    /// Makes the mirror, which has the refs `before`, like its upstream.
-    fn change(&self, before: Arc<Refs>) -> Result<(), UpstreamError> {
-        let changes = Changes::between(&before, &self.wanted);
-        if changes.is_empty() {
-            return self.settle(before);
+        if self.turn.refs().is_none_or(|known| *known != self.wanted) {
+            self.turn.set_refs(Arc::new(self.wanted.clone()));
         }
-        self.turn.set_clean(false);
-        self.delete(&changes.blocking)?;
-        if !changes.coming.is_empty() {
-            self.fetch(self.place, None)?;
-        }
-        let mut after = self.refs(self.place)?;
-        self.require_all(&before, &after)?;
-        // One that has come back meanwhile is not gone.
-        let gone = changes.gone.iter().copied().filter(|(name, old)| after.get(*name) == Some(old));
-        let gone: Vec<_> = gone.collect();
-        self.delete(&gone)?;
-        gone.iter().for_each(|(name, _)| drop(after.remove(*name)));
-        self.turn.set_clean(true);
-        self.settle(Arc::new(after))
-    }
-
-    /// The mirror has these refs now.
-    fn settle(&self, refs: Arc<Refs>) -> Result<(), UpstreamError> {
-        self.set_head(self.place, &refs)?;
-        self.turn.set_refs(refs);
         Ok(())
     }
 
-    /// Sees to it that a fetch has brought what the upstream said to have, or something newer. One that is gone there by now
-    /// was not to be had, and what it says now decides; what git leaves out without a word does not pass for fresh.
-    fn require_all(&self, before: &Refs, after: &Refs) -> Result<(), UpstreamError> {
-        let lacking = |wanted: &Refs| {
-            let is_lacking = |(name, oid): &(&String, &Oid)| {
-                let (old, new) = (before.get(*name), after.get(*name));
-                new != Some(oid) && (new.is_none() || new == old)
-            };
-            wanted.iter().find(is_lacking).map(|(name, _)| name.clone())
+    fn stored<'b>(&self, git_dir: &'b Path) -> Result<Stored<'b>, UpstreamError> {
+        Stored::read(git_dir, &self.turn, self.tools).map_err(|error| self.of_refs(error))
+    }
+
+    /// Lets the refs and HEAD be what upstream said.
+    fn store(&self, stored: &Stored<'_>) -> Result<(), UpstreamError> {
+        let upstream = self.seen.head.as_ref();
+        let has_commit = match upstream {
+            Some(Head::Detached(oid)) => refs::has_commit(stored.git_dir(), oid, self.tools)?,
+            Some(Head::Branch(_)) | None => false,
         };
-        if lacking(&self.wanted).is_none() {
-            return Ok(());
-        }
-        let Tools { git, asker, .. } = self.tools;
-        let now = self.shared.ask_again(self.seen, self.remote, git, asker)?;
-        match lacking(&those(&now.refs, |name| self.wanted.contains_key(name))) {
-            None => Ok(()),
-            Some(name) => {
-                let why = format!("a fetch did not bring {name}, which it says to have");
-                Err(UpstreamError::Malformed { at: self.seen.url.origin(), why })
+        let head = head::choose(&self.wanted, upstream, stored.head(), |_| has_commit);
+        let moved = stored.replace(&self.wanted, head.as_ref(), &self.turn, self.tools);
+        moved.map_err(|error| self.of_refs(error))
+    }
+
+    fn of_refs(&self, error: RefsError) -> UpstreamError {
+        UpstreamError::of_refs(&self.seen.url.origin(), error)
+    }
+
+    /// Brings the objects of those refs that a mirror with the refs `present` has not. Where git fails for no reason that lies
+    /// on the way, upstream is asked again: what is wanted may be gone since it was, and what it says now decides; or it is
+    /// no git any more that answers.
+    fn fetch(
+        &mut self,
+        git_dir: &Path,
+        present: &Refs,
+        listed: Option<&Listed<'_>>,
+    ) -> Result<(), UpstreamError> {
+        let outcome = match self.fetch_once(git_dir, present, listed)? {
+            Some(outcome) if is_doubtful(&outcome) && self.look_again()? => {
+                self.fetch_once(git_dir, present, listed)?
             }
+            outcome => outcome,
+        };
+        match outcome {
+            Some(outcome) if outcome.is_success() && damage::is_of_shallow(&outcome.stderr) => {
+                Err(UpstreamError::Shallow { at: self.seen.url.origin() })
+            }
+            Some(outcome) => self.judge("fetch", outcome),
+            None => Ok(()),
         }
     }
 
-    fn fetch(&self, git_dir: &Path, listed: Option<&Listed<'_>>) -> Result<(), UpstreamError> {
+    /// Asks upstream again. Whether it has something else now for this mirror.
+    fn look_again(&mut self) -> Result<bool, UpstreamError> {
+        let Tools { git, asker, .. } = self.tools;
+        let now = self.shared.ask_again(&self.seen, self.remote, git, asker)?;
+        let wanted = those(&now.refs, |name| self.keeping.refs.has(name));
+        let is_other = wanted != self.wanted && now.format == self.seen.format;
+        if now.format == self.seen.format {
+            (self.seen, self.wanted) = (Cow::Owned(now), wanted);
+        }
+        Ok(is_other)
+    }
+
+    /// `None` where nothing has to come.
+    fn fetch_once(
+        &self,
+        git_dir: &Path,
+        present: &Refs,
+        listed: Option<&Listed<'_>>,
+    ) -> Result<Option<Outcome>, UpstreamError> {
+        let coming = coming(present, &self.wanted);
+        if coming.is_empty() {
+            return Ok(None);
+        }
         let from =
             Reaching { url: &self.seen.url, credential: self.credential.as_ref(), route: self.remote.route };
-        let refspecs = refspecs(&self.keeping.refs, |name| self.wanted.contains_key(name));
-        if refspecs.is_empty() {
-            // Without any, git would fetch what it likes.
-            return Ok(());
-        }
         let idle_limit = self.keeping.idle_limit;
         // Nobody sees a draft before all of it is on the disk.
         let syncing = if listed.is_some() { Syncing::InTheEnd } else { Syncing::Each };
-        let fetch = self.tools.git.fetch_mirror(git_dir, &from, &refspecs, idle_limit, syncing);
-        let spec = self.tools.spec(fetch, format!("fetch {}", self.place.display()));
+        let fetch = self.tools.git.fetch_objects(git_dir, &from, idle_limit, syncing);
+        let mut spec = self.tools.spec(fetch, format!("fetch {}", self.place.display()));
+        spec.stdin = list_of(coming).map_err(failed_at("writing a list of objects of", self.place))?;
         let mut child = self.start(spec)?;
         child.limit_silence(idle_limit, IDLE_LIMIT, work_shows(git_dir));
         listed.into_iter().for_each(|listed| child.listen(listed.ear()));
-        let outcome = child.stream(self.tools.asker.client, |_| Ok(()));
-        if outcome.is_success() && damage::is_of_shallow(&outcome.stderr) {
-            return Err(UpstreamError::Shallow { at: self.seen.url.origin() });
-        }
-        self.judge("fetch", outcome)
+        Ok(Some(child.stream(self.tools.asker.client, |_| Ok(()))))
     }
 
-    fn delete(&self, refs: &[(&str, &Oid)]) -> Result<(), UpstreamError> {
-        if refs.is_empty() {
-            return Ok(());
-        }
-        let script = script_file(self.shared.places.tmp(), &Script::deleting(refs));
-        let script = script.map_err(failed_at("writing a list of refs for", self.place))?;
-        self.run(self.tools.git.move_refs(self.place), "update-ref", script)
-    }
-
-    fn set_head(&self, git_dir: &Path, refs: &Refs) -> Result<(), UpstreamError> {
-        let file = git_dir.join("HEAD");
-        let content = fs::read_to_string(&file).map_err(failed_at("reading", &file))?;
-        let present = content.trim_end().strip_prefix("ref: ");
-        match head::choose(refs, self.seen.head.as_deref(), present) {
-            Some(name) if Some(name) != present => {
-                self.turn.set_clean(false);
-                self.run(self.tools.git.set_head(git_dir, name), "symbolic-ref", Input::Null)?;
-                self.turn.set_clean(true);
-                Ok(())
-            }
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    /// The refs that a mirror has, also those that were mirrored in an earlier life of the gate and are not any more.
-    fn refs(&self, git_dir: &Path) -> Result<Refs, UpstreamError> {
-        let refs = ask::all_refs(self.tools.git, git_dir, &["refs"], &self.tools.asker)?;
-        Ok(those(&refs, |name| !name.starts_with(OWN)))
-    }
-
-    fn run(&self, invocation: Invocation, what: &'static str, stdin: Input) -> Result<(), UpstreamError> {
-        let mut spec = self.tools.spec(invocation, format!("{what} {}", self.place.display()));
-        spec.stdin = stdin;
+    fn run(&self, invocation: Invocation, what: &'static str) -> Result<(), UpstreamError> {
+        let spec = self.tools.spec(invocation, format!("{what} {}", self.place.display()));
         self.judge(what, run(spec, &self.turn, self.tools)?)
     }
 
@@ -465,11 +447,11 @@ impl Work<'_> {
 }
 
 /// Whether a fetch into a mirror has got so far that its upstream is not waited for: a pack is there that was not, or a part
-/// of one, or refs are being written, as many are for long.
+/// of one.
 pub(super) fn work_shows(git_dir: &Path) -> impl Fn() -> bool + Send + use<> {
-    let (packs, refs) = (git_dir.join("objects/pack"), git_dir.join("refs"));
+    let packs = git_dir.join("objects/pack");
     let before = names_in(&packs);
-    move || !names_in(&packs).is_subset(&before) || has_lock(&refs)
+    move || !names_in(&packs).is_subset(&before)
 }
 
 /// What is in a directory; nothing in one that cannot be read.
@@ -477,11 +459,9 @@ fn names_in(dir: &Path) -> BTreeSet<OsString> {
     fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect()
 }
 
-/// Whether somebody has the lock of a ref below `dir`.
-fn has_lock(dir: &Path) -> bool {
-    names_in(dir).into_iter().map(|name| dir.join(name)).any(|path| {
-        if path.is_dir() { has_lock(&path) } else { path.extension() == Some(OsStr::new("lock")) }
-    })
+/// Whether a fetch failed by itself, and not on the way.
+fn is_doubtful(fetch: &Outcome) -> bool {
+    !fetch.is_success() && fetch.ended.is_none() && TransportFault::find(&fetch.stderr).is_none()
 }
 
 /// What is wrong with the mirror itself, if a git failed for that.
@@ -506,12 +486,10 @@ pub(super) fn start(spec: Spec, turn: &Turn, tools: &Tools<'_>) -> Result<Child,
     Ok(child)
 }
 
-/// A transaction as the standard input of a git.
-pub(super) fn script_file(tmp: &Path, script: &Script) -> io::Result<Input> {
-    let mut file = tempfile::tempfile_in(tmp)?;
-    file.write_all(script.bytes())?;
-    file.rewind()?;
-    Ok(Input::File(file))
+/// Objects as the standard input of a git, one a line.
+pub(super) fn list_of<'a>(oids: impl IntoIterator<Item = &'a Oid>) -> io::Result<Input> {
+    let lines: String = oids.into_iter().map(|oid| format!("{oid}\n")).collect();
+    Ok(Input::File(memory_file::reader_of(lines.as_bytes())?))
 }
 
 pub(super) fn failed_at(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> UpstreamError {
@@ -524,21 +502,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fetch_shows_by_its_pack_and_by_the_locks_of_refs() {
+    fn a_fetch_shows_by_its_pack() {
         let dir = tempfile::tempdir().unwrap();
-        let at = |name: &str| dir.path().join(name);
-        for name in ["objects/pack", "refs/heads/a"] {
-            fs::create_dir_all(at(name)).unwrap();
-        }
-        for name in ["objects/pack/pack-1.pack", "refs/heads/a/b"] {
-            fs::write(at(name), "").unwrap();
-        }
+        let packs = dir.path().join("objects/pack");
+        fs::create_dir_all(&packs).unwrap();
+        fs::write(packs.join("pack-1.pack"), "").unwrap();
         let shows = work_shows(dir.path());
         assert!(!shows(), "all of it was there before");
-        for name in ["objects/pack/tmp_pack_x", "objects/pack/pack-2.pack", "refs/heads/a/c.lock"] {
-            fs::write(at(name), "").unwrap();
+        for name in ["tmp_pack_x", "pack-2.pack"] {
+            fs::write(packs.join(name), "").unwrap();
             assert!(shows(), "{name}");
-            fs::remove_file(at(name)).unwrap();
+            fs::remove_file(packs.join(name)).unwrap();
         }
     }
 }

@@ -1,43 +1,19 @@
-//! What has to change in a mirror, and in which order.
+//! Refs with their values, and what a sync has to bring for them.
 //!
-//! `git fetch --prune` is not used. Two things were measured with git 2.39 and 2.47:
-//!
-//! * Where a branch `topic` gave way to `topic/x`, or the other way round, an atomic fetch that prunes fails, and so does
-//!   every later one: what is gone stands in the way of what is new. So what is in the way goes first.
-//! * A web page that is answered with status 200 (a proxy's, a login) is taken for an old server without a single ref, the
-//!   fetch succeeds, and pruning would remove every branch. So we remove what the strictly read advertisement lacks.
+//! `git fetch` moves no ref of a mirror and prunes none ([`super::refs`] does both), so that a reader never sees a part of a
+//! change; and a web page that is answered with status 200 (a proxy's, a login), which git takes for an old server without a
+//! single ref (measured with git 2.39 and 2.47), removes nothing: what goes is what the strictly read advertisement lacks.
 
 use crate::model::oid::Oid;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 /// Refs with their values.
 pub(super) type Refs = BTreeMap<String, Oid>;
 
-/// The difference between a mirror and its upstream.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Changes<'a> {
-    /// Gone refs whose names are in the way of new ones.
-    pub(super) blocking: Vec<(&'a str, &'a Oid)>,
-    /// The other gone refs.
-    pub(super) gone: Vec<(&'a str, &'a Oid)>,
-    /// New and moved refs.
-    pub(super) coming: Vec<&'a str>,
-}
-
-impl<'a> Changes<'a> {
-    /// What makes `present` like `wanted`.
-    pub(super) fn between(present: &'a Refs, wanted: &'a Refs) -> Self {
-        let coming = wanted.iter().filter(|(name, oid)| present.get(*name) != Some(oid));
-        let gone = present.iter().filter(|(name, _)| !wanted.contains_key(*name));
-        let gone = gone.map(|(name, oid)| (name.as_str(), oid));
-        let (blocking, gone) = gone.partition(|(name, _)| is_in_the_way(name, wanted));
-        Self { blocking, gone, coming: coming.map(|(name, _)| name.as_str()).collect() }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.blocking.is_empty() && self.gone.is_empty() && self.coming.is_empty()
-    }
+/// The values of those of `wanted` that are new or moved where `present` are there.
+pub(super) fn coming<'a>(present: &Refs, wanted: &'a Refs) -> BTreeSet<&'a Oid> {
+    wanted.iter().filter(|(name, oid)| present.get(*name) != Some(oid)).map(|(_, oid)| oid).collect()
 }
 
 /// Those of these refs for which `is_one`.
@@ -54,39 +30,6 @@ pub(super) fn is_in_the_way<V>(name: &str, names: &BTreeMap<String, V>) -> bool 
     is_above || parents.any(|parent| names.contains_key(parent))
 }
 
-/// A transaction for `git update-ref -z --stdin`, in pieces.
-#[derive(Debug, Default)]
-pub(super) struct Script(Vec<u8>);
-
-impl Script {
-    /// Only the deletion of these refs, each at its value.
-    pub(super) fn deleting(refs: &[(&str, &Oid)]) -> Self {
-        let mut script = Self::default();
-        refs.iter().for_each(|(name, old)| script.delete(name, old));
-        script
-    }
-
-    pub(super) fn delete(&mut self, name: &str, old: &Oid) {
-        self.0.extend(format!("delete {name}\0{old}\0").bytes());
-    }
-
-    pub(super) fn create(&mut self, name: &str, new: &Oid) {
-        self.0.extend(format!("create {name}\0{new}\0").bytes());
-    }
-
-    pub(super) fn update(&mut self, name: &str, old: &Oid, new: &Oid) {
-        self.0.extend(format!("update {name}\0{new}\0{old}\0").bytes());
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,31 +39,22 @@ mod tests {
         list.iter().map(|(name, digit)| (format!("refs/heads/{name}"), oid(*digit))).collect()
     }
 
-    fn blocking(present: &[(&str, u8)], wanted: &[(&str, u8)]) -> Vec<String> {
-        let (present, wanted) = (refs(present), refs(wanted));
-        let changes = Changes::between(&present, &wanted);
-        changes.blocking.iter().map(|(name, _)| name.replace("refs/heads/", "")).collect()
+    #[test]
+    fn what_is_new_or_moved_comes() {
+        let present = refs(&[("same", b'1'), ("moved", b'1'), ("gone", b'3')]);
+        let wanted = refs(&[("same", b'1'), ("moved", b'2'), ("new", b'2')]);
+        let two = Oid::parse(&[b'2'; 40]).unwrap();
+        assert_eq!(coming(&present, &wanted), [&two].into());
+        assert!(coming(&present, &present).is_empty());
     }
 
     #[test]
-    fn what_differs_comes_or_goes() {
-        let present = refs(&[("same", b'1'), ("moved", b'1'), ("gone", b'1')]);
-        let wanted = refs(&[("same", b'1'), ("moved", b'2'), ("new", b'1')]);
-        let changes = Changes::between(&present, &wanted);
-        assert_eq!(changes.coming, ["refs/heads/moved", "refs/heads/new"]);
-        assert_eq!(changes.gone.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["refs/heads/gone"]);
-        assert!(changes.blocking.is_empty() && !changes.is_empty());
-        assert!(Changes::between(&present, &present).is_empty());
-    }
-
-    #[test]
-    fn gone_refs_in_the_way_of_new_ones_are_found_on_both_sides() {
-        assert_eq!(blocking(&[("topic", b'1')], &[("topic/x", b'1')]), ["topic"]);
-        assert_eq!(blocking(&[("a/b/c", b'1'), ("a/d", b'1')], &[("a", b'1')]), ["a/b/c", "a/d"]);
-        assert!(
-            blocking(&[("topic", b'1')], &[("topic-x", b'1'), ("topic.x/y", b'1'), ("x/topic", b'1')])
-                .is_empty()
-        );
-        assert_eq!(blocking(&[("topic", b'1')], &[("topic-x", b'1'), ("topic/x", b'1')]), ["topic"]);
+    fn names_that_cannot_be_beside_each_other_are_found_from_both_sides() {
+        let is = |name: &str, others: &[&str]| {
+            let others: Vec<(&str, u8)> = others.iter().map(|name| (*name, b'1')).collect();
+            is_in_the_way(&format!("refs/heads/{name}"), &refs(&others))
+        };
+        assert!(is("topic", &["topic/x"]) && is("a/b/c", &["a"]) && is("topic", &["topic-x", "topic/x"]));
+        assert!(!is("topic", &["topic", "topic-x", "topic.x/y", "x/topic"]));
     }
 }

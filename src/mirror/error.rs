@@ -3,6 +3,7 @@
 //! Sentences name the upstream's server and never a credential; a directory of this machine is not named, since they are
 //! shown to clients.
 
+use super::refs::RefsError;
 use super::turns::TurnError;
 use crate::git::advertisement::AdvertisementError;
 use crate::git::ask::AskError;
@@ -390,6 +391,17 @@ impl UpstreamError {
         Self::of_fault(at, fault, String::new())
     }
 
+    /// Refs that came from there, or are in its mirror, could not be read or changed.
+    pub(super) fn of_refs(at: &Origin, error: RefsError) -> Self {
+        match error {
+            RefsError::Ask(error) => Self::Ask(error),
+            RefsError::Spawn(error) => Self::Spawn(error),
+            RefsError::Git { what, outcome } => Self::Git { what, outcome },
+            RefsError::Wrong(why) => Self::Malformed { at: at.clone(), why },
+            RefsError::Io { doing, path, source } => Self::Io { doing, path, source },
+        }
+    }
+
     pub(super) fn of_advertisement(at: Origin, error: &AdvertisementError) -> Self {
         let why = error.to_string();
         if let AdvertisementError::Said(what) = error {
@@ -408,13 +420,16 @@ pub enum LandError {
     /// The refs of the mirror have moved on by themselves.
     #[error("the mirror has moved on since at {}", names(.0))]
     Moved(Vec<RefName>),
+    /// The refs of the mirror cannot be these.
+    #[error("{0}; the next sync brings what was pushed")]
+    Wrong(String),
     /// A question to git failed.
     #[error(transparent)]
     Ask(#[from] AskError),
     /// Git could not be started.
     #[error(transparent)]
     Spawn(#[from] SpawnError),
-    /// Git did not move the refs.
+    /// Git was ended, or failed.
     #[error("git failed at {what}: {outcome}: {}", words(&outcome.stderr))]
     Git {
         /// What it was to do.
@@ -422,7 +437,7 @@ pub enum LandError {
         /// How it ended.
         outcome: Box<Outcome>,
     },
-    /// A pack could not be moved.
+    /// A pack or the refs could not be moved.
     #[error("{doing} {path:?}: {source}")]
     Io {
         /// What was being done.
@@ -432,6 +447,18 @@ pub enum LandError {
         /// The error of the operating system.
         source: io::Error,
     },
+}
+
+impl From<RefsError> for LandError {
+    fn from(error: RefsError) -> Self {
+        match error {
+            RefsError::Ask(error) => Self::Ask(error),
+            RefsError::Spawn(error) => Self::Spawn(error),
+            RefsError::Git { what, outcome } => Self::Git { what, outcome },
+            RefsError::Wrong(why) => Self::Wrong(why),
+            RefsError::Io { doing, path, source } => Self::Io { doing, path, source },
+        }
+    }
 }
 
 /// Why a mirror was not removed.

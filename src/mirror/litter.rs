@@ -4,17 +4,19 @@
 //! A mirror is ours alone, and whoever has the turn is alone in it: so unlike in a hosted repository
 //! ([`crate::git::leftovers`]), everything that looks like it goes, whoever made it and whenever.
 
+use super::refs;
 use std::ffi::OsStr;
 use std::fs::{self, DirEntry};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Removes it from the mirror at `git_dir`. Whoever calls has the turn.
+/// Removes it from the mirror at `git_dir`, and ends a change of its refs that was begun. Whoever calls has the turn.
 ///
 /// # Errors
 /// When something could not be looked at or removed.
 pub(super) fn clear(git_dir: &Path) -> io::Result<()> {
+    refs::settle(git_dir)?;
     let mut removed = 0;
     for (place, is_litter) in PLACES {
         for entry in entries(&git_dir.join(place))? {

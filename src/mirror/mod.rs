@@ -6,7 +6,7 @@
 //! | pushing to a server | [`push`] |
 //! | work that waits for an upstream and not for a client | [`approach`] |
 //! | the mirrors on disk | [`places`], [`draft`], [`making`], [`litter`], [`turns`] |
-//! | bringing one up to date | [`bring`], [`changes`], [`head`], [`objects`], [`damage`], [`shape`] |
+//! | bringing one up to date | [`bring`], [`changes`], [`refs`], [`head`], [`objects`], [`damage`], [`shape`] |
 //! | telling clients that push what there is | [`advertise`] |
 //! | taking in what a push brought upstream | [`land`] |
 //! | which upstream a repository belongs to, and how | [`upstreams`] |
@@ -39,6 +39,7 @@ mod objects;
 mod packs;
 mod places;
 mod push;
+mod refs;
 mod shape;
 mod told;
 mod turns;
@@ -134,10 +135,20 @@ impl Mirrors {
         Ok(Self(Arc::new(shared)))
     }
 
-    /// The mirror of `repo` as it is, if there is one.
+    /// The mirror of `repo` as it is, if there is one. Where a gate was killed amid a change of its refs, and nobody has
+    /// written there since, that is ended first.
     #[must_use]
     pub fn find(&self, repo: &RepoName) -> Option<Repository> {
-        self.0.places.find(repo)
+        let mirror = self.0.places.find(repo)?;
+        let (turns, git_dir) = (&self.0.turns, &mirror.git_dir);
+        if !turns.is_in_order(git_dir)
+            && refs::is_unsettled(git_dir)
+            && let Ok(Some((turn, _))) = turns.take_giving_way(git_dir)
+            && let Err(error) = turn.while_moving(|| refs::settle(git_dir))
+        {
+            log::warn!("ending a change of the refs of {git_dir:?}: {error}");
+        }
+        Some(mirror)
     }
 
     /// Which refs the mirror of `repo` has of its upstream's.
@@ -200,6 +211,13 @@ impl Mirrors {
     #[must_use]
     pub fn generation(&self, mirror: &Repository) -> Option<Generation> {
         self.0.turns.generation(&mirror.git_dir)
+    }
+
+    /// Which change of the refs of a mirror was the last one; `None` at the moment of one. What a git lists between two equal
+    /// answers is of one state.
+    #[must_use]
+    pub fn last_move(&self, mirror: &Repository) -> Option<u64> {
+        self.0.turns.last_move(&mirror.git_dir)
     }
 
     /// What the upstream at `url` has last said of its repository `path`, if it is remembered.
@@ -275,7 +293,7 @@ impl Mirrors {
     /// do, until the deadline of `tools`.
     ///
     /// # Errors
-    /// See [`UpstreamError`]; the mirror is as it was, or lacks branches that are gone upstream.
+    /// See [`UpstreamError`]; the mirror is as it was.
     pub fn bring(
         &self,
         repo: &RepoName,

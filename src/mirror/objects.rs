@@ -4,12 +4,12 @@
 //! found them unreachable for long enough ([`super::upkeep`]).
 
 use super::ask::Remote;
-use super::bring::{failed_at, pointless, secrets_for, start, work_shows};
+use super::bring::{failed_at, list_of, pointless, secrets_for, start, work_shows};
 use super::error::{IDLE_LIMIT, UpstreamError};
 use super::turns::Turn;
 use super::{Shared, litter};
 use crate::git::tools::Tools;
-use crate::git::upstream::Reaching;
+use crate::git::upstream::{Reaching, Syncing};
 use crate::model::name::RepoName;
 use crate::model::oid::Oid;
 use crate::model::upstream::UpstreamUrl;
@@ -36,9 +36,10 @@ pub(super) fn fetch_objects(
     let credential = secrets_for(remote, &at, &place)?;
     let from = Reaching { url, credential: credential.as_ref(), route: remote.route };
     let idle_limit = shared.keeping(&place).idle_limit;
-    let invocation = tools.git.fetch_objects(&place, &from, oids, idle_limit);
-    turn.set_unclean_beside_refs();
-    let spec = tools.spec(invocation, format!("fetch {}", place.display()));
+    let invocation = tools.git.fetch_objects(&place, &from, idle_limit, Syncing::Each);
+    turn.set_clean(false);
+    let mut spec = tools.spec(invocation, format!("fetch {}", place.display()));
+    spec.stdin = list_of(oids).map_err(failed_at("writing a list of objects of", &place))?;
     let is_sent = work_shows(&place);
     let mut child = start(spec, &turn, tools)?;
     credential.iter().for_each(|file| child.hold(file.hold()));

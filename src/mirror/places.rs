@@ -53,11 +53,6 @@ impl Places {
         self.tmp.join(format!("mirror-{}.git", self.drafts.fetch_add(1, Ordering::Relaxed)))
     }
 
-    /// Where files without a name are made.
-    pub(super) fn tmp(&self) -> &Path {
-        &self.tmp
-    }
-
     /// Whether a push is held whose repository borrows objects from the mirror at `place`.
     pub(super) fn is_borrowed(&self, place: &Path) -> io::Result<bool> {
         // The quotes and escapes around it are of no matter: no name of a mirror needs any.

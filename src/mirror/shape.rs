@@ -5,7 +5,9 @@
 //! it for less than a process costs: whether they are there at all, and whether those that every change of the refs or
 //! packs touches are as they were when the last turn ended.
 
+use crate::git::head::{self, Head};
 use crate::git::object_format::ObjectFormat;
+use crate::git::packed_refs;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
@@ -27,7 +29,7 @@ const SERVING: &str =
 /// Whether the mirror at `git_dir` has everything that makes it one. What is in its packs is another question.
 pub(super) fn is_whole(git_dir: &Path) -> bool {
     let text = |name| fs::read_to_string(git_dir.join(name)).unwrap_or_default();
-    text("HEAD").starts_with("ref: refs/heads/")
+    Head::parse(&text(head::FILE)).is_some()
         && text("config").contains("bare = true")
         && DIRECTORIES.iter().all(|name| git_dir.join(name).is_dir())
 }
@@ -82,7 +84,7 @@ fn stamps(git_dir: &Path) -> (Option<Stamp>, Option<Stamp>) {
         let meta = fs::symlink_metadata(git_dir.join(name)).ok()?;
         Some((meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
     };
-    (stamp("packed-refs"), stamp(PACKS))
+    (stamp(packed_refs::FILE), stamp(PACKS))
 }
 
 fn pack_names(git_dir: &Path) -> BTreeSet<OsString> {

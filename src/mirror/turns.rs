@@ -6,7 +6,8 @@
 //! a mirror that nobody had the turn of in this life counts as unclean.
 //!
 //! Since nobody else writes there, the refs that the last writer left are remembered, and no git is asked for them. They
-//! are forgotten before anything is written, so that what is remembered is always what is there.
+//! are forgotten before they change, so that what is remembered is always what is there. A git that lists them may read
+//! HEAD before a change and the rest after it: whoever asked it sees that they have moved, and asks again.
 //!
 //! Most turns are held until their work is done. One that only makes the mirror smaller or faster gives way: it is told when
 //! somebody else waits, ends, and comes again later ([`super::upkeep`]).
@@ -45,8 +46,8 @@ pub(super) struct Turns(Arc<Shared>);
 struct Shared {
     states: Mutex<HashMap<PathBuf, State>>,
     changed: Condvar,
-    /// How often refs have been remembered.
-    remembered: AtomicU64,
+    /// How many numbers have been given.
+    numbers: AtomicU64,
 }
 
 /// What is known of one mirror.
@@ -65,6 +66,8 @@ struct State {
     landed: Option<Instant>,
     /// Its refs, where they are remembered.
     refs: Option<Known>,
+    /// How its refs have changed in this life.
+    moves: Moves,
     /// What it looked like when the last turn ended, if it was found to be in order in this life.
     look: Option<Arc<Look>>,
 }
@@ -75,6 +78,14 @@ struct Known {
     refs: Arc<Refs>,
     /// No other refs, of this or another mirror, ever have this number.
     number: u64,
+}
+
+/// Changes of refs.
+#[derive(Debug, Default)]
+struct Moves {
+    /// The number of the last one, which no other one has.
+    last: u64,
+    is_under_way: bool,
 }
 
 /// Why a turn was not to be had.
@@ -154,6 +165,15 @@ impl Turns {
         self.lock().get(place)?.refs.as_ref().map(|known| Generation::ours(known.number))
     }
 
+    /// Which change of the refs of the mirror at `place` was the last one; `None` while they change.
+    pub(super) fn last_move(&self, place: &Path) -> Option<u64> {
+        match self.lock().get(place).map(|state| &state.moves) {
+            Some(Moves { is_under_way: true, .. }) => None,
+            Some(Moves { last, .. }) => Some(*last),
+            None => Some(0),
+        }
+    }
+
     /// Waits for the turn at `place`, until `until` at most; `give_up` is asked every 100 ms.
     pub(super) fn take(
         &self,
@@ -230,6 +250,11 @@ impl Turns {
         }
         states.entry(place.to_path_buf()).or_default().is_taken = true;
         Ok(true)
+    }
+
+    /// One that was never given before, and is not 0.
+    fn next_number(&self) -> u64 {
+        self.0.numbers.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     fn change(&self, place: &Path, change: impl FnOnce(&mut State)) {
@@ -324,18 +349,22 @@ impl Turn {
         self.0.turns.lock().get(&self.0.place).is_some_and(|state| state.is_clean)
     }
 
-    /// Says whether something may be left behind if this turn ends now. Whoever writes says so before; what refs there are
-    /// is not known any more then.
+    /// Says whether something may be left behind if this turn ends now. Whoever writes says so before.
     pub(super) fn set_clean(&self, is_clean: bool) {
-        self.0.turns.change(&self.0.place, |state| {
-            state.is_clean = is_clean;
-            state.refs.take_if(|_| !is_clean);
-        });
+        self.0.turns.change(&self.0.place, |state| state.is_clean = is_clean);
     }
 
-    /// Whoever has the turn writes, and not to the refs.
-    pub(super) fn set_unclean_beside_refs(&self) {
-        self.0.turns.change(&self.0.place, |state| state.is_clean = false);
+    /// Takes a step by which the refs, or HEAD, become others. Which they are is not known any more then.
+    pub(super) fn while_moving<T>(&self, step: impl FnOnce() -> T) -> T {
+        let Taken { turns, place, .. } = &*self.0;
+        let set = |is_under_way| {
+            let moves = Moves { last: turns.next_number(), is_under_way };
+            turns.change(place, |state| (state.refs, state.moves) = (None, moves));
+        };
+        set(true);
+        let done = step();
+        set(false);
+        done
     }
 
     /// Nothing is known of the mirror any more: it is not there.
@@ -355,7 +384,7 @@ impl Turn {
         if refs.len() <= REFS_MAX
             && let Some(state) = states.get_mut(&self.0.place)
         {
-            let number = self.0.turns.0.remembered.fetch_add(1, Ordering::Relaxed);
+            let number = self.0.turns.next_number();
             state.refs = Some(Known { refs, number });
         }
     }
@@ -465,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn refs_are_remembered_until_somebody_writes_or_there_are_too_many() {
+    fn refs_are_remembered_until_they_change_or_there_are_too_many() {
         let oid = crate::model::oid::Oid::parse(&[b'1'; 40]).unwrap();
         let refs =
             |count: usize| Arc::new((0..count).map(|n| (format!("refs/tags/{n}"), oid.clone())).collect());
@@ -476,6 +505,8 @@ mod tests {
         turn("/m/a.git").set_clean(true);
         assert!(turn("/m/a.git").refs().is_some() && turn("/m/b.git").refs().is_none());
         turn("/m/a.git").set_clean(false);
+        assert!(turn("/m/a.git").refs().is_some(), "objects come");
+        turn("/m/a.git").while_moving(|| ());
         assert!(turn("/m/a.git").refs().is_none());
         turn("/m/a.git").set_refs(refs(2));
         turn("/m/b.git").set_refs(refs(REFS_MAX - 1));
@@ -485,20 +516,19 @@ mod tests {
     }
 
     #[test]
-    fn a_state_of_the_refs_never_comes_twice_and_is_unknown_while_somebody_writes() {
+    fn a_state_of_the_refs_never_comes_twice_and_is_unknown_while_they_change() {
         let (turns, place) = (Turns::default(), Path::new("/m/a.git"));
         let turn = turns.take(place, Instant::now(), never).unwrap();
         assert_eq!(turns.generation(place), None);
         turn.set_refs(Arc::default());
         let first = turns.generation(place).unwrap();
-        turn.set_clean(false);
-        assert_eq!(turns.generation(place), None);
-        turn.set_clean(true);
+        let before = turns.last_move(place);
+        turn.while_moving(|| assert_eq!((turns.generation(place), turns.last_move(place)), (None, None)));
+        assert!(turns.generation(place).is_none() && turns.last_move(place) > before && before.is_some());
         turn.set_refs(Arc::default());
         let second = turns.generation(place).unwrap();
         turn.forget();
         assert!(turns.generation(place).is_none() && first != second);
-        turn.set_unclean_beside_refs();
         turn.set_refs(Arc::default());
         assert!(turns.generation(place).is_some_and(|third| third != first && third != second));
     }

@@ -122,7 +122,7 @@ impl Run<'_> {
 
     /// Answers whether all was done.
     fn work(&self, due: Due, prune_after: Duration, now: SystemTime) -> Result<bool, UpkeepError> {
-        self.turn.set_unclean_beside_refs();
+        self.turn.set_clean(false);
         let git = self.tools.git;
         let repack = match due {
             Due::RollUp => git.roll_up(self.place),

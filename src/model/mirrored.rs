@@ -55,12 +55,6 @@ impl RefPattern {
         if self.0.ends_with('*') { None } else { Some(&self.0) }
     }
 
-    /// Whether names below [`OWN`] would be among its own.
-    #[must_use]
-    pub fn reaches_own(&self) -> bool {
-        self.0.strip_suffix('*').is_some_and(|start| OWN.starts_with(start))
-    }
-
     fn has(&self, name: &str) -> bool {
         self.0.strip_suffix('*').map_or(self.0 == name, |start| name.starts_with(start))
     }
@@ -181,9 +175,6 @@ mod tests {
         for text in ["refs/tidegate/*", "refs/tidegate/x"] {
             assert_eq!(RefPattern::parse(text), Err(RefPatternError::Own), "{text:?}");
         }
-        let reaching = ["refs/*", "refs/tide*", "refs/tidegate*", "refs/tidegate-x/*", "refs/heads/*"];
-        let reaching = reaching.map(|text| RefPattern::parse(text).unwrap().reaches_own());
-        assert_eq!(reaching, [true, true, true, false, false]);
     }
 
     #[test]

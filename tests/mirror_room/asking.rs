@@ -4,6 +4,7 @@ use crate::port::Port;
 use crate::support::{LONG, PASSWORD, Site, UPSTREAM, credential, gits};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
+use tidegate::git::head::Head;
 use tidegate::git::object_format::ObjectFormat;
 use tidegate::mirror::{Side, UpstreamError};
 
@@ -17,7 +18,7 @@ fn a_server_tells_its_refs_its_head_and_what_it_can_do() {
             refs.join("\n"),
             site.sh(&format!("git -C {UPSTREAM} for-each-ref --format='%(objectname) %(refname)'"))
         );
-        assert_eq!(seen.head.as_deref(), Some("refs/heads/main"));
+        assert_eq!(seen.head, Head::branch("refs/heads/main"));
         assert_eq!(seen.url.as_text(), format!("{}/team/app.git", site.server.open()));
         let push = site.ask_at(&site.server.open(), Side::Push, None, LONG).unwrap();
         assert!(push.push.atomic && !push.push.options && push.push.report_status && push.refs == seen.refs);

@@ -4,6 +4,7 @@ use crate::server::Tls;
 use crate::support::{LONG, MIRROR, Site, UPSTREAM, credential, gits, stop};
 use std::thread;
 use std::time::Duration;
+use tidegate::git::head::Head;
 use tidegate::mirror::{MirrorSettings, Mirrors, Side, UpstreamError};
 use tidegate::model::route::Route;
 
@@ -100,10 +101,10 @@ fn what_is_up_to_date_costs_no_fetch_and_those_who_wait_share_one() {
         }
     });
     site.assert_same();
-    // Protocol v2: one request lists the refs, one brings the objects.
-    assert_eq!(site.server.requests().matches("POST").count() - before, 2);
+    // Protocol v2: what is there was said before, and one request brings the objects.
+    assert_eq!(site.server.requests().matches("POST").count() - before, 1);
     site.sync();
-    assert_eq!(site.server.requests().matches("POST").count() - before, 2, "nothing has changed");
+    assert_eq!(site.server.requests().matches("POST").count() - before, 1, "nothing has changed");
 }
 
 #[test]
@@ -160,7 +161,7 @@ fn a_hostile_head_is_not_followed() {
     let site = Site::new(&gits()[0]);
     let mut seen = site.ask();
     for head in ["refs/heads/../../config", "refs/tags/v1", "refs/heads/gone"] {
-        seen.head = Some(head.to_owned());
+        seen.head = Some(Head::Branch(head.to_owned()));
         seen.at += Duration::from_nanos(1);
         site.bring_seen(&seen).unwrap();
         site.assert_same();
@@ -209,15 +210,92 @@ fn a_ref_that_names_nothing_is_taken_out_and_the_mirror_goes_on() {
 }
 
 #[test]
+fn the_refs_of_a_mirror_are_in_one_file_that_git_would_write_byte_for_byte() {
+    for git in gits() {
+        let site = Site::new(&git);
+        site.sh("cd work; git tag -m v2 v2 v1; git tag -m tree tree main^{tree}; git tag light main^{tree}
+                 git push -q ../srv/team/app.git --tags main:refs/heads/a-b main:refs/heads/a/b main:refs/heads/ä");
+        for step in ["true", MOVE] {
+            site.sh(step);
+            site.sync();
+            // Git's own, out of the same refs as it keeps them before it packs them.
+            site.sh(&format!(
+                "rm -rf theirs.git; git clone -q --mirror {UPSTREAM} theirs.git; cd theirs.git; rm packed-refs
+                 git fetch -q origin; git for-each-ref | wc -l; git pack-refs --all; cmp packed-refs ../{MIRROR}/packed-refs"
+            ));
+            assert_eq!(site.sh(&format!("find {MIRROR}/refs -type f")), "");
+        }
+    }
+}
+
+#[test]
+fn a_mirror_with_loose_refs_is_taken_over() {
+    for git in gits() {
+        let mut site = Site::new(&git);
+        site.sync();
+        let inode = |site: &Site| site.sh(&format!("stat -c %i {MIRROR}"));
+        let before = inode(&site);
+        for is_all in [true, false] {
+            let main = if is_all { "" } else { "grep -v main |" };
+            site.sh(&format!(
+                "cd {MIRROR}; git for-each-ref --format='update %(refname) %(objectname)' > ../all; rm packed-refs
+                 cat ../all | {main} cat > ../loose; grep -F main ../all > ../one
+                 git update-ref --stdin < ../one; git pack-refs --all; git update-ref --stdin < ../loose
+                 git update-ref refs/tidegate/x main; find refs -type f | grep -q ."
+            ));
+            site.mirrors = Mirrors::open(&site.path("data"), MirrorSettings::default(), stop()).unwrap();
+            site.sh(MOVE);
+            site.sync();
+            assert_eq!(site.sh(&format!("cd {MIRROR}; find refs -type f -not -path '*/tidegate/*'")), "");
+            site.sh(&format!("git -C {MIRROR} rev-parse -q --verify refs/tidegate/x"));
+        }
+        assert_eq!(inode(&site), before, "it is the same mirror");
+    }
+}
+
+#[test]
+fn refs_that_no_repository_can_have_beside_each_other_or_as_branches_change_nothing() {
+    let site = Site::new(&gits()[0]);
+    site.sync();
+    let before = site.state(MIRROR);
+    let (main, tag) = ("refs/heads/main", "refs/tags/v1");
+    for (name, like) in [("refs/heads/main/x", main), ("refs/heads/tag", tag)] {
+        let mut seen = site.ask();
+        let oid = seen.refs[like].clone();
+        seen.refs.insert(name.to_owned(), oid);
+        let error = site.bring_seen(&seen).unwrap_err();
+        assert!(matches!(&error, UpstreamError::Malformed { why, .. } if why.contains(name)), "{error}");
+        assert_eq!(site.state(MIRROR), before);
+        site.assert_tidy();
+    }
+}
+
+#[test]
+fn what_is_gone_since_the_upstream_was_asked_ends_in_what_it_has_now() {
+    for git in gits() {
+        let site = Site::new(&git);
+        site.sync();
+        site.sh(&format!("cd work; git checkout -q -b gone; echo gone > file; git commit -qam gone; git push -q ../{UPSTREAM} gone"));
+        let seen = site.ask();
+        site.sh(&format!(
+            "git -C work checkout -q main; ({MOVE})
+             git -C {UPSTREAM} update-ref -d refs/heads/gone; git -C {UPSTREAM} gc -q --prune=now"
+        ));
+        site.bring_seen(&seen).unwrap();
+        site.assert_same();
+    }
+}
+
+#[test]
 fn a_broken_mirror_is_made_anew_and_keeps_what_a_held_push_borrows() {
     for (git, is_held) in gits().into_iter().flat_map(|git| [(git.clone(), false), (git, true)]) {
         let mut site = Site::new(&git);
         site.sync();
-        // A commit that only the mirror has, and a branch of no value that anybody can read.
+        // A commit that only the mirror has, and refs that nobody can read.
         let only = site.sh(&format!(
             "cd work; id=$(git commit-tree -m only main^{{tree}}); git push -q ../{MIRROR} $id:refs/heads/only; echo $id"
         ));
-        site.sh(&format!(": > {MIRROR}/refs/heads/old\n{MOVE}"));
+        site.sh(&format!("echo x y z > {MIRROR}/packed-refs\n{MOVE}"));
         if is_held {
             let held = site.path("data/held/7.git/objects/info").display().to_string();
             let objects = site.path(MIRROR).join("objects").display().to_string();

@@ -98,6 +98,11 @@ impl Origin {
         fs::write(self.place.join("slow"), format!("{}", 10 * seconds)).unwrap();
     }
 
+    /// The one that waits, or the next one, is not let in after all.
+    pub(super) fn turn_away(&self) {
+        fs::write(self.place.join("no"), "").unwrap();
+    }
+
     /// Ends either.
     pub(crate) fn release(&self) {
         for name in ["hold", "hold-objects"] {
@@ -177,6 +182,7 @@ fn write_program(place: &Path, backend: &str) {
 fi
 case $PATH_INFO in */git-upload-pack)
     while [ -e {at}/hold ]; do : > {at}/held; sleep 0.02; done
+    if rm {at}/no 2> /dev/null; then printf 'Status: 401 Unauthorized\\r\\n\\r\\n'; exit; fi
     if [ -e {at}/hold-objects ]; then
         head -c \"$CONTENT_LENGTH\" > {at}/request-$$
         if grep -aq command=fetch {at}/request-$$; then

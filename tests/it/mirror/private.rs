@@ -90,8 +90,9 @@ fn who_joined_a_fetch_that_another_one_s_credential_ended_has_his_own() {
     let second = client.begin(&["ls-remote", &gate.url_as("carol", "forge/app")]);
     eventually(HANG, "both wait", || gate.metric("tidegate_connections", &[]) >= 2.0);
     assert_eq!(gate.leaders("fetch").len(), 1);
-    // The fetch is in the middle: its next request shows what is not taken any more.
+    // The fetch is in the middle: its request shows what is not taken any more.
     scene.origin.let_in(&["carol"]);
+    scene.origin.turn_away();
     scene.origin.release();
     first.finish(HANG).fails();
     assert!(second.finish(HANG).ok().text().contains(&main));

@@ -41,7 +41,7 @@ fn whatever_becomes_of_branches_tags_and_heads_is_followed() {
     let served = repo::history(&scene.place, "app.git");
     let gate = scene.gate("open", "mirror.fresh_for = \"1ms\"").start();
     assert_same(&scene, &gate, "app");
-    let steps: [&[&str]; 8] = [
+    let steps: [&[&str]; 11] = [
         &["tag", "-f", "v2", "main~3"],
         &["tag", "-d", "v1"],
         &["branch", "-m", "topic", "topic/x"],
@@ -50,6 +50,10 @@ fn whatever_becomes_of_branches_tags_and_heads_is_followed() {
         &["update-ref", "refs/heads/trunk", "trunk~5"],
         &["branch", "Trunk", "trunk~1"],
         &["branch", "-D", "topic"],
+        // HEAD names a commit; that of no branch, and what it may have been before.
+        &["update-ref", "--no-deref", "HEAD", "trunk~2"],
+        &["update-ref", "--no-deref", "HEAD", "trunk"],
+        &["symbolic-ref", "HEAD", "refs/heads/Trunk"],
     ];
     for step in steps {
         served.git(step).ok();

@@ -2,7 +2,7 @@
 //! half mirror is never seen, and the next success mends everything.
 
 use super::meddler::{Fault, Meddler, grow};
-use super::{Scene, cloned_main};
+use super::{Scene, cloned_main, commit};
 use crate::support::gate::{Gate, Setup};
 use crate::support::git::Client;
 use crate::support::http::Answer;
@@ -183,8 +183,7 @@ fn a_fetch_that_hangs_holds_up_no_report_of_a_push_that_the_upstream_took() {
         assert!(push.is_running(), "it ended: {}", push.heard());
         push.heard().contains("waits for approval")
     });
-    let theirs = served.oid("main~1");
-    served.git(&["update-ref", "refs/heads/theirs", &theirs]).ok();
+    commit(&served, "theirs", Some("refs/heads/theirs"));
     served.git(&["update-ref", "-d", "refs/heads/topic"]).ok();
     scene.origin.hold();
     door(&gate, "app").expect(200);
