@@ -29,6 +29,7 @@ use crate::store::versions::Intent;
 use crate::supervise::{Deadline, Exit, Input, Outcome, SpawnError, Spec, Why};
 use crate::sys::net::Socket;
 use std::fs::File;
+use std::io::Seek;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -198,21 +199,21 @@ impl Work {
         check_enabled(settings, self.service)?;
         if let Some(known) = self.known_advertisement(settings) {
             let banner = self.service.banner(self.protocol);
-            return Ok(self.tell(settings, |sink| known.write(banner, PIECE, sink)));
+            return Ok(self.tell(settings, "remembered", |sink| known.write(banner, PIECE, sink)));
         }
         if let Some(answer) = self.known(settings) {
-            return Ok(self.tell(settings, |sink| answer.chunks(PIECE).try_for_each(sink)));
+            return Ok(self.tell(settings, "remembered", |sink| answer.chunks(PIECE).try_for_each(sink)));
+        }
+        if let Some(list) = self.list() {
+            let answer = [self.banner(), &list].concat();
+            return Ok(self.tell(settings, "listed", |sink| answer.chunks(PIECE).try_for_each(sink)));
         }
         let body = self.body.take();
         let mut child = self.app.reaper.spawn(self.spec(body)).map_err(|error| refuse_spawn(&error))?;
         if let Some(hold) = self.entry.as_mut().and_then(|entry| entry.stay.start()) {
             child.hold(Box::new(hold));
         }
-        let banner = match self.phase {
-            Phase::Advertise => self.service.banner(self.protocol),
-            Phase::Exchange => b"",
-        };
-        let additions = Additions { banner, remark: self.remark.take() };
+        let additions = Additions { banner: self.banner(), remark: self.remark.take() };
         let answer = self.last_words.request().map(AnswerReader::new);
         let relayed = relay::relay(child, additions, answer, &mut self.writer, &self.client, &self.app.stop);
         self.close(relayed, settings)
@@ -240,13 +241,57 @@ impl Work {
         let question = self.question.as_ref()?;
         let Self { app, what, repository, unadvertised, .. } = self;
         let (unadvertised, asker) = (*unadvertised, self.asker());
-        Lookup { app, what, repository, unadvertised, settings, asker }.learn(question)
+        let lookup = Lookup { app, what, repository, unadvertised, settings, asker };
+        self.of_one_state(|| lookup.learn(question))
+    }
+
+    /// What a git lists of the refs of a mirror. It reads HEAD and all others one after the other, so none of it goes out before
+    /// all of it is known to be of one state. `None` where a git fails, or says more than is kept in memory: then it is left
+    /// to do so before its client.
+    fn list(&self) -> Option<Vec<u8>> {
+        let is_list = match (self.service, self.phase, &self.question) {
+            (Service::UploadPack, Phase::Advertise, None) => true,
+            (Service::UploadPack, Phase::Exchange, Some(question)) => matches!(question, Question::Refs(_)),
+            (Service::UploadPack | Service::ReceivePack, ..) => false,
+        };
+        if !is_list || self.offers.is_none() {
+            return None;
+        }
+        let App { reaper, settings, .. } = &*self.app;
+        let limit = usize::try_from(settings.limits.refs_bytes_max / 2).unwrap_or(usize::MAX);
+        self.of_one_state(|| {
+            let body = self.body.as_ref().map(File::try_clone).transpose().ok()?;
+            let (outcome, said) = reaper.spawn(self.spec(body)).ok()?.collect(limit, Some(self.client.fd()));
+            // It is read again by the next one.
+            self.body.iter().try_for_each(|mut body| body.rewind()).ok()?;
+            outcome.is_success().then_some(said)
+        })
+    }
+
+    /// What `look` finds, which is repeated where the refs of a mirror have changed beside it.
+    fn of_one_state<T>(&self, look: impl Fn() -> Option<T>) -> Option<T> {
+        let last_move = || self.app.road.upstreams().mirrors().last_move(&self.repository);
+        loop {
+            let before = last_move();
+            let found = look()?;
+            if before.is_some() && last_move() == before {
+                return Some(found);
+            }
+        }
+    }
+
+    fn banner(&self) -> &'static [u8] {
+        match self.phase {
+            Phase::Advertise => self.service.banner(self.protocol),
+            Phase::Exchange => b"",
+        }
     }
 
     /// Answers with what `write` hands over, without a git.
     fn tell(
         mut self,
         settings: RepositorySettings,
+        detail: &str,
         write: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<(), WriteError>) -> Result<(), WriteError>,
     ) -> Worked {
         let (until, mut bytes) = (self.deadline.at, 0);
@@ -255,7 +300,7 @@ impl Work {
             self.writer.write(piece, until)
         });
         let end = End::of_written(told.and_then(|()| self.writer.finish(Instant::now() + LAST_WORD_LIMIT)));
-        let detail = "remembered".to_owned();
+        let detail = detail.to_owned();
         let served = Served { status: end.status(), outcome: end.name(), bytes_out: bytes, detail };
         Worked { served, settings }
     }

@@ -1,5 +1,6 @@
 //! Mirrors: clones of an upstream's repositories that ask it seldom, share what is asked, and go on without it.
 
+mod atomic;
 mod awaited;
 mod demand;
 mod faults;
