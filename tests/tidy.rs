@@ -56,6 +56,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "src/store/migrations/0007_epochs.sql",
         "c0488fe51273842b0f4fb652ca204b1a8681a77c6aae80b0847ad51249776774",
     ),
+    (
+        "src/store/migrations/0008_denied_mirrors.sql",
+        "202825c577025a697947a400512d60e0d043c6fc88314aab3cfcff76a439f3b7",
+    ),
 ];
 
 /// Words that mark unfinished work, spelt so that this file does not hold them.

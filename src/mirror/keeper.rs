@@ -553,8 +553,8 @@ impl Keeper {
         }
     }
 
-    /// The upstream has said no in a sync for `cause`: it has to be asked anew before the mirror is shown. A no to what a
-    /// client has shown himself is his alone.
+    /// The upstream has said no in a sync for `cause`: it has to be asked anew before the mirror is shown, in the next life of
+    /// the gate as well. A no to what a client has shown himself is his alone.
     fn heed_no(&self, repo: &RepoName, cause: Cause) {
         let is_for_a_client = match cause {
             Cause::Read | Cause::Search | Cause::Push => true,
@@ -563,7 +563,10 @@ impl Keeper {
         let place = self.0.parts.upstreams.find(repo);
         if !(is_for_a_client && place.is_some_and(|place| place.judges_pushers())) {
             self.doubt(repo);
-            self.0.states.deny(repo);
+            // Before anybody hears of it: a gate that is killed now must not forget what it has told.
+            if self.0.states.deny(repo) && self.find(repo).is_some() {
+                self.0.states.save(repo);
+            }
         }
     }
 

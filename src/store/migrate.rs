@@ -14,6 +14,7 @@ const STEPS: &[&str] = &[
     include_str!("migrations/0005_moved_mirrors.sql"),
     include_str!("migrations/0006_webhooks.sql"),
     include_str!("migrations/0007_epochs.sql"),
+    include_str!("migrations/0008_denied_mirrors.sql"),
 ];
 
 /// Takes the steps that the database has not taken, each in a transaction of its own.

@@ -21,6 +21,8 @@ pub struct MirrorRow {
     pub succeeded: Option<Timestamp>,
     /// How many failed since, and why the last one did.
     pub failed: Option<Failed>,
+    /// The upstream has said no to the gate itself since it last gave it anything: being down unsays none of it.
+    pub is_denied: bool,
     /// When the schedule comes to it.
     pub due: Option<Timestamp>,
     /// What it takes on the disk.
@@ -53,7 +55,7 @@ impl MirrorRows<'_> {
     /// When the database cannot be read.
     pub fn all(&self) -> Result<Vec<MirrorRow>, StoreError> {
         self.0.read("listing the mirrors", |db| {
-            let columns = "repo, attempted, succeeded, failures, error, due, bytes, moved_to";
+            let columns = "repo, attempted, succeeded, failures, error, due, bytes, moved_to, denied";
             let mut rows = db.prepare_cached(&format!("SELECT {columns} FROM mirrors ORDER BY repo"))?;
             rows.query_map((), read)?.collect()
         })
@@ -67,8 +69,8 @@ impl MirrorRows<'_> {
         const DOING: &str = "noting how a mirror is";
         self.0.write(DOING, |db| {
             let put = "INSERT OR REPLACE INTO mirrors \
-                       (repo, attempted, succeeded, failures, error, due, bytes, moved_to) \
-                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+                       (repo, attempted, succeeded, failures, error, due, bytes, moved_to, denied) \
+                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
             let moved = row.failed.as_ref().and_then(|failed| failed.moved.as_ref());
             let values = (
                 row.repo.as_str(),
@@ -79,6 +81,7 @@ impl MirrorRows<'_> {
                 row.due.map(Timestamp::as_millisecond),
                 i64::try_from(row.bytes).unwrap_or(i64::MAX),
                 moved.map(|to| to.as_deref().unwrap_or_default()),
+                row.is_denied,
             );
             db.execute(put, values).map(drop).map_err(StoreError::database(DOING))
         })
@@ -112,6 +115,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<MirrorRow> {
         attempted: time(1, row.get(1)?)?,
         succeeded: row.get::<_, Option<i64>>(2)?.map(|millis| time(2, millis)).transpose()?,
         failed: why.map(|why| Failed { times, why, moved }),
+        is_denied: row.get(8)?,
         due: row.get::<_, Option<i64>>(5)?.map(|millis| time(5, millis)).transpose()?,
         bytes: row.get::<_, i64>(6)?.unsigned_abs(),
     })
@@ -131,6 +135,7 @@ mod tests {
             attempted: at(5),
             succeeded: Some(at(5)),
             failed: None,
+            is_denied: false,
             due: None,
             bytes: 7,
         };
@@ -139,6 +144,7 @@ mod tests {
         let old = MirrorRow {
             repo: name("forge/a"),
             failed: moved(Some("https://forge.example/b")),
+            is_denied: true,
             due: Some(at(9)),
             bytes: 0,
             ..young.clone()

@@ -228,7 +228,7 @@ impl Visit<'_> {
 
     /// The age of the mirror, if it may be served while its upstream is down.
     fn bearable_age(&self) -> Option<Duration> {
-        let is_denied = self.app.keeper.state(self.repo).is_some_and(|state| state.is_denied);
+        let is_denied = self.app.keeper.state(self.repo).is_some_and(|state| state.row.is_denied);
         if is_denied && !self.place.judges_readers() {
             // Being down unsays no no.
             return None;

@@ -36,8 +36,6 @@ pub struct State {
     pub last: Option<Ending>,
     /// Where it failed, if it did.
     pub fault: Option<Fault>,
-    /// The upstream has said no to the gate itself since it last gave it anything: being down unsays none of it.
-    pub is_denied: bool,
 }
 
 /// How a sync ended, as a reader sees it.
@@ -100,7 +98,7 @@ impl Moment {
 impl State {
     /// As an earlier life of the gate, or none, has left it.
     fn of(row: MirrorRow) -> Self {
-        Self { row, fresh: None, last: None, fault: None, is_denied: false }
+        Self { row, fresh: None, last: None, fault: None }
     }
 
     fn unsynced(repo: &RepoName, now: Timestamp) -> Self {
@@ -109,6 +107,7 @@ impl State {
             attempted: now,
             succeeded: None,
             failed: None,
+            is_denied: false,
             due: None,
             bytes: 0,
         };
@@ -137,7 +136,7 @@ impl State {
         self.fault = outcome.as_ref().err().map(SyncError::fault);
         match outcome {
             Ok(()) => {
-                self.is_denied = false;
+                self.row.is_denied = false;
                 self.row.succeeded = Some(began.time);
                 self.row.failed = None;
                 self.fresh = Some(began.instant);
@@ -219,11 +218,10 @@ impl States {
         due.into_iter().map(|(_, repo)| repo.clone()).collect()
     }
 
-    /// The upstream does not show a mirror's repository to the gate any more.
-    pub(super) fn deny(&self, repo: &RepoName) {
-        if let Some(state) = self.lock().get_mut(repo) {
-            state.is_denied = true;
-        }
+    /// The upstream does not show a mirror's repository to the gate any more; answers whether that is news.
+    pub(super) fn deny(&self, repo: &RepoName) -> bool {
+        let mut known = self.lock();
+        known.get_mut(repo).is_some_and(|state| !std::mem::replace(&mut state.row.is_denied, true))
     }
 
     pub(super) fn set_due(&self, repo: &RepoName, due: Option<Timestamp>) {

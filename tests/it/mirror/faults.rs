@@ -83,6 +83,63 @@ fn a_no_to_the_gate_ends_the_freshness_of_a_mirror_and_an_upstream_that_is_down_
     assert_eq!(scene.questions(), asked + 1, "it is as fresh as before");
 }
 
+#[test]
+fn a_no_outlives_the_gate_until_the_upstream_gives_something_again() {
+    let mut scene = Scene::new();
+    let main = repo::history(&scene.place, "app.git").oid("main");
+    let gate = scene.gate("open", FRESH).start();
+    cloned_main(&scene, &gate, "before");
+    scene.origin.answer(Some(404));
+    sync(&scene).fails();
+    // Killed, it has noted what it told.
+    drop(gate);
+    scene.origin.answer(Some(503));
+    let gate = scene.gate("open", FRESH).start();
+    let withheld = |gate: &Gate| {
+        let fetch = gate.wire().post("forge/app", "git-upload-pack", &[], &pkt::clone_v0(&main));
+        for answer in [gate.get(DOOR), fetch] {
+            assert!(answer.status >= 400 && !answer.text().contains(&main), "{}", answer.text());
+        }
+    };
+    withheld(&gate);
+    gate.stop();
+    scene.origin.stop();
+    let gate = scene.gate("open", FRESH).start();
+    withheld(&gate);
+    scene.origin.answer(None);
+    scene.origin.resume();
+    assert_eq!(cloned_main(&scene, &gate, "after"), main);
+    gate.stop();
+    scene.origin.stop();
+    let gate = scene.gate("open", FRESH).start();
+    assert_eq!(cloned_main(&scene, &gate, "stale"), main, "being down unsays no yes either");
+}
+
+#[test]
+fn a_no_to_the_schedule_ends_the_freshness_of_a_mirror_and_one_to_a_push_asks_for_the_readers() {
+    let mut scene = Scene::new();
+    let served = repo::history(&scene.place, "app.git");
+    let main = served.oid("main");
+    let keys = "mirror = { fresh_for = \"1h\", sync_every = \"200ms\" }";
+    let gate = scene.gate("open", keys).text("sweeper.sync_mirrors", "20ms").start();
+    cloned_main(&scene, &gate, "before");
+    scene.origin.answer(Some(403));
+    eventually(HANG, "the schedule is told", || gate.log().has("mirror forge/app not synced cause=schedule"));
+    scene.origin.stop();
+    let down = gate.get(DOOR);
+    assert!(down.status >= 400 && !down.text().contains(&main), "{}", down.text());
+    gate.stop();
+    scene.origin.answer(None);
+    scene.origin.resume();
+    let gate = scene.gate("open", FRESH).set("anonymous_push", true).start();
+    cloned_main(&scene, &gate, "again");
+    scene.origin.answer(Some(404));
+    gate.get(DOOR).expect(200);
+    served.git(&["push", &gate.url("forge/app"), "main:new"]).fails();
+    let asked = gate.get(DOOR);
+    assert!(asked.status == 404 && !asked.text().contains(&main), "{}", asked.text());
+}
+
 /// Puts `next.git` of the upstream into the place of `app.git`.
 fn replace(scene: &Scene) {
     let place = scene.place.repo("app.git");
