@@ -177,6 +177,13 @@ impl Git {
         self.in_mirror(git_dir, &words)
     }
 
+    /// Reads every byte of the packs of a mirror, and follows all that its refs reach. Its code is the sum of what it found:
+    /// git-fsck(1) says which part of it is what.
+    #[must_use]
+    pub fn examine(&self, git_dir: &Path) -> Invocation {
+        self.in_mirror(git_dir, &["fsck", "--full", "--no-dangling", "--no-reflogs", "--no-progress"])
+    }
+
     /// What a client is told that wants to push through a mirror: the mirror's refs, and what its upstream can do.
     #[must_use]
     pub fn advertise_push(&self, git_dir: &Path, offers: PushOffers, protocol: Protocol) -> Invocation {

@@ -224,7 +224,7 @@ impl Work<'_> {
             return Ok(Left::All);
         }
         if !is_sound && !self.examine(&before)? {
-            log::warn!("the mirror {:?} lacks objects and is made anew", self.place);
+            log::warn!("the mirror {:?} lacks objects, or is damaged, and is made anew", self.place);
             return Ok(Left::All);
         }
         let left = match self.change(&stored) {
@@ -258,6 +258,7 @@ impl Work<'_> {
     fn examine(&self, before: &Refs) -> Result<bool, UpstreamError> {
         shape::configure(self.place).map_err(failed_at("configuring", self.place))?;
         let is_complete = match self.turn.look() {
+            _ if self.turn.is_suspect() => self.is_undamaged()?,
             Some(look) if look.has_lost_packs(self.place) => self.is_connected()?,
             Some(_) | None => self.has_tips(before)?,
         };
@@ -265,6 +266,23 @@ impl Work<'_> {
             self.turn.set_sound();
         }
         Ok(is_complete)
+    }
+
+    /// Looks at every byte, which may take as long as it took to make them.
+    fn is_undamaged(&self) -> Result<bool, UpstreamError> {
+        let now = Instant::now();
+        let deadline = first_deadline(self.place, self.keeping, self.tools.asker.deadline);
+        let tools = Tools { asker: Asker { deadline, ..self.tools.asker }, ..*self.tools };
+        let spec = tools.spec(tools.git.examine(self.place), format!("fsck {}", self.place.display()));
+        let outcome = run(spec, &self.turn, &tools)?;
+        if outcome.ended.is_some() {
+            return self.judge("fsck", outcome).map(|()| false);
+        }
+        let is_undamaged = damage::is_none_found(outcome.exit);
+        if is_undamaged {
+            self.turn.set_examined(now);
+        }
+        Ok(is_undamaged)
     }
 
     fn is_connected(&self) -> Result<bool, UpstreamError> {

@@ -5,6 +5,7 @@
 //! 2.39.5 and 2.47.3 said where they did not.
 
 use crate::git::transport_fault::own_words;
+use crate::supervise::Exit;
 
 /// What stands before the name of a ref without an object.
 const BAD_REF: &str = "bad object ";
@@ -21,6 +22,37 @@ const SIGNS: [&str; 9] = [
     "unable to resolve reference ",
     "unable to read tree ",
 ];
+
+/// How a line begins where a repository that is served cannot be read. What a client has said stands further behind.
+const SERVING: [&str; 9] = [
+    "file ",
+    "git upload-pack: git-pack-objects died with error",
+    "index file ",
+    "inflate: data stream error",
+    "non-monotonic index ",
+    "offset before end of packfile",
+    "offset beyond end of packfile",
+    "packed object ",
+    "packfile ",
+];
+
+/// What `git fsck` adds to its code for objects whose content it finds fault with: old repositories have such, and their
+/// upstream has the same.
+const FAULTS_OF_CONTENT: i32 = 1;
+
+/// Whether a git that was to read a mirror, for a client or to repack it, says as it failed what it says of a damaged one.
+pub(super) fn is_shown(stderr: &str) -> bool {
+    let has_sign = |line: &str| SERVING.iter().any(|sign| line.starts_with(sign));
+    stderr.lines().filter_map(own_words).any(has_sign)
+}
+
+/// Whether a look at all of a mirror that ended by itself found nothing wrong.
+pub(super) fn is_none_found(exit: Exit) -> bool {
+    match exit {
+        Exit::Code(found) => found & !FAULTS_OF_CONTENT == 0,
+        Exit::Signal(_) | Exit::Lost | Exit::Stuck => false,
+    }
+}
 
 /// The damage that a failed fetch found.
 #[derive(Debug, PartialEq, Eq)]
@@ -62,6 +94,27 @@ mod tests {
         let said = "rejected refs/heads/main because shallow roots are not allowed to be updated";
         assert!(is_of_shallow(&format!("remote: Total 3\\rwarning: {said}\nwarning: other\n")));
         assert!(!is_of_shallow(&format!("remote: warning: {said}\n")));
+    }
+
+    #[test]
+    fn what_a_git_says_of_a_mirror_that_it_cannot_read_is_told_from_what_it_repeats_of_a_client() {
+        for said in [
+            "error: packfile p does not match index\nfatal: git upload-pack: not our ref 1\n",
+            "error: git upload-pack: git-pack-objects died with error.\n",
+            "error: index file i is too small\n",
+            "error: file p is far too short to be a packfile\n",
+        ] {
+            assert!(is_shown(said), "{said}");
+        }
+        for said in [
+            "fatal: git upload-pack: not our ref 1\n",
+            "fatal: invalid filter-spec 'packfile x'\n",
+            "packfile ",
+        ] {
+            assert!(!is_shown(said), "{said}");
+        }
+        assert!([0, 1].into_iter().all(|code| is_none_found(Exit::Code(code))));
+        assert!([2, 4, 5, 32, 128].into_iter().all(|code| !is_none_found(Exit::Code(code))));
     }
 
     #[test]

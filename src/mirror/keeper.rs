@@ -12,6 +12,7 @@ mod condition;
 mod demand;
 mod flight;
 mod heard;
+mod repair;
 mod schedule;
 mod search;
 mod states;
@@ -498,7 +499,9 @@ impl Keeper {
         let standing = Standing { repo, key, digest: Some(&digest) };
         let is_of_event = match cause {
             Cause::Event => true,
-            Cause::Read | Cause::Search | Cause::Push | Cause::Schedule | Cause::Demand => false,
+            Cause::Read | Cause::Search | Cause::Push | Cause::Schedule | Cause::Demand | Cause::Repair => {
+                false
+            }
         };
         if is_of_event || store.versions().is_last(key, &digest)? {
             intent.told(&standing, now)?;
@@ -558,7 +561,7 @@ impl Keeper {
     fn heed_no(&self, repo: &RepoName, cause: Cause) {
         let is_for_a_client = match cause {
             Cause::Read | Cause::Search | Cause::Push => true,
-            Cause::Schedule | Cause::Demand | Cause::Event => false,
+            Cause::Schedule | Cause::Demand | Cause::Event | Cause::Repair => false,
         };
         let place = self.0.parts.upstreams.find(repo);
         if !(is_for_a_client && place.is_some_and(|place| place.judges_pushers())) {

@@ -71,6 +71,7 @@ use crate::model::oid::Oid;
 use crate::model::push::RefUpdate;
 use crate::model::route::Route;
 use crate::model::upstream::UpstreamUrl;
+use crate::supervise::Outcome;
 use crate::sys::stop::Stop;
 use advertise::Learned;
 use doors::Doors;
@@ -251,11 +252,27 @@ impl Mirrors {
         self.0.turns.is_fresh(&place, at) && !self.0.turns.is_touched(&place)
     }
 
+    /// Whether the mirror of `repo` looks like one: a look at a few files, and not at what is in its packs.
+    #[must_use]
+    pub fn is_whole(&self, repo: &RepoName) -> bool {
+        shape::is_whole(&self.0.places.of(repo))
+    }
+
     /// A push may have changed the upstream by now: until it is asked again, its mirror is not fresh.
     pub fn doubt(&self, repo: &RepoName) {
         if let Some(mirror) = self.find(repo) {
             self.0.turns.doubt(&mirror.git_dir, Instant::now());
         }
+    }
+
+    /// Heeds how a git ended that read the mirror of `repo`: whether that lets think of damage. Then the mirror is not fresh,
+    /// and the next [`Mirrors::bring`] looks at all of it first.
+    #[must_use]
+    pub fn suspect(&self, repo: &RepoName, outcome: &Outcome) -> bool {
+        let has_failed = outcome.ended.is_none() && !outcome.is_success();
+        has_failed
+            && damage::is_shown(&outcome.stderr)
+            && self.0.turns.suspect(&self.0.places.of(repo), Instant::now())
     }
 
     /// Whether a push may have changed the upstream since it said what the mirror of `repo` is known to have.

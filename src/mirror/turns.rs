@@ -32,6 +32,9 @@ use std::time::{Duration, Instant};
 /// How long a wait may go on without asking whether it has become pointless.
 const POLL: Duration = Duration::from_millis(100);
 
+/// How long a mirror in which a look at every byte found nothing is not looked at so again, whatever a git says.
+const EXAMINED: Duration = Duration::from_secs(10 * 60);
+
 /// Mirrors whose state is remembered; one takes about 200 bytes.
 const STATES_MAX: usize = 100_000;
 
@@ -70,6 +73,10 @@ struct State {
     moves: Moves,
     /// What it looked like when the last turn ended, if it was found to be in order in this life.
     look: Option<Arc<Look>>,
+    /// A git that read it failed as if it were damaged, and nobody has looked since.
+    is_suspect: bool,
+    /// When all of it was looked at last, and nothing was found.
+    examined: Option<Instant>,
 }
 
 /// Refs that are remembered.
@@ -131,22 +138,40 @@ impl Turns {
     /// Whether the mirror at `place`, which nobody of ours writes to, lacks what every one has, or somebody else has
     /// changed it.
     pub(super) fn is_touched(&self, place: &Path) -> bool {
-        let known = self.lock().get(place).map(|state| (state.is_taken, state.look.clone()));
+        let known = self.lock().get(place).map(|it| (it.is_suspect, it.is_taken, it.look.clone()));
         match known {
-            Some((true, _)) => false,
-            Some((false, Some(look))) => !shape::is_whole(place) || !look.is_still_so(place),
-            Some((false, None)) | None => !shape::is_whole(place),
+            Some((true, ..)) => true,
+            Some((false, true, _)) => false,
+            Some((false, false, Some(look))) => !shape::is_whole(place) || !look.is_still_so(place),
+            Some((false, false, None)) | None => !shape::is_whole(place),
         }
     }
 
     /// Upstream may have something since `at` that the mirror at `place` has not.
     pub(super) fn doubt(&self, place: &Path, at: Instant) {
+        self.note(place, |state| state.doubted = state.doubted.max(Some(at)));
+    }
+
+    /// The mirror at `place` may be damaged: whoever has the next turn is to look at all of it. Answers whether that is news.
+    pub(super) fn suspect(&self, place: &Path, at: Instant) -> bool {
+        let mut is_news = false;
+        self.note(place, |state| {
+            let is_examined = state.examined.is_some_and(|then| at < then + EXAMINED);
+            is_news = !is_examined && !state.is_suspect;
+            if is_news {
+                (state.is_suspect, state.doubted) = (true, state.doubted.max(Some(at)));
+            }
+        });
+        is_news
+    }
+
+    /// Notes something of a mirror that may not be known yet.
+    fn note(&self, place: &Path, change: impl FnOnce(&mut State)) {
         let mut states = self.lock();
         let has_room = states.contains_key(place) || states.len() < STATES_MAX;
         // Where there is no room, all others are being written to, and this one counts as unknown.
         if has_room || forget_one(&mut states).is_ok() {
-            let state = states.entry(place.to_path_buf()).or_default();
-            state.doubted = state.doubted.max(Some(at));
+            change(states.entry(place.to_path_buf()).or_default());
         }
     }
 
@@ -207,7 +232,7 @@ impl Turns {
 
     /// The turn at `place`, which is taken.
     fn turn(&self, place: &Path) -> Turn {
-        let look = self.lock().get(place).and_then(|state| state.look.clone());
+        let look = self.lock().get(place).filter(|it| !it.is_suspect).and_then(|state| state.look.clone());
         let is_sound = look.is_some_and(|look| look.is_still_so(place)) && shape::is_whole(place);
         let (turns, place) = (self.clone(), place.to_path_buf());
         Turn(Arc::new(Taken { turns, place, is_sound: is_sound.into() }))
@@ -339,9 +364,20 @@ impl Turn {
         self.0.turns.change(&self.0.place, |state| (state.refs, state.fresh) = (None, None));
     }
 
+    /// Whether a git has failed as if the mirror were damaged.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.0.turns.lock().get(&self.0.place).is_some_and(|state| state.is_suspect)
+    }
+
+    /// All of the mirror was looked at, and nothing found.
+    pub(super) fn set_examined(&self, now: Instant) {
+        self.0.turns.change(&self.0.place, |state| state.examined = Some(now));
+    }
+
     /// The mirror was looked through, or made.
     pub(super) fn set_sound(&self) {
         self.0.is_sound.store(true, Ordering::Relaxed);
+        self.0.turns.change(&self.0.place, |state| state.is_suspect = false);
     }
 
     /// Whether nothing of an ended writer is in the mirror.
@@ -553,6 +589,22 @@ mod tests {
         turns.doubt(place, doubted);
         turns.take(place, Instant::now(), never).unwrap().set_fresh(early);
         assert!(turns.is_doubted(place) && !turns.is_fresh(place, early));
+    }
+
+    #[test]
+    fn what_is_suspected_holds_until_somebody_has_looked_and_then_for_a_while_nobody_looks_again() {
+        let (turns, dir) = (Turns::default(), tempfile::tempdir().unwrap());
+        let (place, now) = (dir.path(), Instant::now());
+        let turn = turns.take(place, now, never).unwrap();
+        turn.set_sound();
+        assert!(turns.suspect(place, now) && !turns.suspect(place, now), "news once");
+        drop(turn);
+        let turn = turns.take(place, now, never).unwrap();
+        assert!(turn.is_suspect() && !turn.is_sound() && turns.is_touched(place));
+        turn.set_examined(now);
+        turn.set_sound();
+        assert!(!turn.is_suspect() && turn.is_sound());
+        assert!(!turns.suspect(place, now) && turns.suspect(place, now + EXAMINED));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::git::responses::{Cut, Ending, Flow, Made, Producer, Pumped};
 use crate::git::wants::Unadvertised;
 use crate::http::app::App;
 use crate::http::exchange::Exchange;
+use crate::model::name::RepoName;
 use crate::supervise::{Deadline, Exit, Input, Outcome, Spec};
 use std::fs::File;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ pub(super) struct Cold {
     what: String,
     protocol: Protocol,
     repository: Repository,
+    /// The name of the mirror that it is, if it is one.
+    mirror: Option<RepoName>,
     unadvertised: Unadvertised,
     identity: Identity,
     body: File,
@@ -37,6 +40,7 @@ impl Cold {
             what: format!("{} {}", call.target.service.command(), call.target.repo),
             protocol: call.protocol,
             repository: call.repository.clone(),
+            mirror: call.beyond.as_ref().map(|_| call.target.repo.clone()),
             unadvertised: known::unadvertised(call),
             identity: call.identity.clone(),
             body,
@@ -104,6 +108,7 @@ impl Cold {
     fn close(&self, made: Made) {
         let Self { what, producer, .. } = self;
         let Made { outcome, tracker } = made;
+        self.mirror.iter().for_each(|repo| self.app.keeper.heed(repo, &outcome));
         let end = End::of_exchange(&outcome, &tracker);
         let detail = work::detail(&outcome);
         if !end.is_failure() {

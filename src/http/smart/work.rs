@@ -334,11 +334,15 @@ impl Work {
     /// told nothing sees its connection end before the answer does.
     fn close(self, relayed: Relayed, settings: RepositorySettings) -> Result<Worked, Refusal> {
         let end = End::of(&relayed, self.phase);
+        let is_of_mirror = self.offers.is_some();
         let Self { writer, entry, last_words, what, service, app, repo, repository, .. } = self;
         let Relayed { outcome, tracker, answer, bytes, .. } = relayed;
         let mut writer = Some(writer);
         if end == End::Whole {
             finish(writer.take());
+        }
+        if is_of_mirror {
+            app.keeper.heed(&repo, &outcome);
         }
         let said = last_words.said(answer);
         if let Some(Entry { stay, intent }) = entry {

@@ -179,6 +179,9 @@ impl Keeper {
         let Some(ended) = Chore::of(&tended) else { return false };
         self.0.chores.note(repo, ended, Instant::now());
         tell(repo, &tended, begun);
+        if let Err(UpkeepError::Git { outcome, .. }) = &tended {
+            self.heed(repo, outcome);
+        }
         if ended == Chore::Done {
             self.0.states.set_bytes(repo, upstreams.mirrors().bytes(repo));
             self.0.states.save(repo);

@@ -36,12 +36,13 @@ impl Condition {
         }
     }
 
-    /// Of a mirror that a read asks nobody about for `fresh_for`.
-    fn of(state: &State, fresh_for: Duration) -> Self {
+    /// Of a mirror that a read asks nobody about for `fresh_for`, unless it is doubted.
+    fn of(state: &State, fresh_for: Duration, is_doubted: bool) -> Self {
         match &state.row.failed {
             Some(failed) if failed.moved.is_some() => Self::Moved,
             Some(_) => Self::Failing,
             None if state.row.succeeded.is_none() => Self::NeverSynced,
+            None if is_doubted => Self::Stale,
             // What an earlier life knew does for no read.
             None if state.fresh.is_some_and(|fresh| fresh.elapsed() <= fresh_for) => Self::Fresh,
             None => Self::Stale,
@@ -62,7 +63,9 @@ impl Keeper {
     /// How this mirror is, in a word.
     #[must_use]
     pub fn condition(&self, state: &State) -> Condition {
-        let place = self.0.parts.upstreams.find(&state.row.repo);
-        Condition::of(state, place.map_or(Duration::ZERO, |place| place.upstream.mirror.fresh_for))
+        let repo = &state.row.repo;
+        let place = self.0.parts.upstreams.find(repo);
+        let fresh_for = place.map_or(Duration::ZERO, |place| place.upstream.mirror.fresh_for);
+        Condition::of(state, fresh_for, self.is_doubted(repo))
     }
 }

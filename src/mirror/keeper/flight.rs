@@ -32,6 +32,8 @@ pub enum Cause {
     Demand,
     /// Another gate's word that there is something new.
     Event,
+    /// A git that could not read the mirror.
+    Repair,
 }
 
 impl Cause {
@@ -44,6 +46,7 @@ impl Cause {
             Self::Schedule => "schedule",
             Self::Demand => "demand",
             Self::Event => "event",
+            Self::Repair => "repair",
         }
     }
 }

@@ -306,7 +306,7 @@ impl Keeper {
 }
 
 /// Whether an upstream is shown something of the gate's own, or needs nothing: otherwise nobody but a reader can ask it.
-fn is_synced_unasked(upstream: &UpstreamSettings) -> bool {
+pub(super) fn is_synced_unasked(upstream: &UpstreamSettings) -> bool {
     match upstream.credential {
         CredentialSettings::None | CredentialSettings::Service => true,
         CredentialSettings::Passthrough => upstream.service.is_some(),

@@ -6,7 +6,8 @@ use crate::support::gate::Gate;
 use crate::support::git::gits;
 use crate::support::run::Run;
 use crate::support::{HANG, eventually, pkt, repo};
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Every read asks.
@@ -211,6 +212,18 @@ const HARMS: [Harm; 9] = [
     ("the list of refs is gone", |mirror| fs::remove_file(mirror.join("packed-refs")).unwrap()),
 ];
 
+/// The packs of a mirror.
+fn packs(mirror: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(mirror.join("objects/pack")).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.extension().is_some_and(|it| it == "pack")).collect()
+}
+
+/// Gives a file that nobody may write another content: the same file, in the same place.
+fn rewrite(path: &Path, content: &[u8]) {
+    fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+    fs::write(path, content).unwrap();
+}
+
 fn empty_packs(mirror: &Path) {
     for entry in fs::read_dir(mirror.join("objects/pack")).unwrap().flatten() {
         fs::remove_file(entry.path()).unwrap();
@@ -259,6 +272,34 @@ fn a_mirror_that_was_broken_while_no_gate_ran_is_made_anew_by_the_next_one() {
         assert_eq!(cloned_main(&scene, &gate, &format!("clone-{number}")), main, "{what}");
         scene.place.client().at(&scene.mirror("app.git")).git(&["fsck", "--full", "--strict"]).ok();
         gate.stop();
+    }
+}
+
+#[test]
+fn a_mirror_whose_bytes_are_damaged_is_made_anew_once_a_clone_has_failed_of_it() {
+    let scene = Scene::new();
+    let served = repo::history(&scene.place, "app.git");
+    let gate = scene.gate("open", FRESH).text("sweeper.mirror_upkeep", "366d").start();
+    let main = cloned_main(&scene, &gate, "first");
+    await_tended(&gate, 1.0);
+    let state = || gate.control("/-/api/v1/mirrors/forge/app").expect(200).json()["state"].clone();
+    for (round, suffix) in ["pack", "idx"].into_iter().enumerate() {
+        let mended = || gate.log().lines("mirror forge/app synced cause=repair").len();
+        assert_eq!(mended(), round);
+        for pack in packs(&scene.mirror("app.git")) {
+            let file = pack.with_extension(suffix);
+            let mut content = fs::read(&file).unwrap();
+            // The head of a pack, and the fan-out of an index: no git gets past either.
+            content[..64].fill(0xff);
+            rewrite(&file, &content);
+        }
+        scene.place.client().git(&["clone", "-q", &gate.url("forge/app"), "failed"]).fails();
+        eventually(HANG, "nobody asks, and it is mended", || mended() > round);
+        assert_eq!(state(), "fresh");
+        let work = scene.place.work(&format!("mended-{suffix}"));
+        let clone = scene.place.client().cloned(&["-q"], &gate.url("forge/app"), &work);
+        assert_eq!((clone.oid("HEAD"), clone.oid("origin/topic")), (main.clone(), served.oid("topic")));
+        scene.place.client().at(&scene.mirror("app.git")).git(&["fsck", "--full", "--strict"]).ok();
     }
 }
 
