@@ -6,7 +6,7 @@
 
 use super::draft::Draft;
 use super::error::UpstreamError;
-use super::{Mirrors, Shared};
+use super::{Mirrors, Shared, shape};
 use crate::git::ask::{self, AskError, Asker};
 use crate::git::command::{Git, Protocol};
 use crate::git::layout::Repository;
@@ -20,9 +20,6 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// Files of a repository that add lines to what git says of it.
-const ADDING: [&str; 2] = ["objects/info/alternates", "shallow"];
 
 /// What git says of itself: it depends on nothing else, since the settings that matter are forced on it, and there is one git.
 #[derive(Debug, Default)]
@@ -54,8 +51,8 @@ impl Mirrors {
         asker: &Asker<'_>,
     ) -> Option<PushAdvertisement> {
         let ((offers, protocol), format) = (told, settings.object_format());
-        let is_plain = !settings.shapes_advertisement()
-            && ADDING.iter().all(|name| fs::symlink_metadata(mirror.common_dir.join(name)).is_err());
+        let is_plain =
+            !settings.shapes_advertisement() && !shape::has_any(&mirror.common_dir, &shape::FOREIGN);
         let refs = self.0.turns.refs(&mirror.git_dir).filter(|_| is_plain)?;
         let known = self.0.learned.find((format, offers));
         match known.map_or_else(|| self.0.learn(format, offers, git, asker), Ok) {

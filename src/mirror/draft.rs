@@ -34,7 +34,12 @@ impl Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        match fs::remove_dir_all(&self.0) {
+        let removed = match fs::remove_dir_all(&self.0) {
+            // Something else had the place that the mirror has now.
+            Err(error) if error.kind() == ErrorKind::NotADirectory => fs::remove_file(&self.0),
+            removed => removed,
+        };
+        match removed {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 log::warn!("the unfinished mirror {:?} stays until the next start: {error}", self.0);
             }

@@ -87,7 +87,8 @@ impl Places {
     pub(super) fn publish(&self, draft: &Path, place: &Path) -> io::Result<()> {
         let parent = place.parent().unwrap_or(&self.mirrors);
         make_private(parent)?;
-        if place.is_dir() {
+        // What is no mirror, a file or a link that leads nowhere, goes as an old one does.
+        if fs::symlink_metadata(place).is_ok() {
             renameat2(AT_FDCWD, draft, AT_FDCWD, place, RenameFlags::RENAME_EXCHANGE)?;
         } else {
             fs::rename(draft, place)?;

@@ -8,7 +8,7 @@
 use crate::git::head::{self, Head};
 use crate::git::object_format::ObjectFormat;
 use crate::git::packed_refs;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -18,6 +18,9 @@ use std::path::Path;
 /// Directories without which git takes no place for a repository, or has no objects.
 const DIRECTORIES: [&str; 3] = ["refs", "objects", "objects/pack"];
 
+/// Files that let git see another history than the upstream has, or objects that are elsewhere. No mirror has one.
+pub(super) const FOREIGN: [&str; 3] = ["objects/info/alternates", "shallow", "info/grafts"];
+
 /// Where the packs are.
 const PACKS: &str = "objects/pack";
 
@@ -26,12 +29,18 @@ const PACKS: &str = "objects/pack";
 const SERVING: &str =
     "[uploadpack]\n\tallowFilter = true\n[uploadpackfilter \"sparse:oid\"]\n\tallow = false\n";
 
-/// Whether the mirror at `git_dir` has everything that makes it one. What is in its packs is another question.
+/// Whether the mirror at `git_dir` has everything that makes it one, and nothing that none has. What is in its packs is another question.
 pub(super) fn is_whole(git_dir: &Path) -> bool {
     let text = |name| fs::read_to_string(git_dir.join(name)).unwrap_or_default();
     Head::parse(&text(head::FILE)).is_some()
         && text("config").contains("bare = true")
         && DIRECTORIES.iter().all(|name| git_dir.join(name).is_dir())
+        && !has_any(git_dir, &FOREIGN)
+}
+
+/// Whether any of these is there, whatever it is.
+pub(super) fn has_any(git_dir: &Path, names: &[&str]) -> bool {
+    names.iter().any(|name| fs::symlink_metadata(git_dir.join(name)).is_ok())
 }
 
 /// The hash that the configuration of the mirror at `git_dir` names.
@@ -54,8 +63,8 @@ pub(super) fn configure(git_dir: &Path) -> io::Result<()> {
 pub(super) struct Look {
     refs: Option<Stamp>,
     packs: Option<Stamp>,
-    /// The packs themselves: more of them are no harm.
-    names: BTreeSet<OsString>,
+    /// The packs themselves, and how many bytes each has: more of them are no harm.
+    sizes: BTreeMap<OsString, u64>,
 }
 
 /// What `stat` says of a file: its inode, size and last change of the content, in seconds and nanoseconds.
@@ -65,17 +74,18 @@ impl Look {
     /// At the mirror at `git_dir`.
     pub(super) fn at(git_dir: &Path) -> Self {
         let (refs, packs) = stamps(git_dir);
-        Self { refs, packs, names: pack_names(git_dir) }
+        Self { refs, packs, sizes: pack_sizes(git_dir) }
     }
 
     /// Whether nobody has changed anything since.
     pub(super) fn is_still_so(&self, git_dir: &Path) -> bool {
-        stamps(git_dir) == (self.refs, self.packs)
+        stamps(git_dir) == (self.refs, self.packs) && pack_sizes(git_dir) == self.sizes
     }
 
-    /// Whether a pack is gone since.
+    /// Whether a pack is gone since, or has another length.
     pub(super) fn has_lost_packs(&self, git_dir: &Path) -> bool {
-        !self.names.is_subset(&pack_names(git_dir))
+        let present = pack_sizes(git_dir);
+        self.sizes.iter().any(|(name, size)| present.get(name) != Some(size))
     }
 }
 
@@ -87,10 +97,11 @@ fn stamps(git_dir: &Path) -> (Option<Stamp>, Option<Stamp>) {
     (stamp(packed_refs::FILE), stamp(PACKS))
 }
 
-fn pack_names(git_dir: &Path) -> BTreeSet<OsString> {
+fn pack_sizes(git_dir: &Path) -> BTreeMap<OsString, u64> {
     let entries = fs::read_dir(git_dir.join(PACKS)).into_iter().flatten().flatten();
     let is_pack = |name: &OsString| Path::new(name).extension().is_some_and(|it| it == "pack" || it == "idx");
-    entries.map(|entry| entry.file_name()).filter(is_pack).collect()
+    let packs = entries.filter(|entry| is_pack(&entry.file_name()));
+    packs.filter_map(|entry| Some((entry.file_name(), entry.metadata().ok()?.len()))).collect()
 }
 
 #[cfg(test)]
@@ -120,6 +131,13 @@ mod tests {
             fs::remove_dir_all(dir.path().join(name)).unwrap();
             assert!(!is_whole(dir.path()), "{name} is gone");
         }
+        for name in FOREIGN {
+            let dir = mirror();
+            let file = dir.path().join(name);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink("/nowhere", file).unwrap();
+            assert!(!is_whole(dir.path()), "{name} is there");
+        }
     }
 
     #[test]
@@ -136,8 +154,12 @@ mod tests {
     fn a_change_of_refs_or_packs_shows_and_packs_that_are_gone_are_known_from_new_ones() {
         let dir = mirror();
         let (one, other) = (dir.path().join("objects/pack/1.pack"), dir.path().join("objects/pack/2.pack"));
-        fs::write(&one, "").unwrap();
+        fs::write(&one, "whole").unwrap();
         let look = Look::at(dir.path());
+        assert!(look.is_still_so(dir.path()) && !look.has_lost_packs(dir.path()));
+        fs::write(&one, "cut").unwrap();
+        assert!(!look.is_still_so(dir.path()) && look.has_lost_packs(dir.path()), "it was longer");
+        fs::write(&one, "whole").unwrap();
         assert!(look.is_still_so(dir.path()) && !look.has_lost_packs(dir.path()));
         fs::write(&other, "").unwrap();
         assert!(!look.is_still_so(dir.path()) && !look.has_lost_packs(dir.path()));

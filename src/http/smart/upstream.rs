@@ -233,6 +233,10 @@ impl Visit<'_> {
             // Being down unsays no no.
             return None;
         }
+        if !self.app.road.upstreams().mirrors().is_whole(self.repo) {
+            // Somebody has made something else of it, which is nothing that the upstream ever showed.
+            return None;
+        }
         self.app.keeper.age(self.repo).filter(|age| *age <= self.settings().mirror.serve_stale_for)
     }
 

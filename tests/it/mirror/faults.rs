@@ -7,7 +7,7 @@ use crate::support::git::gits;
 use crate::support::run::Run;
 use crate::support::{HANG, eventually, pkt, repo};
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 /// Every read asks.
@@ -198,7 +198,7 @@ fn a_push_that_is_held_for_a_repository_of_another_hash_cannot_land_and_ends() {
 type Harm = (&'static str, fn(&Path));
 
 /// How files of a mirror go or change.
-const HARMS: [Harm; 9] = [
+const HARMS: [Harm; 14] = [
     ("HEAD is gone", |mirror| fs::remove_file(mirror.join("HEAD")).unwrap()),
     ("HEAD is empty", |mirror| fs::write(mirror.join("HEAD"), "").unwrap()),
     ("the configuration is gone", |mirror| fs::remove_file(mirror.join("config")).unwrap()),
@@ -210,12 +210,37 @@ const HARMS: [Harm; 9] = [
     }),
     ("the list of refs is empty", |mirror| fs::write(mirror.join("packed-refs"), "").unwrap()),
     ("the list of refs is gone", |mirror| fs::remove_file(mirror.join("packed-refs")).unwrap()),
+    ("its history is cut off", |mirror| {
+        let refs = fs::read_to_string(mirror.join("packed-refs")).unwrap();
+        let main = refs.lines().find_map(|line| line.strip_suffix(" refs/heads/main")).unwrap();
+        fs::write(mirror.join("shallow"), format!("{main}\n")).unwrap();
+    }),
+    ("it borrows from nowhere", |mirror| {
+        fs::write(mirror.join("objects/info/alternates"), "/nowhere/objects\n").unwrap();
+    }),
+    ("its packs are half as long", |mirror| {
+        packs(mirror).iter().for_each(|pack| cut(pack));
+    }),
+    ("a file has its place", |mirror| {
+        fs::remove_dir_all(mirror).unwrap();
+        fs::write(mirror, "this is no mirror").unwrap();
+    }),
+    ("a link that leads nowhere has its place", |mirror| {
+        fs::remove_dir_all(mirror).unwrap();
+        symlink("/nowhere/app.git", mirror).unwrap();
+    }),
 ];
 
 /// The packs of a mirror.
 fn packs(mirror: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(mirror.join("objects/pack")).unwrap().map(|entry| entry.unwrap().path());
     entries.filter(|path| path.extension().is_some_and(|it| it == "pack")).collect()
+}
+
+/// Cuts off half of a file that nobody may write.
+fn cut(path: &Path) {
+    let content = fs::read(path).unwrap();
+    rewrite(path, &content[..content.len() / 2]);
 }
 
 /// Gives a file that nobody may write another content: the same file, in the same place.
@@ -256,6 +281,21 @@ fn a_mirror_that_a_stranger_has_broken_is_made_anew_by_the_next_read_however_fre
         sync(&scene).ok();
         scene.place.client().at(&scene.mirror("app.git")).git(&["fsck", "--full", "--strict"]).ok();
     }
+}
+
+#[test]
+fn a_history_that_a_stranger_has_cut_off_is_not_served_while_the_upstream_is_away() {
+    let mut scene = Scene::new();
+    let main = repo::history(&scene.place, "app.git").oid("main");
+    let gate = scene.gate("open", FRESH).start();
+    cloned_main(&scene, &gate, "first");
+    let shallow = scene.mirror("app.git").join("shallow");
+    fs::write(&shallow, format!("{main}\n")).unwrap();
+    scene.origin.stop();
+    gate.get(DOOR).expect(502).says("cannot be reached");
+    scene.origin.resume();
+    assert_eq!(cloned_main(&scene, &gate, "after"), main);
+    assert!(!shallow.exists());
 }
 
 #[test]
