@@ -221,6 +221,12 @@ impl UpstreamError {
         !self.is_no()
     }
 
+    /// No answer came, or no end of one, for as long as somebody waited.
+    #[must_use]
+    pub const fn is_timeout(&self) -> bool {
+        matches!(self, Self::TimedOut { .. })
+    }
+
     /// Whether the same may go well in a while, as [`TransportFault::is_passing`] says of what git reports.
     #[must_use]
     pub const fn is_passing(&self) -> bool {

@@ -12,6 +12,7 @@ mod condition;
 mod demand;
 mod flight;
 mod heard;
+mod patience;
 mod repair;
 mod schedule;
 mod search;
@@ -222,6 +223,11 @@ impl SyncError {
         }
     }
 
+    /// The upstream was waited for in vain.
+    fn is_timeout(&self) -> bool {
+        matches!(self, Self::Upstream(error) if error.is_timeout())
+    }
+
     /// Whoever began it left before the upstream was asked: it has not been tried.
     fn is_client_gone(&self) -> bool {
         match self {
@@ -368,20 +374,26 @@ impl Keeper {
     pub fn bring(&self, need: Need<'_>, waiter: &Waiter<'_>) -> Result<(), BringError> {
         let Need { repo, place, credential, mut seen, cause, since, shares } = need;
         while !self.is_fresh(repo, since) {
+            let is_silent = self.is_silent(repo, place, shares);
+            let wait = if is_silent { Self::wait_a_moment } else { Self::wait };
             let joined = self.0.flights.join(repo, cause);
             let joined = joined.map_err(|error| SyncError::Descriptor(Arc::new(error)))?;
             let flight = match joined {
                 flight::Place::Lead(lead) => {
                     let flight = lead.flight();
-                    self.run(lead, place, credential, seen.take(), waiter);
-                    return match self.wait(&flight, waiter)? {
+                    if is_silent {
+                        self.send(lead, place, Class::Demand, ());
+                    } else {
+                        self.run(lead, place, credential, seen.take(), waiter);
+                    }
+                    return match wait(self, &flight, waiter)? {
                         Err(error) if error.is_client_gone() => Err(BringError::ClientGone),
                         outcome => Ok(outcome?),
                     };
                 }
                 flight::Place::Guest(flight) => flight,
             };
-            match (self.wait(&flight, waiter)?, shares) {
+            match (wait(self, &flight, waiter)?, shares) {
                 (Err(error), _) if error.is_client_gone() => {}
                 // It began before a push that has been forwarded since, which he may have been told of.
                 (Ok(()), Shares::All | Shares::AllButNo) if self.is_doubted(repo) => {}
@@ -411,6 +423,7 @@ impl Keeper {
             Err(error) if error.is_client_gone() => return lead.end(Err(error)),
             Err(error) => return self.end(lead, began, Err(error)),
         };
+        lead.set_answered();
         // What was asked before this sync was is as old as that.
         let began = began.not_after(seen.at);
         let deadline = self.deadline(&repo, place);

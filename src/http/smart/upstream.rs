@@ -17,7 +17,7 @@ use crate::http::app::App;
 use crate::http::exchange::Exchange;
 use crate::http::refusal::Refusal;
 use crate::http::route::{GitTarget, Phase};
-use crate::mirror::keeper::{BringError, Cause, Ending, Need, Shares, SyncError, Waiter};
+use crate::mirror::keeper::{BringError, Cause, Ending, Need, Shares, State, SyncError, Waiter};
 use crate::mirror::upstreams::Place;
 use crate::mirror::{Advertisement, Side, UpstreamError};
 use crate::model::credential::UpstreamCredential;
@@ -324,7 +324,7 @@ impl Visit<'_> {
             BringError::Failed(error) if error.is_no() => None,
             BringError::Failed(error) if error.moved_to().is_some() => Some(Reason::Moved),
             BringError::Failed(error) => Some(Reason::Failed(error.fault())),
-            BringError::Late => Some(Reason::Slow),
+            BringError::Late => Some(self.reason_of_wait()),
             BringError::ClientGone | BringError::Stopping => None,
         };
         if let Some(reason) = reason
@@ -335,6 +335,14 @@ impl Visit<'_> {
             return Ok(found);
         }
         Err(self.refusal_of(&error))
+    }
+
+    /// Why somebody has waited for long enough.
+    fn reason_of_wait(&self) -> Reason {
+        match self.app.keeper.state(self.repo) {
+            Some(State { is_silent: true, fault: Some(fault), .. }) => Reason::Failed(fault),
+            Some(_) | None => Reason::Slow,
+        }
     }
 
     pub(super) fn refusal_of(&self, error: &BringError) -> Refusal {

@@ -8,7 +8,9 @@ use std::collections::HashMap;
 use std::collections::hash_map::{Entry, VacantEntry};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 /// How a sync ended.
 pub(super) type Outcome = Result<(), SyncError>;
@@ -55,6 +57,9 @@ impl Cause {
 #[derive(Debug)]
 pub(super) struct Flight {
     cause: Cause,
+    begun: Instant,
+    /// The upstream has said what it has: what is left is ours to do.
+    is_answered: AtomicBool,
     outcome: OnceLock<Outcome>,
     /// Readable for ever once there is an outcome; nobody reads from it.
     done: EventFd,
@@ -115,7 +120,8 @@ impl Flights {
         free: VacantEntry<'_, RepoName, Arc<Flight>>,
     ) -> io::Result<Lead> {
         let done = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        let flight = Arc::new(Flight { cause, outcome: OnceLock::new(), done });
+        let (begun, is_answered, outcome) = (Instant::now(), AtomicBool::default(), OnceLock::new());
+        let flight = Arc::new(Flight { cause, begun, is_answered, outcome, done });
         free.insert(Arc::clone(&flight));
         Ok(Lead { flights: self.clone(), repo: repo.clone(), flight })
     }
@@ -129,6 +135,16 @@ impl Flight {
     /// How it ended, if it has.
     pub(super) fn outcome(&self) -> Option<Outcome> {
         self.outcome.get().cloned()
+    }
+
+    /// When it began.
+    pub(super) fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    /// Whether the upstream has said what it has.
+    pub(super) fn is_answered(&self) -> bool {
+        self.is_answered.load(Ordering::Relaxed)
     }
 
     /// A descriptor that is readable once it has ended.
@@ -151,6 +167,11 @@ impl Lead {
     /// What others see of it.
     pub(super) fn flight(&self) -> Arc<Flight> {
         Arc::clone(&self.flight)
+    }
+
+    /// The upstream has said what it has.
+    pub(super) fn set_answered(&self) {
+        self.flight.is_answered.store(true, Ordering::Relaxed);
     }
 
     /// Ends it. Who comes from now on begins another.

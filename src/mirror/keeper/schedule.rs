@@ -90,6 +90,7 @@ impl Keeper {
             // The question waits for its turn: what it heard is newer than its beginning.
             let began = answer.as_ref().map_or(began, |seen| Moment::now().not_after(seen.at));
             let outcome = answer.map_err(SyncError::from).and_then(|seen| {
+                lead.set_answered();
                 let place = served(&keeper.0.parts.upstreams, lead.repo()).ok_or(SyncError::NoWorker)?;
                 let deadline = keeper.deadline(lead.repo(), place);
                 keeper.fetch(lead.repo(), &seen, credential.as_ref(), lead.cause(), deadline)

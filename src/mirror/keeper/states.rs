@@ -36,6 +36,8 @@ pub struct State {
     pub last: Option<Ending>,
     /// Where it failed, if it did.
     pub fault: Option<Fault>,
+    /// It did since the upstream was waited for in vain.
+    pub is_silent: bool,
 }
 
 /// How a sync ended, as a reader sees it.
@@ -98,7 +100,7 @@ impl Moment {
 impl State {
     /// As an earlier life of the gate, or none, has left it.
     fn of(row: MirrorRow) -> Self {
-        Self { row, fresh: None, last: None, fault: None }
+        Self { row, fresh: None, last: None, fault: None, is_silent: false }
     }
 
     fn unsynced(repo: &RepoName, now: Timestamp) -> Self {
@@ -134,6 +136,7 @@ impl State {
         self.row.attempted = began.time;
         self.last = Some(Ending::of(outcome));
         self.fault = outcome.as_ref().err().map(SyncError::fault);
+        self.is_silent = outcome.as_ref().is_err_and(SyncError::is_timeout);
         match outcome {
             Ok(()) => {
                 self.row.is_denied = false;

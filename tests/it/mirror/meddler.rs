@@ -36,6 +36,8 @@ pub(super) enum Fault {
     Page,
     /// Connections are made, and nothing is answered.
     Silence,
+    /// The head of an answer comes at once, and then one byte after the other.
+    Drip,
 }
 
 /// A relay to an upstream. What goes through it then lives as long as the test.
@@ -59,9 +61,9 @@ impl Meddler {
             for client in listener.incoming().map_while(Result::ok) {
                 let server = TcpStream::connect(upstream).unwrap();
                 let (questions, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-                thread::spawn(move || pump(questions, to, |_| true));
+                thread::spawn(move || pump(questions, to, |_, _| true));
                 let valve = Arc::clone(&valve);
-                thread::spawn(move || pump(server, client, |answer| valve.pass(answer)));
+                thread::spawn(move || pump(server, client, |answer, to| valve.pass(answer, to)));
             }
         });
         meddler
@@ -80,11 +82,11 @@ impl Meddler {
 }
 
 /// Hands on what comes until either end closes, or `pass` says that it is enough.
-fn pump(mut from: TcpStream, mut to: TcpStream, pass: impl Fn(&mut Vec<u8>) -> bool) {
+fn pump(mut from: TcpStream, mut to: TcpStream, pass: impl Fn(&mut Vec<u8>, &mut TcpStream) -> bool) {
     let mut buffer = vec![0; 16 << 10];
     while let Ok(length @ 1..) = from.read(&mut buffer) {
         let mut bytes = buffer[..length].to_vec();
-        let goes_on = pass(&mut bytes);
+        let goes_on = pass(&mut bytes, &mut to);
         if to.write_all(&bytes).is_err() || !goes_on {
             break;
         }
@@ -94,7 +96,7 @@ fn pump(mut from: TcpStream, mut to: TcpStream, pass: impl Fn(&mut Vec<u8>) -> b
 
 impl Valve {
     /// Spoils a part of an answer; says whether the connection goes on behind it.
-    fn pass(&self, answer: &mut Vec<u8>) -> bool {
+    fn pass(&self, answer: &mut Vec<u8>, to: &mut TcpStream) -> bool {
         let Some(fault) = self.fault() else { return true };
         let mark = answer.windows(MARK.len()).position(|bytes| bytes == MARK);
         match (fault, mark) {
@@ -104,6 +106,7 @@ impl Valve {
                 return false;
             }
             (Fault::Silence, _) | (Fault::Stall, Some(_)) => self.hold(fault),
+            (Fault::Drip, _) => self.drip(answer, to),
             (Fault::Cut, Some(mark)) => {
                 answer.truncate(mark);
                 return false;
@@ -119,6 +122,22 @@ impl Valve {
         self.is_stalled.store(true, Ordering::SeqCst);
         while self.fault() == Some(fault) {
             pass(TICK);
+        }
+    }
+
+    /// What is left when no more drips goes on as it is.
+    fn drip(&self, answer: &mut Vec<u8>, to: &mut TcpStream) {
+        // The end of an answer looks like the end of its head.
+        let head = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n" && answer.starts_with(b"HTTP/"));
+        let head = head.map_or(0, |at| at + 4);
+        let mut next = head;
+        while self.fault() == Some(Fault::Drip) && !answer.is_empty() {
+            let rest = answer.split_off(next.min(answer.len()));
+            if to.write_all(answer).is_err() {
+                return answer.clear();
+            }
+            (*answer, next) = (rest, 1);
+            (0..50).take_while(|_| self.fault() == Some(Fault::Drip)).for_each(|_| pass(TICK));
         }
     }
 

@@ -6,7 +6,7 @@ use super::{Scene, cloned_main, commit};
 use crate::support::gate::{Gate, Setup};
 use crate::support::git::Client;
 use crate::support::http::Answer;
-use crate::support::{HANG, SLACK, eventually, repo};
+use crate::support::{HANG, SLACK, eventually, pass, repo};
 use std::fs;
 use std::time::Instant;
 
@@ -166,6 +166,35 @@ fn readers_of_a_mirror_whose_upstream_is_silent_wait_for_it_once() {
     meddler.set(None);
     eventually(HANG, "what is new is served", || door(&gate, "app").expect(200).text().contains(&new));
     assert_whole(&scene, "app", &new);
+}
+
+#[test]
+fn an_answer_that_drips_is_waited_for_once_and_by_later_readers_no_longer_than_they_may() {
+    let scene = Scene::new();
+    let (meddler, setup) = meddled(&scene, "mirror.fresh_for = \"1ms\"");
+    let gate = setup.text("git.queue_wait", "100ms").start();
+    let served = served(&scene, "app");
+    eventually(HANG, "it is mirrored", || door(&gate, "app").text().contains("refs/heads/main"));
+    let (old, new) = (served.oid("main"), grow(&served, "second"));
+    meddler.set(Some(Fault::Drip));
+    let read = || {
+        let since = Instant::now();
+        let answer = door(&gate, "app").expect(200);
+        assert!(answer.text().contains(&old) && answer.header("tidegate-stale").is_some());
+        since.elapsed()
+    };
+    let first = read();
+    // Later than what he has found out is the answer to all who ask.
+    let rest: Vec<_> = (0..3).map(|_| (pass(first / 4), read()).1).collect();
+    let longest = rest.iter().max().unwrap();
+    assert!(*longest < first / 2, "{first:?} {rest:?}");
+    let clone = scene.place.work("clone");
+    let told = scene.place.client().try_clone(&[], &gate.url("forge/app"), &clone).ok();
+    assert!(told.stderr.contains("the upstream cannot be reached"), "{}", told.stderr);
+    meddler.set(None);
+    eventually(HANG, "what is new is served", || door(&gate, "app").expect(200).text().contains(&new));
+    assert_whole(&scene, "app", &new);
+    gate.await_childless(HANG);
 }
 
 #[test]
