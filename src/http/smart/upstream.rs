@@ -395,7 +395,16 @@ impl Visit<'_> {
         }
         if !is_the_client_s {
             log::error!("{}: with the gate's own credential: {error}", self.repo);
-            let why = "the upstream refuses the gate itself: tell whoever runs the gate, whose log says more";
+            let why = match (self.side, &self.credential, error) {
+                (Side::Push, Some(_), UpstreamError::Forbidden { .. }) => {
+                    "the upstream does not let the gate's own credential push here"
+                }
+                (Side::Push, None, _) => {
+                    "the upstream takes no push here from the gate, which shows it no credential"
+                }
+                (Side::Push, Some(_), _) | (Side::Fetch, ..) => "the upstream refuses the gate itself",
+            };
+            let why = format!("{why}: tell whoever runs the gate, whose log says more");
             return Refusal::Upstream(why.into());
         }
         if let UpstreamError::Unauthorized { .. } = error {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{DOOR, Scene};
 use crate::support::gate::Gate;
 use crate::support::http::{Answer, basic, basic_with};
+use crate::support::place::token_of;
 use crate::support::{HANG, eventually, pass, pkt, repo};
 
 const KEYS: &str = "credential = \"passthrough\"\naccess_cache = \"500ms\"\nmirror.fresh_for = \"1h\"";
@@ -126,4 +127,23 @@ fn a_yes_ends_with_its_time_and_with_the_first_no() {
     scene.origin.stop();
     let down = door(&gate, Some(&basic("carol")));
     assert_eq!(down.status, 502, "who cannot be judged is not let in: {}", down.text());
+}
+
+#[test]
+fn who_pushes_learns_that_the_gate_s_own_credential_may_read_and_not_push() {
+    let scene = Scene::new();
+    let served = repo::history(&scene.place, "app.git");
+    served.git(&["config", "http.receivepack", "false"]).ok();
+    let token = scene.place.work("token");
+    std::fs::write(&token, token_of("bot")).unwrap();
+    let keys =
+        format!("credential = \"service\"\nusername = \"bot\"\ntoken_file = {token:?}\naccess = \"public\"");
+    let gate = scene.gate("closed", &keys).set("anonymous_push", true).start();
+    let push = |gate: &Gate| served.git(&["push", &gate.url("forge/app"), "main:new"]).fails();
+    let told = push(&gate).says("the upstream does not let the gate's own credential push here");
+    told.says("tell whoever runs the gate");
+    gate.get(DOOR).expect(200);
+    gate.stop();
+    let gate = scene.gate("open", "").set("anonymous_push", true).start();
+    push(&gate).says("the upstream takes no push here from the gate, which shows it no credential");
 }
