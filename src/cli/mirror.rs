@@ -32,7 +32,8 @@ enum Action {
         #[command(flatten)]
         common: Common,
     },
-    /// Remove a mirror for good; the next clone makes it anew.
+    /// Remove a mirror for good, with all that is known of it; the next read makes it anew, and of one that is listed in
+    /// mirror.repos the next start. Refused while a push is held for it.
     Forget {
         /// The repository.
         #[arg(value_parser = RepoName::parse)]

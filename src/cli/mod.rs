@@ -118,7 +118,7 @@ enum Command {
     },
     /// Look at git, processes, limits, disk, clock and upstreams, and say what a gate would miss.
     Doctor(doctor::Args),
-    /// List the mirrors of a running gate, and have one synced.
+    /// List the mirrors of a running gate, have one synced, or remove one.
     Mirror(mirror::Args),
     /// List, show and decide on the pushes that a running gate holds or held.
     Push(push::Args),
