@@ -268,7 +268,7 @@ impl Keeper {
     }
 
     /// What is known of one that is demanded: where nothing is, how the sync ends is kept from now on, for this life of
-    /// the gate. The caller sees to it that not everybody demands.
+    /// the gate, unless the upstream has no such repository. The caller sees to it that not everybody demands.
     #[must_use]
     pub fn expect(&self, repo: &RepoName) -> State {
         self.0.states.expect(repo, Timestamp::now())
@@ -536,6 +536,10 @@ impl Keeper {
             self.heed_no(&repo, cause);
         }
         states.set_due(&repo, self.next(&repo, began.time));
+        if outcome.as_ref().is_err_and(SyncError::is_no) && !has_mirror && !self.is_listed(&repo) {
+            // Whoever demanded it hears so, and there is nothing to keep.
+            states.give_up(&repo);
+        }
         lead.end(outcome.clone());
         if has_mirror {
             states.set_bytes(&repo, parts.upstreams.mirrors().bytes(&repo));

@@ -103,7 +103,7 @@ impl State {
         Self { row, fresh: None, last: None, fault: None, is_silent: false }
     }
 
-    fn unsynced(repo: &RepoName, now: Timestamp) -> Self {
+    pub(super) fn unsynced(repo: &RepoName, now: Timestamp) -> Self {
         let row = MirrorRow {
             repo: repo.clone(),
             attempted: now,
@@ -237,6 +237,11 @@ impl States {
         if let Some(state) = self.lock().get_mut(repo) {
             state.row.bytes = bytes;
         }
+    }
+
+    /// Forgets what was to be made, and never has been.
+    pub(super) fn give_up(&self, repo: &RepoName) {
+        self.lock().retain(|name, state| name != repo || state.row.succeeded.is_some());
     }
 
     /// Forgets a mirror, here and in the store; answers whether it was known.
