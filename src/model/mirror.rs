@@ -29,7 +29,7 @@ pub struct MirrorView {
     pub error: Option<String>,
     /// When the schedule comes to it, if it does.
     pub due: Option<String>,
-    /// The same, while the schedule leaves it alone since the last sync failed.
+    /// Until when nothing syncs it that no reader or reviewer asks for, since the last sync failed.
     pub backoff_until: Option<String>,
     /// What it takes on the disk.
     pub bytes: u64,

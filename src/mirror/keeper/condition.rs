@@ -1,6 +1,7 @@
 //! How a mirror is, in a word: what operators read first.
 
 use super::Keeper;
+use super::heard::AFTER_FAILURE;
 use super::states::State;
 use jiff::Timestamp;
 use std::time::Duration;
@@ -51,11 +52,13 @@ impl Condition {
 }
 
 impl State {
-    /// Until when the schedule leaves it alone since a sync failed, if it does at `now`.
+    /// Until when nothing is synced that no reader or reviewer asks for, since a sync failed, if that is so at `now`: the
+    /// schedule pauses, and so do the wishes of what is heard.
     #[must_use]
     pub fn backoff(&self, now: Timestamp) -> Option<Timestamp> {
         self.row.failed.as_ref()?;
-        self.row.due.filter(|due| *due > now)
+        let heard = self.row.attempted.checked_add(AFTER_FAILURE).ok();
+        self.row.due.max(heard).filter(|until| *until > now)
     }
 }
 
@@ -67,5 +70,24 @@ impl Keeper {
         let place = self.0.parts.upstreams.find(repo);
         let fresh_for = place.map_or(Duration::ZERO, |place| place.upstream.mirror.fresh_for);
         Condition::of(state, fresh_for, self.is_doubted(repo))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::name::RepoName;
+    use crate::store::mirrors::Failed;
+
+    #[test]
+    fn a_mirror_that_failed_is_left_alone_for_a_while_by_what_is_heard_and_for_as_long_as_the_schedule_says()
+    {
+        let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
+        let mut state = State::unsynced(&RepoName::parse("forge/app").unwrap(), at(0));
+        assert_eq!(state.backoff(at(0)), None, "it has not failed");
+        state.row.failed = Some(Failed { times: 1, why: "it is down".to_owned(), moved: None });
+        assert_eq!([0, 9, 10].map(|second| state.backoff(at(second))), [Some(at(10)), Some(at(10)), None]);
+        state.row.due = Some(at(40));
+        assert_eq!([0, 39, 40].map(|second| state.backoff(at(second))), [Some(at(40)), Some(at(40)), None]);
     }
 }

@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 const JITTER: Duration = Duration::from_millis(200);
 
 /// How long after a failure the next sync begins at the earliest, however much is heard.
-const AFTER_FAILURE: Duration = Duration::from_secs(10);
+pub(super) const AFTER_FAILURE: Duration = Duration::from_secs(10);
 
 /// Syncs that are under way at one upstream for what was heard: the others of its share of the lane are for readers.
 const AT_ONCE: usize = 2;
