@@ -106,6 +106,7 @@ fn age(seconds: u64) -> String {
 /// Its state in words.
 fn state(mirror: &MirrorView) -> String {
     let words = mirror.state.replace('_', " ");
+    let words = mirror.progress.as_ref().map_or(words.clone(), |progress| format!("{words}: {progress}"));
     mirror.moved_to.as_ref().map_or(words.clone(), |to| format!("{words} to {to}"))
 }
 

@@ -55,8 +55,11 @@ enum Patience {
 /// `GET mirrors`: all that the caller may see.
 pub fn list(app: &App, asked: &Asked<'_>) -> Result<Response, Refusal> {
     let rules = app.rules.get();
-    let states =
-        app.keeper.states().into_iter().filter(|state| may_see(app, &rules, asked.caller, &state.row.repo));
+    let states = app
+        .keeper
+        .all_shown()
+        .into_iter()
+        .filter(|state| may_see(app, &rules, asked.caller, &state.row.repo));
     Ok(json(&Mirrors { mirrors: states.map(|state| view(app, state)).collect() }).uncached())
 }
 
@@ -193,6 +196,7 @@ fn unforgotten(error: ForgetError) -> Refusal {
     match error {
         // No open one is: it has failed, and is kept for another try.
         ForgetError::Held => Refusal::Conflict { state: PushState::Failed, why: error.to_string().into() },
+        ForgetError::FirstClone { left } => Refusal::UnderWay { why: error.to_string().into(), retry: left },
         ForgetError::Turn(TurnError::Stopping) => Refusal::Stopping,
         ForgetError::Turn(TurnError::Deadline | TurnError::ClientGone | TurnError::Full) => {
             Refusal::Busy { at_door: false }
@@ -206,7 +210,7 @@ fn find(app: &App, asked: &Asked<'_>) -> Result<State, Refusal> {
     if !may_see(app, &app.rules.get(), asked.caller, repo) {
         return Err(Refusal::NotFound);
     }
-    app.keeper.state(repo).ok_or_else(|| Refusal::Unknown(format!("there is no mirror of {repo}").into()))
+    app.keeper.shown(repo).ok_or_else(|| Refusal::Unknown(format!("there is no mirror of {repo}").into()))
 }
 
 pub(super) fn may_see(app: &App, rules: &Rules, caller: &Caller, repo: &RepoName) -> bool {
@@ -228,6 +232,7 @@ fn view(app: &App, state: State) -> MirrorView {
     let age = state.age(Instant::now(), Timestamp::now());
     let is_there = app.keeper.find(&state.row.repo).is_some();
     let (condition, backoff) = (app.keeper.condition(&state), state.backoff(Timestamp::now()));
+    let progress = app.keeper.first_clone(&state.row.repo);
     let row = state.row;
     let (failures, error, moved) = match row.failed {
         Some(failed) => (failed.times, Some(failed.why), failed.moved.flatten()),
@@ -245,7 +250,8 @@ fn view(app: &App, state: State) -> MirrorView {
         error,
         due: row.due.map(|time| time.to_string()),
         backoff_until: backoff.map(|time| time.to_string()),
-        bytes: row.bytes,
+        bytes: progress.map_or(row.bytes, |progress| progress.bytes),
+        progress: progress.and_then(|progress| progress.step).map(|step| step.to_string()),
     }
 }
 

@@ -183,7 +183,7 @@ fn sweeper(app: &App, page: &mut Page) {
 /// The oldest mirror of each upstream tells whether any lags behind.
 fn mirrors(app: &App, page: &mut Page) {
     page.family("mirror_age_seconds", "gauge", "Time since the last sync of the oldest mirror, by upstream.");
-    let (states, now) = (app.keeper.states(), (Instant::now(), Timestamp::now()));
+    let (states, now) = (app.keeper.all_shown(), (Instant::now(), Timestamp::now()));
     for upstream in app.road.upstreams().list() {
         let name = upstream.name.as_str();
         let own =

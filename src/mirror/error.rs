@@ -17,6 +17,7 @@ use crate::store::StoreError;
 use crate::supervise::{Deadline, Outcome, SpawnError, Why};
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Longest part of what git said that is repeated, in bytes.
 const WORDS_MAX: usize = 300;
@@ -470,6 +471,12 @@ impl From<RefsError> for LandError {
 /// Why a mirror was not removed.
 #[derive(Debug, thiserror::Error)]
 pub enum ForgetError {
+    /// It is being made, and goes on.
+    #[error("its first clone is under way, and can be forgotten when it is over; try again in {} s", left.as_secs())]
+    FirstClone {
+        /// How long it will take, as far as that can be told.
+        left: Duration,
+    },
     /// A push is held for it, which borrows its objects.
     #[error("a push is held that borrows from the mirror: decide on it first (tidegate push list)")]
     Held,

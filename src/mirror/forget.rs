@@ -7,6 +7,7 @@
 use super::Shared;
 use super::draft::Draft;
 use super::error::ForgetError;
+use super::making::Progress;
 use super::turns::TurnError;
 use crate::model::name::RepoName;
 use crate::sys::stop::Stop;
@@ -23,7 +24,10 @@ pub(super) fn forget(
 ) -> Result<bool, ForgetError> {
     let place = shared.places.of(repo);
     if shared.places.find(repo).is_none() {
-        return Ok(false);
+        return match shared.makings.progress(&place) {
+            Some(Progress { left, .. }) => Err(ForgetError::FirstClone { left }),
+            None => Ok(false),
+        };
     }
     let turn = shared.turns.take(&place, until, || (!stop.is_running()).then_some(TurnError::Stopping))?;
     if shared.places.find(repo).is_none() {

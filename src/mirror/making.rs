@@ -6,6 +6,7 @@
 use super::places;
 use crate::supervise::Ear;
 use std::collections::HashMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -48,6 +49,8 @@ pub enum Step {
 /// How far the making of a mirror is.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
+    /// Since when.
+    pub begun: Instant,
     /// What has come, in bytes.
     pub bytes: u64,
     /// Where git is, once it has said so.
@@ -70,6 +73,11 @@ impl Makings {
     pub(super) fn progress(&self, place: &Path) -> Option<Progress> {
         let making = Arc::clone(self.lock().get(place)?);
         Some(making.progress(Instant::now()))
+    }
+
+    /// The places of all that are being made.
+    pub(super) fn places(&self) -> Vec<PathBuf> {
+        self.lock().keys().cloned().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<PathBuf, Arc<Making>>> {
@@ -97,7 +105,7 @@ impl Making {
         };
         let bytes = places::bytes(&self.draft.join("objects"));
         let left = left.clamp(RETRY_MIN, RETRY_MAX);
-        Progress { bytes, step: heard.map(|(step, _)| step), left }
+        Progress { begun: self.begun, bytes, step: heard.map(|(step, _)| step), left }
     }
 }
 
@@ -112,6 +120,15 @@ impl Listed<'_> {
 impl Drop for Listed<'_> {
     fn drop(&mut self) {
         self.makings.lock().remove(&self.place);
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Receiving(percent) => write!(f, "receiving {percent}%"),
+            Self::Resolving(percent) => write!(f, "resolving {percent}%"),
+        }
     }
 }
 

@@ -287,6 +287,13 @@ impl Mirrors {
         self.0.makings.progress(&self.0.places.of(repo))
     }
 
+    /// The repositories whose first mirror is being made.
+    #[must_use]
+    pub fn first_clones(&self) -> Vec<RepoName> {
+        let repos = self.0.makings.places().into_iter().filter_map(|place| self.0.places.repo_at(&place));
+        repos.filter(|repo| self.find(repo).is_none()).collect()
+    }
+
     /// What the mirror of `repo` takes on the disk, as far as that can be seen, in bytes.
     #[must_use]
     pub fn bytes(&self, repo: &RepoName) -> u64 {

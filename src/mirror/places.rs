@@ -42,6 +42,12 @@ impl Places {
         place.strip_prefix(&self.mirrors).ok()?.iter().next()?.to_str()
     }
 
+    /// The repository whose mirror is at `place`.
+    pub(super) fn repo_at(&self, place: &Path) -> Option<RepoName> {
+        let name = place.strip_prefix(&self.mirrors).ok()?.to_str()?.strip_suffix(".git")?;
+        RepoName::parse(name).ok()
+    }
+
     pub(super) fn find(&self, repo: &RepoName) -> Option<Repository> {
         let git_dir = self.of(repo);
         // It was given its name when it was whole.

@@ -11,7 +11,8 @@ pub const PATH: &str = "/-/api/v1/mirrors";
 pub struct MirrorView {
     /// Its name.
     pub repo: String,
-    /// `never_synced`, `fresh` (a read asks nobody), `stale` (a read asks the upstream first), `failing`, or `moved`.
+    /// `never_synced`, `cloning` (for the first time), `fresh` (a read asks nobody), `stale` (a read asks the upstream first),
+    /// `failing`, or `moved`.
     pub state: String,
     /// Where the upstream says that the repository is now, of one that has moved.
     pub moved_to: Option<String>,
@@ -21,7 +22,8 @@ pub struct MirrorView {
     pub age_seconds: Option<u64>,
     /// When that began, in the form of RFC 3339, as all times here.
     pub synced: Option<String>,
-    /// When the last sync began, however it ended; of one that was not synced yet, since when it is to be.
+    /// When the last sync began, however it ended; of one that was not synced yet, since when it is to be, and of a first
+    /// clone, since when it is under way.
     pub attempted: String,
     /// Syncs that failed since the last success.
     pub failures: u32,
@@ -31,8 +33,11 @@ pub struct MirrorView {
     pub due: Option<String>,
     /// Until when nothing syncs it that no reader or reviewer asks for, since the last sync failed.
     pub backoff_until: Option<String>,
-    /// What it takes on the disk.
+    /// What it takes on the disk; of a first clone, what has come.
     pub bytes: u64,
+    /// How far a first clone is, once its upstream sends objects: `receiving 34%`, and then `resolving 7%` of their deltas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<String>,
 }
 
 /// The answer to a list.

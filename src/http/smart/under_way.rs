@@ -103,12 +103,14 @@ fn say(app: &App, exchange: &mut Exchange, target: &GitTarget, refusal: Refusal)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Instant;
 
     #[test]
     fn how_far_a_first_clone_is_and_when_to_come_again_stands_in_one_sentence() {
         let repo = RepoName::parse("forge/app").unwrap();
         let told = |bytes, step, seconds| {
-            let progress = Progress { bytes, step, left: Duration::from_secs(seconds) };
+            let (begun, left) = (Instant::now(), Duration::from_secs(seconds));
+            let progress = Progress { begun, bytes, step, left };
             refusal(&repo, false, Some(progress)).sentence().into_owned()
         };
         let start = "the first clone of forge/app is under way: ";

@@ -3,6 +3,8 @@
 use super::Keeper;
 use super::heard::AFTER_FAILURE;
 use super::states::State;
+use crate::mirror::Progress;
+use crate::model::name::RepoName;
 use jiff::Timestamp;
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ use std::time::Duration;
 pub enum Condition {
     /// No sync has ended yet.
     NeverSynced,
+    /// It is being made.
+    Cloning,
     /// It was synced so lately that a read asks nobody.
     Fresh,
     /// A read asks the upstream first.
@@ -23,13 +27,15 @@ pub enum Condition {
 
 impl Condition {
     /// Every condition, in the order of their numbers.
-    pub const ALL: [Self; 5] = [Self::NeverSynced, Self::Fresh, Self::Stale, Self::Failing, Self::Moved];
+    pub const ALL: [Self; 6] =
+        [Self::NeverSynced, Self::Cloning, Self::Fresh, Self::Stale, Self::Failing, Self::Moved];
 
     /// Its name in the API and the metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::NeverSynced => "never_synced",
+            Self::Cloning => "cloning",
             Self::Fresh => "fresh",
             Self::Stale => "stale",
             Self::Failing => "failing",
@@ -63,10 +69,40 @@ impl State {
 }
 
 impl Keeper {
+    /// How all mirrors are, by name, with those that are being made for the first time.
+    #[must_use]
+    pub fn all_shown(&self) -> Vec<State> {
+        let mut states = self.states();
+        let is_known = |repo: &RepoName| self.state(repo).is_some();
+        let made = self.0.parts.upstreams.mirrors().first_clones().into_iter().filter(|repo| !is_known(repo));
+        states.extend(made.filter_map(|repo| self.shown(&repo)));
+        states.sort_by(|one, other| one.row.repo.as_str().cmp(other.row.repo.as_str()));
+        states
+    }
+
+    /// How one of them is.
+    #[must_use]
+    pub fn shown(&self, repo: &RepoName) -> Option<State> {
+        let unsynced = |progress: Progress| {
+            let now = Timestamp::now();
+            State::unsynced(repo, now.checked_sub(progress.begun.elapsed()).unwrap_or(now))
+        };
+        self.state(repo).or_else(|| self.first_clone(repo).map(unsynced))
+    }
+
+    /// How far a mirror is that is being made for the first time.
+    #[must_use]
+    pub fn first_clone(&self, repo: &RepoName) -> Option<Progress> {
+        self.progress(repo).filter(|_| self.find(repo).is_none())
+    }
+
     /// How this mirror is, in a word.
     #[must_use]
     pub fn condition(&self, state: &State) -> Condition {
         let repo = &state.row.repo;
+        if self.first_clone(repo).is_some() {
+            return Condition::Cloning;
+        }
         let place = self.0.parts.upstreams.find(repo);
         let fresh_for = place.map_or(Duration::ZERO, |place| place.upstream.mirror.fresh_for);
         Condition::of(state, fresh_for, self.is_doubted(repo))
@@ -76,7 +112,6 @@ impl Keeper {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::name::RepoName;
     use crate::store::mirrors::Failed;
 
     #[test]

@@ -95,12 +95,25 @@ fn who_waits_too_long_for_a_first_clone_is_told_how_far_it_is_and_it_goes_on() {
     let later = gate.wire().post("forge/app", "git-upload-pack", &version, &pkt::command("ls-refs", &[]));
     told_numbers(&later.expect(200).text());
     assert!(gate.metric("tidegate_refused_total", &["under-way"]) >= 5.0);
+    let data = scene.place.data();
+    let mirror = |words: &[&str]| {
+        let at = ["--data-dir", data.to_str().unwrap()];
+        scene.place.tidegate(&[&["mirror"], words, &at].concat(), b"")
+    };
+    mirror(&["list"]).ok().says("forge/app").says("cloning: receiving 50%");
+    let one = gate.control("/-/api/v1/mirrors/forge/app").expect(200).json();
+    assert_eq!((one["state"].as_str(), one["is_there"].as_bool()), (Some("cloning"), Some(false)), "{one}");
+    assert!((PART / 2..=PART).contains(&one["bytes"].as_u64().unwrap()), "{one}");
+    assert_eq!(gate.metric("tidegate_mirrors", &["cloning"]), 1.0);
+    mirror(&["forget", "forge/app"]).fails().says("its first clone is under way");
     assert_eq!(gate.leaders("fetch").len(), 1);
     scene.origin.release_halfway();
     await_sync(&gate);
     let asked = scene.questions();
     assert_eq!(cloned_main(&scene, &gate, "after"), served.oid("main"));
     assert_eq!(scene.questions(), asked, "what was begun for those who left is what is served");
+    assert_eq!(gate.metric("tidegate_mirrors", &["cloning"]), 0.0);
+    mirror(&["forget", "forge/app"]).ok().says("is forgotten");
 }
 
 #[test]
