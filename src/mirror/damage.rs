@@ -24,7 +24,8 @@ const SIGNS: [&str; 9] = [
 ];
 
 /// How a line begins where a repository that is served cannot be read. What a client has said stands further behind.
-const SERVING: [&str; 9] = [
+const SERVING: [&str; 10] = [
+    "bad packed object CRC for ",
     "file ",
     "git upload-pack: git-pack-objects died with error",
     "index file ",
@@ -102,6 +103,7 @@ mod tests {
             "error: packfile p does not match index\nfatal: git upload-pack: not our ref 1\n",
             "error: git upload-pack: git-pack-objects died with error.\n",
             "error: index file i is too small\n",
+            "error: bad packed object CRC for 1\nfatal: unable to read 1\n",
             "error: file p is far too short to be a packfile\n",
         ] {
             assert!(is_shown(said), "{said}");

@@ -344,6 +344,27 @@ fn a_mirror_whose_bytes_are_damaged_is_made_anew_once_a_clone_has_failed_of_it()
 }
 
 #[test]
+fn wrong_bytes_that_git_sends_on_as_they_are_show_at_the_next_full_repack() {
+    let scene = Scene::new();
+    repo::history(&scene.place, "app.git");
+    let gate = scene.gate("open", FRESH).text("sweeper.mirror_upkeep", "366d").start();
+    let main = cloned_main(&scene, &gate, "first");
+    await_tended(&gate, 1.0);
+    gate.stop();
+    for pack in packs(&scene.mirror("app.git")) {
+        let mut content = fs::read(&pack).unwrap();
+        let middle = content.len() / 2;
+        content[middle..middle + 8].fill(0xff);
+        rewrite(&pack, &content);
+    }
+    let keys = "mirror = { fresh_for = \"1h\", prune_after = \"1ms\" }";
+    let gate = scene.gate("open", keys).text("sweeper.mirror_upkeep", "50ms").start();
+    eventually(HANG, "it is mended", || gate.log().has("mirror forge/app synced cause=repair"));
+    assert_eq!(cloned_main(&scene, &gate, "mended"), main);
+    scene.place.client().at(&scene.mirror("app.git")).git(&["fsck", "--full", "--strict"]).ok();
+}
+
+#[test]
 fn a_mirror_that_an_operator_has_repacked_is_the_same_as_before_and_is_not_made_anew() {
     let scene = Scene::new();
     repo::history(&scene.place, "app.git");
