@@ -5,6 +5,7 @@ use crate::support::http::basic;
 use crate::support::place::token_of;
 use crate::support::{HANG, eventually, repo};
 use jiff::Timestamp;
+use rusqlite::Connection;
 
 #[test]
 fn what_is_listed_is_mirrored_and_kept_without_anybody_asking() {
@@ -27,6 +28,26 @@ fn what_is_listed_is_mirrored_and_kept_without_anybody_asking() {
     eventually(HANG, "a mirror that is known is kept by the next gate", || {
         client.oid("refs/heads/main") == newer
     });
+}
+
+#[test]
+fn what_was_planned_by_a_clock_that_was_far_ahead_is_planned_anew() {
+    let scene = Scene::new();
+    let served = repo::history(&scene.place, "app.git");
+    let keys = "mirror = { repos = [\"app\"], sync_every = \"200ms\" }";
+    let setup = || scene.gate("open", keys).text("sweeper.sync_mirrors", "20ms");
+    let gate = setup().start();
+    eventually(HANG, "it is synced", || gate.log().has("mirror forge/app synced"));
+    gate.stop();
+    let database = Connection::open(scene.place.data().join("tidegate.db")).unwrap();
+    let planned =
+        "UPDATE mirrors SET due = due + 1000 * 86400 * 365, succeeded = succeeded + 1000 * 86400 * 365";
+    assert_eq!(database.execute(planned, []).unwrap(), 1);
+    drop(database);
+    let new = advance(&served, "new");
+    let _gate = setup().start();
+    let mirror = scene.place.client().at(&scene.mirror("app.git"));
+    eventually(HANG, "the mirror follows", || mirror.oid("refs/heads/main") == new);
 }
 
 #[test]

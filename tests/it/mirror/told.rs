@@ -1,9 +1,11 @@
 //! What clients are told of a mirror that is old, or not there yet.
 
+use std::fs;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use super::meddler::grow;
 use super::origin::PART;
 use super::{Scene, cloned_main};
 use crate::support::gate::Gate;
@@ -43,6 +45,32 @@ fn who_fetches_from_a_mirror_without_its_upstream_is_told_once_in_every_protocol
     scene.origin.resume();
     let again = scene.place.client().try_clone(&[], &gate.url("forge/app"), &scene.place.work("again")).ok();
     assert!(!again.stderr.contains("forge/app: "), "{}", again.stderr);
+}
+
+#[test]
+fn a_full_disk_is_the_gate_s_own_fault_and_said_so_until_there_is_room_again() {
+    let scene = Scene::new();
+    let served = repo::history(&scene.place, "app.git");
+    let (program, full) = (scene.place.work("git"), scene.place.work("full"));
+    // No file grows beyond a few KiB, as on a disk that has no more.
+    let text = format!(
+        "if [ -e {} ]; then trap '' XFSZ; ulimit -f 8; fi\nexec {} \"$@\"",
+        full.display(),
+        gits()[0].display()
+    );
+    repo::script(&program, &text);
+    let setup = scene.gate("open", "mirror.fresh_for = \"1ms\"");
+    let gate = setup.text("git.program", program.to_str().unwrap()).start();
+    let old = cloned_main(&scene, &gate, "first");
+    let new = grow(&served, "large");
+    fs::write(&full, "").unwrap();
+    let work = scene.place.work("full-clone");
+    let told = scene.place.client().try_clone(&[], &gate.url("forge/app"), &work).ok();
+    let line = "forge/app: the gate failed to bring it up to date (its log says why); this is its state of ";
+    assert!(told.stderr.contains(line), "{}", told.stderr);
+    assert_eq!(scene.place.client().at(&work).oid("HEAD"), old);
+    fs::remove_file(&full).unwrap();
+    assert_eq!(cloned_main(&scene, &gate, "room"), new);
 }
 
 /// What a client is told that has waited long enough for a first clone.
