@@ -60,6 +60,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "src/store/migrations/0008_denied_mirrors.sql",
         "202825c577025a697947a400512d60e0d043c6fc88314aab3cfcff76a439f3b7",
     ),
+    (
+        "src/store/migrations/0009_mirrors_of_mirrors.sql",
+        "27562a1603ab08a5c2e0d83e58692a6ecdaa591af09024468fb4b1c599fcd098",
+    ),
 ];
 
 /// Words that mark unfinished work, spelt so that this file does not hold them.

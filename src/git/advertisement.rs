@@ -18,6 +18,7 @@ use crate::model::oid::Oid;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::io::Read;
+use std::time::Duration;
 
 /// What stands where the first ref would, when there is none.
 const NO_REFS: &[u8] = b"capabilities^{}";
@@ -47,6 +48,8 @@ pub struct Advertised {
     pub unadvertised: Unadvertised,
     /// Which hash names the objects.
     pub format: ObjectFormat,
+    /// How old it is, where whoever shows it has it from somebody else and says so beside it.
+    pub age: Duration,
 }
 
 /// Why bytes are no advertisement.

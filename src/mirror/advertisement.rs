@@ -10,7 +10,7 @@ use crate::git::wants::Unadvertised;
 use crate::model::oid::Oid;
 use crate::model::upstream::UpstreamUrl;
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Which of its two sides an upstream is asked for. They may show different refs, and only one tells of pushes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,12 +38,14 @@ pub struct Advertisement {
     pub unadvertised: Unadvertised,
     /// Which hash names the objects. A repository without refs tells it to [`Side::Push`] only: SHA-1 otherwise.
     pub format: ObjectFormat,
+    /// How old it was by then, where the server has it from another one and says so: a gate whose own upstream is down.
+    pub age: Duration,
 }
 
 impl Advertisement {
     pub(super) fn of(url: UpstreamUrl, at: Instant, advertised: Advertised) -> Self {
-        let Advertised { refs, head, push, unadvertised, format } = advertised;
-        Self { url, at, refs, head, push, unadvertised, format }
+        let Advertised { refs, head, push, unadvertised, format, age } = advertised;
+        Self { url, at, refs, head, push, unadvertised, format, age }
     }
 
     /// What a mirror of this repository offers to clients that push.

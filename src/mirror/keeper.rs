@@ -425,7 +425,7 @@ impl Keeper {
         };
         lead.set_answered();
         // What was asked before this sync was is as old as that.
-        let began = began.not_after(seen.at);
+        let began = began.of(&seen);
         let deadline = self.deadline(&repo, place);
         let (keeper, credential) = (self.clone(), credential.cloned());
         let job = move || {

@@ -13,6 +13,7 @@ use crate::git::advertisement::{Advertised, AdvertisementError, BOUNDS, read};
 use crate::git::pktline::ReadError;
 use crate::git::service::Service;
 use crate::model::credential::UpstreamCredential;
+use crate::model::mirror::STALE;
 use crate::model::route::{Proxy, Route};
 use crate::model::upstream::{HttpUrl, Origin};
 use crate::supervise::Deadline;
@@ -101,8 +102,10 @@ impl Web {
             answer => answer,
         }?;
         question.check(&response, service.advertisement_type())?;
+        let age = age(&response);
         let body = BufReader::with_capacity(64 << 10, response.into_body().into_reader());
-        read(body, Some(service), BOUNDS).map_err(|error| question.misread(&error))
+        let advertised = read(body, Some(service), BOUNDS).map_err(|error| question.misread(&error))?;
+        Ok(Advertised { age, ..advertised })
     }
 
     /// Sends a letter to the repository at `url`, and lets `heed` read the answer as it comes.
@@ -139,6 +142,12 @@ impl Web {
         question.check(&response, service.result_type())?;
         question.listen(response, heed)
     }
+}
+
+/// How old an answer is by its own word, which another gate gives in whole seconds.
+fn age(response: &Response<Body>) -> Duration {
+    let field = response.headers().get(STALE).and_then(|value| value.to_str().ok());
+    Duration::from_secs(field.and_then(|value| value.parse::<u32>().ok()).unwrap_or_default().into())
 }
 
 /// What is posted.

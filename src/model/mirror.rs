@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 /// The address of the API of mirrors.
 pub const PATH: &str = "/-/api/v1/mirrors";
 
+/// The field of an answer that tells how old a mirror is that could not be brought up to date, in seconds.
+pub const STALE: &str = "Tidegate-Stale";
+
 /// How a mirror is.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct MirrorView {
@@ -18,7 +21,7 @@ pub struct MirrorView {
     pub moved_to: Option<String>,
     /// Whether it can be served: it was made once.
     pub is_there: bool,
-    /// Time since the start of the last sync that succeeded.
+    /// Time since the start of the last sync that succeeded, with the age that the upstream told of what it showed then.
     pub age_seconds: Option<u64>,
     /// When that began, in the form of RFC 3339, as all times here.
     pub synced: Option<String>,

@@ -5,6 +5,7 @@ use crate::model::name::RepoName;
 use jiff::Timestamp;
 use rusqlite::Row;
 use rusqlite::types::Type;
+use std::time::Duration;
 
 /// The rows of mirrors in a store.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +20,8 @@ pub struct MirrorRow {
     pub attempted: Timestamp,
     /// When the last one began that succeeded.
     pub succeeded: Option<Timestamp>,
+    /// How old what the upstream showed then was by its own word, cut off to milliseconds: it may be a mirror itself.
+    pub behind: Duration,
     /// How many failed since, and why the last one did.
     pub failed: Option<Failed>,
     /// The upstream has said no to the gate itself since it last gave it anything: being down unsays none of it.
@@ -55,7 +58,7 @@ impl MirrorRows<'_> {
     /// When the database cannot be read.
     pub fn all(&self) -> Result<Vec<MirrorRow>, StoreError> {
         self.0.read("listing the mirrors", |db| {
-            let columns = "repo, attempted, succeeded, failures, error, due, bytes, moved_to, denied";
+            let columns = "repo, attempted, succeeded, failures, error, due, bytes, moved_to, denied, behind";
             let mut rows = db.prepare_cached(&format!("SELECT {columns} FROM mirrors ORDER BY repo"))?;
             rows.query_map((), read)?.collect()
         })
@@ -69,8 +72,8 @@ impl MirrorRows<'_> {
         const DOING: &str = "noting how a mirror is";
         self.0.write(DOING, |db| {
             let put = "INSERT OR REPLACE INTO mirrors \
-                       (repo, attempted, succeeded, failures, error, due, bytes, moved_to, denied) \
-                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+                       (repo, attempted, succeeded, failures, error, due, bytes, moved_to, denied, behind) \
+                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
             let moved = row.failed.as_ref().and_then(|failed| failed.moved.as_ref());
             let values = (
                 row.repo.as_str(),
@@ -82,6 +85,7 @@ impl MirrorRows<'_> {
                 i64::try_from(row.bytes).unwrap_or(i64::MAX),
                 moved.map(|to| to.as_deref().unwrap_or_default()),
                 row.is_denied,
+                i64::try_from(row.behind.as_millis()).unwrap_or(i64::MAX),
             );
             db.execute(put, values).map(drop).map_err(StoreError::database(DOING))
         })
@@ -116,6 +120,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<MirrorRow> {
         succeeded: row.get::<_, Option<i64>>(2)?.map(|millis| time(2, millis)).transpose()?,
         failed: why.map(|why| Failed { times, why, moved }),
         is_denied: row.get(8)?,
+        behind: Duration::from_millis(row.get::<_, i64>(9)?.unsigned_abs()),
         due: row.get::<_, Option<i64>>(5)?.map(|millis| time(5, millis)).transpose()?,
         bytes: row.get::<_, i64>(6)?.unsigned_abs(),
     })
@@ -136,6 +141,7 @@ mod tests {
             succeeded: Some(at(5)),
             failed: None,
             is_denied: false,
+            behind: Duration::from_millis(1500),
             due: None,
             bytes: 7,
         };

@@ -34,6 +34,7 @@ use crate::git::command::{Identity, Protocol, Service};
 use crate::git::layout::{LayoutError, Repository};
 use crate::model::access::Caller;
 use crate::model::credential::UpstreamCredential;
+use crate::model::mirror::STALE;
 use crate::sys::space;
 use std::sync::Arc;
 use upstream::Beyond;
@@ -137,7 +138,7 @@ impl Call<'_> {
     fn headers(&self, content_type: &'static str) -> Headers {
         let mut headers = headers(content_type);
         if let Some(stale) = self.beyond.as_ref().and_then(|beyond| beyond.stale) {
-            headers.push(stale::FIELD, stale.age.as_secs().to_string());
+            headers.push(STALE, stale.age.as_secs().to_string());
         }
         headers
     }

@@ -8,9 +8,6 @@ use crate::mirror::Fault;
 use crate::model::name::RepoName;
 use std::time::Duration;
 
-/// The field that tells how old a mirror is, in seconds.
-pub(super) const FIELD: &str = "Tidegate-Stale";
-
 /// How a mirror is that could not be brought up to date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stale {
@@ -27,6 +24,8 @@ pub(super) enum Reason {
     Failed(Fault),
     /// The repository has another address now.
     Moved,
+    /// The upstream is a mirror itself, and has said so of what it has.
+    Behind,
     /// What is new there is being fetched for longer than the reader waits.
     Slow,
 }
@@ -39,6 +38,7 @@ impl Stale {
             Reason::Failed(Fault::Answer) => "the upstream does not answer as it should",
             Reason::Failed(Fault::Ours) => "the gate failed to bring it up to date (its log says why)",
             Reason::Moved => "the upstream says that it has moved",
+            Reason::Behind => "the upstream has an older copy itself",
             Reason::Slow => "what is new upstream is still on its way",
         };
         format!("{repo}: {why}; this is its state of {} ago", span(self.age))

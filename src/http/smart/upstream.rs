@@ -115,6 +115,7 @@ pub(super) fn open(
         (Service::ReceivePack, Phase::Advertise) => visit.push(),
     };
     let Found { mirror, url, offers, stale } = found?;
+    let stale = stale.or_else(|| visit.behind());
     if stale.is_some() {
         app.metrics.served_stale();
     }
@@ -238,6 +239,13 @@ impl Visit<'_> {
             return None;
         }
         self.app.keeper.age(self.repo).filter(|age| *age <= self.settings().mirror.serve_stale_for)
+    }
+
+    /// How old what is read is by the word of an upstream that is a mirror itself.
+    fn behind(&self) -> Option<Stale> {
+        let state = self.app.keeper.state(self.repo)?;
+        let is_behind = self.side == Side::Fetch && !state.row.behind.is_zero();
+        is_behind.then_some(Stale { age: self.app.keeper.age(self.repo)?, reason: Reason::Behind })
     }
 
     /// For whom the upstream does not judge: fresh, or as it was where that cannot be had.

@@ -88,7 +88,7 @@ impl Keeper {
         let keeper = self.clone();
         approach.send(question, class, move |answer| {
             // The question waits for its turn: what it heard is newer than its beginning.
-            let began = answer.as_ref().map_or(began, |seen| Moment::now().not_after(seen.at));
+            let began = answer.as_ref().map_or(began, |seen| Moment::now().of(seen));
             let outcome = answer.map_err(SyncError::from).and_then(|seen| {
                 lead.set_answered();
                 let place = served(&keeper.0.parts.upstreams, lead.repo()).ok_or(SyncError::NoWorker)?;

@@ -1,7 +1,7 @@
 //! How each mirror is: in memory for those who read it, in the store for the next life of the gate.
 
 use super::SyncError;
-use crate::mirror::Fault;
+use crate::mirror::{Advertisement, Fault};
 use crate::model::name::RepoName;
 use crate::store::mirrors::{Failed, MirrorRow};
 use crate::store::{Store, StoreError};
@@ -83,17 +83,20 @@ impl Ending {
 pub(super) struct Moment {
     pub(super) instant: Instant,
     pub(super) time: Timestamp,
+    /// How old what was heard then was.
+    pub(super) behind: Duration,
 }
 
 impl Moment {
     pub(super) fn now() -> Self {
-        Self { instant: Instant::now(), time: Timestamp::now() }
+        Self { instant: Instant::now(), time: Timestamp::now(), behind: Duration::ZERO }
     }
 
-    /// This moment, or `instant` where that was before.
-    pub(super) fn not_after(self, instant: Instant) -> Self {
-        let back = self.instant.saturating_duration_since(instant);
-        Self { instant: self.instant - back, time: self.time.checked_sub(back).unwrap_or(self.time) }
+    /// This moment, or that at which the upstream said this where that was before.
+    pub(super) fn of(self, seen: &Advertisement) -> Self {
+        let back = self.instant.saturating_duration_since(seen.at);
+        let time = self.time.checked_sub(back).unwrap_or(self.time);
+        Self { instant: self.instant - back, time, behind: seen.age }
     }
 }
 
@@ -108,6 +111,7 @@ impl State {
             repo: repo.clone(),
             attempted: now,
             succeeded: None,
+            behind: Duration::ZERO,
             failed: None,
             is_denied: false,
             due: None,
@@ -116,18 +120,19 @@ impl State {
         Self::of(row)
     }
 
-    /// The time since the start of the last sync that succeeded, in this life of the gate or an earlier one.
+    /// The time since the start of the last sync that succeeded, in this life of the gate or an earlier one, with the age
+    /// that the upstream told of what it showed then.
     #[must_use]
     pub fn age(&self, now: Instant, time: Timestamp) -> Option<Duration> {
         match self.fresh {
-            Some(fresh) => Some(now.saturating_duration_since(fresh)),
+            Some(fresh) => Some(now.saturating_duration_since(fresh) + self.row.behind),
             None => {
                 let succeeded = self.row.succeeded?;
                 let latest = time.checked_add(CLOCK_STEP).unwrap_or(time);
                 let age = Duration::try_from(time.duration_since(succeeded)).unwrap_or_default();
                 // A clock that was set back a little makes nothing younger than new. What was written by one that was far
                 // ahead says nothing of the age.
-                (succeeded <= latest).then_some(age)
+                (succeeded <= latest).then_some(age + self.row.behind)
             }
         }
     }
@@ -140,7 +145,7 @@ impl State {
         match outcome {
             Ok(()) => {
                 self.row.is_denied = false;
-                self.row.succeeded = Some(began.time);
+                (self.row.succeeded, self.row.behind) = (Some(began.time), began.behind);
                 self.row.failed = None;
                 self.fresh = Some(began.instant);
             }

@@ -10,6 +10,7 @@ use super::origin::PART;
 use super::{Scene, cloned_main};
 use crate::support::gate::Gate;
 use crate::support::git::gits;
+use crate::support::place::Place;
 use crate::support::run::Running;
 use crate::support::{HANG, eventually, pass, pkt, repo};
 
@@ -45,6 +46,43 @@ fn who_fetches_from_a_mirror_without_its_upstream_is_told_once_in_every_protocol
     scene.origin.resume();
     let again = scene.place.client().try_clone(&[], &gate.url("forge/app"), &scene.place.work("again")).ok();
     assert!(!again.stderr.contains("forge/app: "), "{}", again.stderr);
+}
+
+#[test]
+fn a_mirror_of_a_mirror_is_at_least_as_old_as_that_says_in_every_life_of_its_gate() {
+    let mut scene = Scene::new();
+    let main = repo::history(&scene.place, "app.git").oid("main");
+    let upper = scene.gate("open", "mirror.fresh_for = \"1ms\"").start();
+    let lower = Place::new();
+    let start = || {
+        let table = format!(
+            "[[upstream]]\nname = \"up\"\nurl = {:?}\nmirror.fresh_for = \"1ms\"",
+            upper.url("forge")
+        );
+        lower.gate().text("git.queue_wait", "10m").tables(&table).start()
+    };
+    let gate = start();
+    let url = gate.url("up/app");
+    let door = "/up/app/info/refs?service=git-upload-pack";
+    assert_eq!(lower.client().cloned(&["-q"], &url, &lower.work("fresh")).oid("HEAD"), main);
+    assert_eq!(gate.get(door).expect(200).header("tidegate-stale"), None);
+    scene.origin.stop();
+    let age = |gate: &Gate| -> u64 {
+        let answer = gate.get(door).expect(200);
+        answer.header("tidegate-stale").and_then(|text| text.parse().ok()).unwrap_or_default()
+    };
+    eventually(HANG, "it is old", || age(&gate) >= 2);
+    let told = lower.client().try_clone(&[], &url, &lower.work("old")).ok();
+    let line = "up/app: the upstream has an older copy itself; this is its state of ";
+    assert!(told.stderr.contains(line), "{}", told.stderr);
+    let shown = gate.control("/-/api/v1/mirrors/up/app").expect(200).json();
+    assert!(shown["age_seconds"].as_u64() >= Some(2), "{shown}");
+    gate.stop();
+    // The next one cannot ask, and knows what was told: the last sync itself is of a moment ago.
+    upper.stop();
+    let gate = lower.gate().tables(&format!("[[upstream]]\nname = \"up\"\nurl = {url:?}")).start();
+    let known = gate.control("/-/api/v1/mirrors/up/app").expect(200).json();
+    assert!(known["age_seconds"].as_u64() >= shown["age_seconds"].as_u64(), "{known}");
 }
 
 #[test]
