@@ -4,7 +4,7 @@
 //! everybody hears of a change, or it was not made. Once that is committed the bus has it.
 
 use super::outbox::{self, Draft};
-use super::{Store, StoreError};
+use super::{Store, StoreError, Sync};
 use crate::bus::Bus;
 use crate::model::fleet::{
     EventName, EventPattern, Incarnation, Notice, NoticeBody, RefDigest, RepoKey, SinkName, event_id, written,
@@ -18,6 +18,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Events that one look answers at most.
 pub const PAGE_MAX: u32 = 200;
+
+/// Numbers that are put aside at a time for events that do not wait for the disk: that wait is shared by so many.
+const NUMBERS_AT_ONCE: i64 = 256;
 
 /// Who is told of what.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +57,8 @@ pub(super) struct Telling {
     pub(super) incarnation: Incarnation,
     pub(super) bus: Bus,
     audience: Mutex<Arc<Audience>>,
+    /// Up to this one numbers are used, for all that the disk will ever know.
+    reserved: Mutex<i64>,
     /// Of the transaction that is under way.
     fresh: Mutex<Vec<Notice>>,
 }
@@ -190,7 +195,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Option<Notice>> {
 
 impl Telling {
     pub(super) fn new(incarnation: Incarnation, bus: Bus) -> Self {
-        Self { incarnation, bus, audience: Mutex::default(), fresh: Mutex::default() }
+        let reserved = Mutex::new(bus.newest());
+        Self { incarnation, bus, audience: Mutex::default(), reserved, fresh: Mutex::default() }
     }
 
     /// Adds an event to the transaction `db`.
@@ -198,7 +204,7 @@ impl Telling {
         const DOING: &str = "noting an event";
         let audience = Arc::clone(&*lock(&self.audience));
         let pusher = news.push.map(|push| push.pusher.name.clone());
-        let number = next_number(db).map_err(StoreError::database(DOING))?;
+        let number = self.next_number(db).map_err(StoreError::database(DOING))?;
         let body = self.body(number, news, &audience.node, now);
         db.prepare_cached(
             "INSERT INTO events (number, event, repo, pusher, at, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -260,18 +266,48 @@ impl Telling {
         lock(&self.fresh).clear();
     }
 
-    /// It is committed: everybody hears what it told.
-    pub(super) fn commit(&self) {
-        self.bus.publish(std::mem::take(&mut *lock(&self.fresh)));
+    /// It is committed by `sync`: everybody hears what it told. A machine that crashes may forget it all the same, and its
+    /// numbers are never given to anything else: whoever has heard one would take what is new for what he knows.
+    pub(super) fn commit(&self, db: &Connection, sync: Sync, waiting: &str) {
+        let fresh = std::mem::take(&mut *lock(&self.fresh));
+        if let Some(last) = fresh.last() {
+            let reserved = match sync {
+                Sync::Now => Ok(last.number),
+                Sync::WithTheNext => self.reserve(db, last.number, waiting),
+            };
+            match reserved {
+                Ok(number) => {
+                    let mut known = lock(&self.reserved);
+                    *known = number.max(*known);
+                }
+                Err(error) => log::error!("putting numbers of events aside: {error}"),
+            }
+        }
+        self.bus.publish(fresh);
+    }
+
+    /// Sees to it that the numbers up to `last` are used for good; answers up to which they are.
+    fn reserve(&self, db: &Connection, last: i64, waiting: &str) -> rusqlite::Result<i64> {
+        let reserved = *lock(&self.reserved);
+        if last <= reserved {
+            return Ok(reserved);
+        }
+        let most = last + NUMBERS_AT_ONCE;
+        db.pragma_update(None, "synchronous", waiting)?;
+        db.execute("UPDATE sqlite_sequence SET seq = max(seq, ?1) WHERE name = 'events'", [most])?;
+        Ok(most)
+    }
+
+    /// The number that an event inserted next will have.
+    fn next_number(&self, db: &Connection) -> rusqlite::Result<i64> {
+        let kept = db
+            .prepare_cached("SELECT coalesce(max(number), 0) FROM events")?
+            .query_row((), |row| row.get(0))?;
+        Ok(self.bus.newest().max(kept) + 1)
     }
 }
 
-/// The number that an event inserted next will have.
-fn next_number(db: &Connection) -> rusqlite::Result<i64> {
-    newest(db).map(|newest| newest + 1)
-}
-
-/// The number of the last event that there has been, also if it is not kept any more; 0 where there was none.
+/// The number of the last event that there may have been, also if it is not kept any more; 0 where there was none.
 pub(super) fn newest(db: &Connection) -> rusqlite::Result<i64> {
     db.prepare_cached("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0)")?
         .query_row((), |row| row.get(0))

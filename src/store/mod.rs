@@ -207,7 +207,7 @@ impl Store {
         let result = change(&transaction)?;
         transaction.commit().map_err(StoreError::database(doing))?;
         // Before the next transaction can begin: events are heard in the order of their commits.
-        told.commit();
+        told.commit(&writer, sync, self.0.waiting);
         Ok(result)
     }
 

@@ -329,8 +329,10 @@ fn only_a_step_that_promises_nobody_anything_is_committed_without_waiting_for_th
         || store.writer().pragma_query_value(None, "synchronous", |row| row.get::<_, i64>(0)).unwrap();
     const NORMAL: i64 = 1;
     const FULL: i64 = 2;
+    let first = received(&store);
+    take(&store, first, PushState::Received, Event::CheckingBegan).unwrap();
+    assert_eq!(level(), FULL, "numbers of events are put aside, for this one and many more");
     let id = received(&store);
-    assert_eq!(level(), FULL);
     let auto = Event::ChecksPassed { approval: Approval::Auto };
     let steps = [
         (PushState::Received, Event::CheckingBegan, NORMAL),

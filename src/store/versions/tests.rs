@@ -212,3 +212,39 @@ fn only_what_was_said_last_of_a_repository_is_what_the_fleet_knows() {
     assert!(!is_last('c') && !is_last('b'), "nobody knows");
     assert!(!store.versions().is_last(&RepoKey::parse("/other").unwrap(), &digest('a')).unwrap());
 }
+
+/// Tells of `count` changes, each in a transaction of its own that does not wait for the disk.
+fn tell_lightly(store: &Store, count: u32) {
+    for _ in 0..count {
+        let told = store.write_by(crate::store::Sync::WithTheNext, "telling", |db| {
+            store.0.telling.tell(db, &News::of(EventName::MirrorSynced, &key(), &repo()), at(1))
+        });
+        told.unwrap();
+    }
+}
+
+#[test]
+fn numbers_of_events_that_a_crash_of_the_machine_may_undo_are_used_up_before_they_are_heard() {
+    let (home, store) = moved(Vec::new(), 1);
+    let used_up = || {
+        let look = "SELECT seq FROM sqlite_sequence WHERE name = 'events'";
+        store.read("looking", |db| db.query_row(look, (), |row| row.get::<_, i64>(0))).unwrap()
+    };
+    assert_eq!((used_up(), store.bus().newest()), (1, 1), "a change waits for the disk anyway");
+    tell_lightly(&store, 1);
+    let most = used_up();
+    assert!(most > 100, "{most}");
+    change(&store, 'b');
+    tell_lightly(&store, 100);
+    assert_eq!((used_up(), store.bus().newest()), (most, 103), "one wait does for many");
+    let heard = store.bus().newest();
+    // What was not on the disk is lost.
+    let undo = "DELETE FROM events WHERE number > 3";
+    store.write("undoing", |db| db.execute(undo, ()).map_err(StoreError::database("undoing"))).unwrap();
+    drop(store);
+    let store = Store::open(&home.path().join("data")).unwrap();
+    assert!(store.events().has_all_after(heard).unwrap() && store.events().has_all_after(1).unwrap());
+    change(&store, 'c');
+    let next = store.events().after(heard).unwrap();
+    assert!(next.len() == 1 && next[0].number > heard, "{next:?}");
+}
