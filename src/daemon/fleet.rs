@@ -46,11 +46,11 @@ impl Home for Gate {
 
     fn remember(&self, version: &Version) {
         log::warn!(
-            "this gate has told of {} changes of {} and knows of fewer: its database was set back; it goes on counting from there",
-            version.seq,
-            version.repo
+            "this gate has told of more changes of {} than it knows of: its database was set back; it goes on counting from {}",
+            version.repo,
+            version.seq
         );
-        if let Err(error) = self.store.versions().hear(version, Timestamp::now()) {
+        if let Err(error) = self.store.versions().hear(version, false, Timestamp::now()) {
             log::error!("{error}");
         }
     }

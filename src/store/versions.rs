@@ -232,14 +232,16 @@ impl Versions<'_> {
         })
     }
 
-    /// Notes what another publisher has said, unless more was heard of him already; answers whether it is news.
+    /// Notes what another publisher has said, unless more was heard of him already; answers whether it is news. Of what he
+    /// says himself, and says once, everything is that he did not say last: a publisher whose database was set back begins
+    /// with lower numbers.
     ///
     /// # Errors
     /// When the database cannot be written.
-    pub fn hear(&self, version: &Version, now: Timestamp) -> Result<bool, StoreError> {
-        self.0.write_by(super::Sync::WithTheNext, "noting what was heard", |db| {
-            let last = last(db, &version.repo, &version.incarnation)?;
-            let is_news = last.is_none_or(|(seq, _)| seq < version.seq);
+    pub fn hear(&self, version: &Version, is_himself: bool, now: Timestamp) -> Result<bool, StoreError> {
+        const DOING: &str = "noting what was heard";
+        self.0.write_by(super::Sync::WithTheNext, DOING, |db| {
+            let is_news = is_news(db, version, is_himself).map_err(StoreError::database(DOING))?;
             if is_news {
                 put(db, version, now)?;
             }
@@ -390,6 +392,18 @@ fn last(db: &Connection, key: &RepoKey, by: &Incarnation) -> Result<Option<(u64,
             row.query_row((key.as_str(), by.as_str()), |row| Ok((row.get(0)?, row.get(1)?))).optional()
         })
         .map_err(StoreError::database("reading a version"))
+}
+
+/// Whether no such number, and none after it, is known of the publisher; of what he says himself, whether it is anything else
+/// than what he said last.
+fn is_news(db: &Connection, version: &Version, is_himself: bool) -> rusqlite::Result<bool> {
+    let Version { repo, incarnation, seq, digest, is_removed } = version;
+    let digest = digest.as_ref().map(RefDigest::as_str);
+    db.prepare_cached(
+        "SELECT NOT EXISTS (SELECT 1 FROM versions WHERE repo = ?1 AND incarnation = ?2 AND \
+         iif(?3, seq = ?4 AND digest IS ?5 AND removed = ?6, seq >= ?4))",
+    )?
+    .query_row((repo.as_str(), incarnation.as_str(), is_himself, seq, digest, is_removed), |row| row.get(0))
 }
 
 fn put(db: &Connection, version: &Version, now: Timestamp) -> Result<(), StoreError> {

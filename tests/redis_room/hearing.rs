@@ -3,6 +3,7 @@
 use crate::redis::{RedisServer, Relay};
 use crate::support::{AT_ONCE, Kept, Listener, REPO, Teller, change, eventually, listeners, removal};
 use nix::sys::signal::Signal;
+use tidegate::model::fleet::Version;
 
 #[test]
 fn what_is_published_while_nobody_listens_is_heard_afterwards() {
@@ -78,14 +79,17 @@ fn a_server_that_was_set_back_gets_what_it_has_lost() {
 }
 
 #[test]
-fn a_gate_that_was_set_back_is_told_what_it_had_said() {
+fn a_gate_that_was_set_back_goes_on_behind_what_it_had_said_and_says_that_there_is_news() {
     let server = RedisServer::start();
     Teller::to(&server.url()).tell(&change(1, 9));
     let kept = Kept::default();
     kept.own(vec![change(1, 4)]);
     Listener::start(&server.url(), &kept).await_connection();
-    assert_eq!(kept.notes().remembered, [change(1, 9)]);
-    assert_eq!(server.version(REPO), 9);
+    let heard = Listener::ready(&server.url());
+    eventually("what it has told since is told of", || server.version(REPO) == 10);
+    let news = Version { digest: None, ..change(1, 10) };
+    assert_eq!(kept.notes().remembered, [news.clone()]);
+    heard.await_version(&news);
 }
 
 #[test]

@@ -206,7 +206,9 @@ impl Keeper {
         }
         // What was heard on a way that does not tell where another gate's own repositories are has reached no mirror.
         let is_placed = heard.origin.is_some() && version.repo.as_hosted().is_some();
-        match store.versions().hear(version, Timestamp::now()) {
+        // A peer tells of nothing but what it did itself.
+        let is_himself = heard.origin.is_some();
+        match store.versions().hear(version, is_himself, Timestamp::now()) {
             Ok(false) if !is_placed => return,
             Ok(true | false) => {}
             // What could not be noted is heard again, and is news all the same.

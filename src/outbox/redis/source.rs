@@ -57,7 +57,8 @@ pub trait Home: Send {
     /// Somebody says this; it may have been heard before.
     fn hear(&self, version: &Version);
 
-    /// The server says this in the gate's own name, and the gate knows of less: it was set back itself.
+    /// From now on the gate counts from this number, and has told of it: the server has heard more in its name than it knows
+    /// of, so it was set back itself.
     fn remember(&self, version: &Version);
 
     /// What was said may be lost: nothing is believed to be fresh.
@@ -279,14 +280,15 @@ impl Listener {
         let repos: Vec<RepoKey> = repos.into_iter().collect();
         aside.ask_all(&repos, VERSIONS, script::ask_versions, |repo, answer| {
             for version in script::read_versions(repo, answer, VERSIONS)? {
-                match own.get(repo).filter(|own| own.incarnation == version.incarnation) {
+                match own.get_mut(repo).filter(|own| own.incarnation == version.incarnation) {
                     None => self.home.hear(&version),
                     Some(ours) if ours.seq > version.seq => {}
+                    Some(ours) if ours.seq == version.seq => drop(own.remove(repo)),
+                    // What it has told since bore numbers that others know already. So one more is told, of which nothing is
+                    // known but that it is news.
                     Some(ours) => {
-                        if ours.seq < version.seq {
-                            self.home.remember(&version);
-                        }
-                        own.remove(repo);
+                        (ours.seq, ours.digest) = (version.seq + 1, None);
+                        self.home.remember(ours);
                     }
                 }
             }

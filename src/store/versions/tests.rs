@@ -126,7 +126,7 @@ fn of_another_publisher_only_later_numbers_are_news() {
     let hear = |seq| {
         let version =
             Version { repo: key(), incarnation: incarnation.clone(), seq, digest: None, is_removed: false };
-        store.versions().hear(&version, at(0)).unwrap()
+        store.versions().hear(&version, false, at(0)).unwrap()
     };
     assert_eq!([3, 3, 2, 4].map(hear), [true, false, false, true]);
     assert_eq!(store.versions().of(&key()).unwrap()[0].seq, 4);
@@ -200,7 +200,7 @@ fn only_what_was_said_last_of_a_repository_is_what_the_fleet_knows() {
         let incarnation = Incarnation::parse(&by.to_string().repeat(32)).unwrap();
         let digest = digit.map(digest);
         let version = Version { repo: key(), incarnation, seq, digest, is_removed: false };
-        store.versions().hear(&version, at(millis)).unwrap();
+        store.versions().hear(&version, false, at(millis)).unwrap();
     };
     let is_last = |digit| store.versions().is_last(&key(), &digest(digit)).unwrap();
     assert!(is_last('a') && !is_last('b'), "our own");
@@ -211,6 +211,19 @@ fn only_what_was_said_last_of_a_repository_is_what_the_fleet_knows() {
     hear('e', 2, None, 3);
     assert!(!is_last('c') && !is_last('b'), "nobody knows");
     assert!(!store.versions().is_last(&RepoKey::parse("/other").unwrap(), &digest('a')).unwrap());
+}
+
+#[test]
+fn a_publisher_that_was_set_back_is_believed_if_he_says_so_himself() {
+    let (_home, store) = fresh();
+    let hear = |(seq, digit, is_himself)| {
+        let (repo, incarnation) = (key(), Incarnation::parse(&"e".repeat(32)).unwrap());
+        let version = Version { repo, incarnation, seq, digest: Some(digest(digit)), is_removed: false };
+        store.versions().hear(&version, is_himself, at(0)).unwrap()
+    };
+    let said =
+        [(9, 'a', false), (3, 'b', false), (3, 'b', true), (3, 'b', true), (3, 'c', true), (4, 'd', false)];
+    assert_eq!(said.map(hear), [true, false, true, false, true, true]);
 }
 
 /// Tells of `count` changes, each in a transaction of its own that does not wait for the disk.
