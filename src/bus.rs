@@ -5,17 +5,21 @@
 //! else, and a publisher waits for nobody.
 
 use crate::model::fleet::Notice;
+use crate::sys::poll::{Interest, Watch};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::VecDeque;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// The most events that are kept: minutes of a busy gate.
 const NOTICES_MAX: usize = 1024;
 
 /// The most bytes that their bodies may have together.
 const BYTES_MAX: usize = 4 << 20;
+
+/// How long to wait for what cannot be watched, before another look.
+const REST: Duration = Duration::from_millis(100);
 
 /// Clones are one bus.
 #[derive(Clone, Debug)]
@@ -28,12 +32,14 @@ struct Shared {
     bytes: usize,
     /// The number of the last one that there has been at all.
     newest: i64,
-    tick: Arc<EventFd>,
+    /// What rings next; made for the first who waits for it.
+    tick: Option<Arc<EventFd>>,
 }
 
-/// Readable for ever once something was published after it was asked for.
+/// Readable for ever once something was published after it was asked for. Where the process had no descriptor for it there is
+/// nothing to watch, and one looks again after a while.
 #[derive(Clone, Debug)]
-pub struct Tick(Arc<EventFd>);
+pub struct Tick(Option<Arc<EventFd>>);
 
 /// What came after an event.
 #[derive(Clone, Debug)]
@@ -45,21 +51,25 @@ pub enum After {
 }
 
 impl Tick {
-    /// Nobody reads from it.
+    /// What to wait for; nobody reads from it.
     #[must_use]
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+    pub fn watch(&self) -> Watch<'_> {
+        self.0.as_ref().map(|event| (event.as_fd(), Interest::Read))
+    }
+
+    /// How long to wait for it at most.
+    #[must_use]
+    pub fn limit(&self) -> Option<Duration> {
+        self.0.is_none().then_some(REST)
     }
 }
 
 impl Bus {
     /// A bus that comes after the event `newest`, 0 where there was none.
-    ///
-    /// # Errors
-    /// When the process has no descriptor left.
-    pub fn after_event(newest: i64) -> io::Result<Self> {
-        let shared = Shared { kept: VecDeque::new(), bytes: 0, newest, tick: event()? };
-        Ok(Self(Arc::new(Mutex::new(shared))))
+    #[must_use]
+    pub fn after_event(newest: i64) -> Self {
+        let shared = Shared { kept: VecDeque::new(), bytes: 0, newest, tick: None };
+        Self(Arc::new(Mutex::new(shared)))
     }
 
     /// Publishes what was committed. The caller sees to it that commits come here in their order.
@@ -77,18 +87,16 @@ impl Bus {
             let gone = shared.kept.pop_front();
             shared.bytes -= gone.map_or(0, |gone| gone.body.len());
         }
-        // A full counter is already readable, which is all that listeners need. Without a descriptor for the next tick
-        // this one stays: listeners wake too often then, and miss nothing.
-        let _ = shared.tick.write(1);
-        if let Ok(next) = event() {
-            shared.tick = next;
-        }
+        // A new counter is never full.
+        let _ = shared.tick.take().map(|tick| tick.write(1));
     }
 
     /// For waiting. Ask for it before you look with [`Bus::after`]: then nothing that comes between is missed.
     #[must_use]
     pub fn tick(&self) -> Tick {
-        Tick(Arc::clone(&self.lock().tick))
+        let tick = &mut self.lock().tick;
+        *tick = tick.take().or_else(event);
+        Tick(tick.clone())
     }
 
     /// The number of the last event that there has been.
@@ -118,8 +126,8 @@ impl Bus {
     }
 }
 
-fn event() -> io::Result<Arc<EventFd>> {
-    Ok(Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?))
+fn event() -> Option<Arc<EventFd>> {
+    EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).ok().map(Arc::new)
 }
 
 #[cfg(test)]
@@ -127,8 +135,7 @@ mod tests {
     use super::*;
     use crate::model::fleet::EventName;
     use crate::model::name::RepoName;
-    use crate::sys::poll::{self, Interest};
-    use std::time::Duration;
+    use crate::sys::poll;
 
     fn notice(number: i64, bytes: usize) -> Notice {
         let repo = RepoName::parse("a").unwrap();
@@ -143,12 +150,12 @@ mod tests {
     }
 
     fn is_ready(tick: &Tick) -> bool {
-        poll::wait([Some((tick.fd(), Interest::Read))], Some(Duration::ZERO)).unwrap() == [true]
+        poll::wait([tick.watch()], Some(Duration::ZERO)).unwrap() == [true]
     }
 
     #[test]
     fn what_comes_after_the_tick_was_asked_for_wakes_its_owner_for_ever_and_no_later_one() {
-        let bus = Bus::after_event(4).unwrap();
+        let bus = Bus::after_event(4);
         let (one, other) = (bus.tick(), bus.tick());
         assert!(!is_ready(&one));
         bus.publish(vec![notice(5, 1)]);
@@ -158,8 +165,17 @@ mod tests {
     }
 
     #[test]
+    fn without_a_descriptor_there_is_nothing_to_watch_and_a_time_to_look_again() {
+        let bus = Bus::after_event(0);
+        assert_eq!(bus.tick().limit(), None);
+        let (none, begun) = (Tick(None), std::time::Instant::now());
+        assert_eq!(poll::wait([none.watch()], none.limit()).unwrap(), [false]);
+        assert!(begun.elapsed() >= REST, "it spins");
+    }
+
+    #[test]
     fn whoever_is_within_what_is_kept_gets_the_rest_and_whoever_is_behind_learns_so() {
-        let bus = Bus::after_event(4).unwrap();
+        let bus = Bus::after_event(4);
         assert_eq!(
             (numbers(&bus, 4), numbers(&bus, 9), numbers(&bus, 3)),
             (Some(vec![]), Some(vec![]), None)
@@ -176,7 +192,7 @@ mod tests {
 
     #[test]
     fn bodies_are_bounded_together() {
-        let bus = Bus::after_event(0).unwrap();
+        let bus = Bus::after_event(0);
         bus.publish((1..=5).map(|number| notice(number, 1 << 20)).collect());
         assert_eq!((numbers(&bus, 0), numbers(&bus, 1)), (None, Some(vec![2, 3, 4, 5])));
         bus.publish(vec![notice(6, 5 << 20)]);

@@ -183,10 +183,10 @@ impl Drain {
                 Next::Wait if is_last => true,
                 Next::Wait => {
                     let watches = [
-                        Some((tick.fd(), Interest::Read)),
+                        tick.watch(),
                         Some((self.end.fd(Level::Draining), Interest::Read)),
                     ];
-                    poll::wait(watches, None).is_err()
+                    poll::wait(watches, tick.limit()).is_err()
                 }
                 // The next life of the gate tries again.
                 Next::Pause(_) if is_last => true,

@@ -82,9 +82,6 @@ pub enum StoreError {
     /// A row holds what we never write.
     #[error("{0} in tidegate.db is damaged: restore a backup")]
     Damaged(&'static str),
-    /// No descriptor is left.
-    #[error("opening a descriptor for events: {0}")]
-    Descriptor(io::Error),
     /// The kernel gave no random bytes.
     #[error("asking the kernel for random bytes: {0}")]
     Random(io::Error),

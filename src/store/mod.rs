@@ -98,7 +98,7 @@ impl Store {
         let (key, incarnation) = identify(&mut writer, data_dir)?;
         let reader = connect_reader(&path).map_err(StoreError::database("opening tidegate.db to read"))?;
         let newest = events::newest(&writer).map_err(StoreError::database("reading events"))?;
-        let bus = Bus::after_event(newest).map_err(StoreError::Descriptor)?;
+        let bus = Bus::after_event(newest);
         Ok(Self(Arc::new(Inner {
             data_dir: data_dir.to_owned(),
             writer: Mutex::new(writer),

@@ -29,10 +29,6 @@ const PIECE: usize = 32 << 10;
 /// the database is not read for it when it falls behind what the bus keeps.
 const LAG_MAX: Duration = Duration::from_secs(1);
 
-/// How long to wait before the next look after a tick that rang for nothing: the process has no descriptor for another, and
-/// that one would ring for ever.
-const REST: Duration = Duration::from_millis(100);
-
 /// How long a client that is dropped may take to make room for the word that says so.
 const WORDS_LIMIT: Duration = Duration::from_secs(1);
 
@@ -62,8 +58,6 @@ pub(super) struct Stream<'a> {
     is_live: bool,
     /// How long the client has let us wait for room since it had everything.
     lag: Duration,
-    /// Whether the tick rang, and nothing was found yet.
-    has_rung: bool,
     /// When the next heartbeat is due.
     beat: Instant,
     /// Events that were passed on.
@@ -117,8 +111,8 @@ impl<'a> Stream<'a> {
         // A stop need not wait until a client has taken what is on its way: it can be told again.
         writer.end_at(Level::Draining);
         let (known, lag, beat) = (0, Duration::ZERO, Instant::now());
-        let (is_live, has_rung, told) = (false, false, 0);
-        Self { app, client, writer, viewer, filter, known, is_live, lag, has_rung, beat, told }
+        let (is_live, told) = (false, 0);
+        Self { app, client, writer, viewer, filter, known, is_live, lag, beat, told }
     }
 
     /// Streams until something ends it; `serial` spreads the returns of those who are ended together.
@@ -198,12 +192,11 @@ impl<'a> Stream<'a> {
         let watches = [
             Some((self.client.fd(), Interest::HangUp)),
             Some((self.app.stop.fd(Level::Draining), Interest::Read)),
-            (!self.has_rung).then(|| (tick.fd(), Interest::Read)),
+            tick.watch(),
         ];
         let left = self.beat.saturating_duration_since(Instant::now());
-        let limit = if self.has_rung { left.min(REST) } else { left };
-        let [has_left, _, has_rung] = poll::wait(watches, Some(limit))?;
-        self.has_rung = has_rung;
+        let limit = tick.limit().map_or(left, |limit| limit.min(left));
+        let [has_left, ..] = poll::wait(watches, Some(limit))?;
         if has_left { Err(self.departure()) } else { Ok(()) }
     }
 
@@ -235,7 +228,6 @@ impl<'a> Stream<'a> {
     }
 
     fn pass_on<N: Borrow<Notice>>(&mut self, notices: &[N]) -> Result<(), End> {
-        self.has_rung = false;
         self.viewer.renew(&self.app.store)?;
         let rules = self.app.rules.get();
         let sight = Sight { rules: &rules, upstreams: self.app.road.upstreams() };
