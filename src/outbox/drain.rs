@@ -1,7 +1,7 @@
 //! The threads that empty the outbox.
 
 use super::{Delivered, LAST_PASS, Limits, Publisher, Sink};
-use crate::model::fleet::SinkName;
+use crate::model::fleet::{RepoKey, SinkName};
 use crate::model::pause::Doubling;
 use crate::store::events::Audience;
 use crate::store::outbox::Row;
@@ -11,6 +11,7 @@ use crate::sys::random;
 use crate::sys::stop::{Level, Stop};
 use crate::sys::thread;
 use jiff::Timestamp;
+use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +20,12 @@ use std::time::{Duration, Instant};
 
 /// How long a sink that failed is left alone: one that comes back is found within the longest pause.
 const PAUSES: Doubling = Doubling { first: Duration::from_secs(1), most: Duration::from_secs(60) };
+
+/// How long a repository of which a sink can take nothing is passed over.
+const HELD: Duration = Duration::from_secs(60);
+
+/// Repositories that are passed over at a time; with more, the sink is left alone.
+const HELD_MAX: usize = 1000;
 
 /// The longest pause that a sink may ask for itself.
 const ASKED_MAX: Duration = Duration::from_secs(60 * 60);
@@ -93,6 +100,7 @@ impl Outbox {
                 state: Arc::clone(&state),
                 name: name.clone(),
                 sink,
+                held: BTreeMap::new(),
             };
             outbox.states.0.push(state);
             outbox.threads.push(thread::spawn(format!("outbox-{name}"), move || drain.run())?);
@@ -156,13 +164,15 @@ struct Drain {
     state: Arc<Mutex<SinkState>>,
     name: SinkName,
     sink: Box<dyn Sink>,
+    /// Repositories that are passed over: until when, and why.
+    held: BTreeMap<RepoKey, (Instant, String)>,
 }
 
 /// What the thread does next.
 enum Next {
     /// Looks again at once.
     Look,
-    /// Waits for news.
+    /// Waits for news, or until a repository is passed over no more.
     Wait,
     /// Waits for this time, news or not.
     Pause(Duration),
@@ -182,11 +192,8 @@ impl Drain {
                 Next::Look => self.end.level() == Level::Killing,
                 Next::Wait if is_last => true,
                 Next::Wait => {
-                    let watches = [
-                        tick.watch(),
-                        Some((self.end.fd(Level::Draining), Interest::Read)),
-                    ];
-                    poll::wait(watches, tick.limit()).is_err()
+                    let watches = [tick.watch(), Some((self.end.fd(Level::Draining), Interest::Read))];
+                    poll::wait(watches, self.patience(tick.limit())).is_err()
                 }
                 // The next life of the gate tries again.
                 Next::Pause(_) if is_last => true,
@@ -220,7 +227,10 @@ impl Drain {
 
     /// Delivers one row, if there is any.
     fn step(&mut self) -> Next {
-        let row = match self.store.outbox().oldest(&self.name) {
+        let now = Instant::now();
+        self.held.retain(|_, (until, _)| *until > now);
+        let held: Vec<&str> = self.held.keys().map(RepoKey::as_str).collect();
+        let row = match self.store.outbox().oldest(&self.name, &held) {
             Ok(Some(row)) => row,
             Ok(None) => return Next::Wait,
             Err(error) => return self.fault(&error.to_string()),
@@ -229,6 +239,8 @@ impl Drain {
         let done = match self.sink.deliver(&row, &limits) {
             Delivered::Acknowledged => self.acknowledged(&row),
             Delivered::Again { why, after } => return self.failed(&row, &why, after),
+            Delivered::Held(why) if self.held.len() < HELD_MAX => self.hold(&row, why),
+            Delivered::Held(why) => return self.failed(&row, &why, None),
             Delivered::GivenUp(why) => self.given_up(&row, &why),
             Delivered::Disabled(why) => self.disabled(&why),
         };
@@ -245,8 +257,29 @@ impl Drain {
             log::info!("outbox: {} takes events again after {} failures", self.name, state.failures);
         }
         state.delivered += 1;
-        (state.failures, state.error, state.again) = (0, None, None);
+        (state.failures, state.again) = (0, None);
+        state.error = self.held.values().next().map(|(_, why)| why.clone());
         Ok(())
+    }
+
+    /// The row stays, and those behind it that are about the same.
+    fn hold(&mut self, row: &Row, why: String) -> Result<(), StoreError> {
+        let why = format!("{}: {why}", row.repo);
+        self.store.outbox().failed(row, &why)?;
+        let mut state = lock(&self.state);
+        if state.error.as_deref() != Some(&why) {
+            log::warn!("outbox: {} does not take {} of {why}", self.name, row.event);
+        }
+        state.error = Some(why.clone());
+        drop(state);
+        self.held.insert(row.repo.clone(), (Instant::now() + HELD, why));
+        Ok(())
+    }
+
+    /// How long to wait for news.
+    fn patience(&self, limit: Option<Duration>) -> Option<Duration> {
+        let held = self.held.values().map(|(until, _)| until.saturating_duration_since(Instant::now()));
+        held.chain(limit).min()
     }
 
     /// The first failure is told, and those that differ from the one before.

@@ -68,6 +68,8 @@ pub enum Delivered {
         /// What it asked for.
         after: Option<Duration>,
     },
+    /// It has not, since it cannot take what is told of this repository, for this reason; others are told of meanwhile.
+    Held(String),
     /// It will never take this row: the row is dropped.
     GivenUp(String),
     /// It wants nothing any more: all that waits for it is dropped, and what comes.

@@ -69,16 +69,17 @@ impl Store {
 }
 
 impl Outbox<'_> {
-    /// What the sink is to be given next.
+    /// What the sink is to be given next, of all repositories but those that are `held`.
     ///
     /// # Errors
     /// When the database cannot be read, or is damaged.
-    pub fn oldest(&self, sink: &SinkName) -> Result<Option<Row>, StoreError> {
+    pub fn oldest(&self, sink: &SinkName, held: &[&str]) -> Result<Option<Row>, StoreError> {
         const DOING: &str = "looking into the outbox";
+        let held = serde_json::Value::from(held).to_string();
         let found = self.0.read(DOING, |db| {
             let mut oldest = db.prepare_cached(
                 "SELECT id, repo, event, first, seq, delivery, made, attempts, body FROM outbox \
-                 WHERE sink = ?1 ORDER BY id LIMIT 1",
+                 WHERE sink = ?1 AND repo NOT IN (SELECT value FROM json_each(?2)) ORDER BY id LIMIT 1",
             )?;
             let columns = |row: &rusqlite::Row<'_>| {
                 let (repo, event): (String, String) = (row.get(1)?, row.get(2)?);
@@ -88,7 +89,7 @@ impl Outbox<'_> {
                     (row.get(6)?, (row.get(0)?, changes, row.get(5)?, row.get(7)?, row.get(8)?));
                 Ok((repo, event, made, row))
             };
-            oldest.query_row([sink.as_str()], columns).optional()
+            oldest.query_row((sink.as_str(), held), columns).optional()
         })?;
         let damaged = || StoreError::Damaged("the outbox");
         found

@@ -3,7 +3,7 @@
 use crate::redis::{RedisServer, Relay};
 use crate::support::{AT_ONCE, Kept, Listener, REPO, Teller, change, eventually, listeners, removal};
 use nix::sys::signal::Signal;
-use tidegate::model::fleet::Version;
+use tidegate::model::fleet::{RepoKey, Version};
 
 #[test]
 fn what_is_published_while_nobody_listens_is_heard_afterwards() {
@@ -138,4 +138,22 @@ fn a_fault_of_the_gate_ends_a_connection_and_one_that_stays_is_left_alone() {
     listener.await_failure("parked until the next start");
     assert!(!listener.source.as_ref().unwrap().has_ended());
     assert!(listener.end() < AT_ONCE);
+}
+
+#[test]
+fn a_key_of_another_kind_keeps_nobody_from_hearing_of_the_others() {
+    let server = RedisServer::start();
+    let other = RepoKey::parse("https://forge.example/acme/other").unwrap();
+    let kept = Kept::default();
+    kept.own(vec![change(1, 4), Version { repo: other.clone(), ..change(1, 3) }]);
+    let key = format!("tidegate:v:{REPO}");
+    for foreign in [vec!["SET", &key, "what?"], vec!["HSET", &key, "version", "what?"]] {
+        server.ask(&["FLUSHALL"]);
+        server.ask(&foreign);
+        Listener::start(&server.url(), &kept).await_connection();
+        assert_eq!(server.version(other.as_str()), 3);
+        let mut teller = Teller::to(&server.url());
+        let refused = teller.try_tell(&change(1, 5)).unwrap_err().to_string();
+        assert!(refused.contains("WRONGTYPE"), "{refused}");
+    }
 }

@@ -51,7 +51,12 @@ fn bench() -> Bench {
 }
 
 fn change(store: &Store) {
-    let (repo, key) = (RepoName::parse("a").unwrap(), RepoKey::parse("https://forge/a").unwrap());
+    change_of("a", store);
+}
+
+fn change_of(name: &str, store: &Store) {
+    let (repo, key) =
+        (RepoName::parse(name).unwrap(), RepoKey::parse(&format!("https://forge/{name}")).unwrap());
     let digest = RefDigest::parse(&"a".repeat(64)).unwrap();
     let now = Timestamp::now();
     let standing = Standing { repo: &repo, key: &key, digest: Some(&digest) };
@@ -90,6 +95,29 @@ fn a_row_is_delivered_as_it_comes_and_again_until_it_is_acknowledged() {
     assert_eq!((state.delivered, state.failures, state.given_up, &state.error), (1, 0, 1, &None));
     bench.answer(Delivered::Acknowledged);
     bench.outbox.close();
+}
+
+#[test]
+fn a_repository_of_which_a_sink_takes_nothing_holds_up_no_other_and_is_shown() {
+    let bench = bench();
+    ["a", "a", "b"].iter().for_each(|name| change_of(name, &bench.store));
+    bench.next();
+    bench.answer(Delivered::Held("a key of another kind".to_owned()));
+    let other = bench.next();
+    assert_eq!(other.repo.as_str(), "https://forge/b");
+    bench.answer(Delivered::Acknowledged);
+    while bench.outbox.states().all()[0].delivered == 0 {
+        std::thread::yield_now();
+    }
+    let state = &bench.outbox.states().all()[0];
+    assert_eq!(state.error.as_deref(), Some("https://forge/a: a key of another kind"));
+    bench.outbox.close();
+    let left = bench.store.outbox().depths().unwrap();
+    assert_eq!(
+        (left[0].rows, left[0].error.clone()),
+        (2, state.error.clone()),
+        "the next life tries it again"
+    );
 }
 
 #[test]

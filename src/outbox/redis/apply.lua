@@ -4,15 +4,18 @@
 -- ARGV: the publisher's incarnation; the number; what is kept beside it; the event, a JSON object; an epoch, should there be
 -- none; the channel; the repository.
 -- Answers the epoch, the version of the repository, and whether this was news.
-local epoch = redis.call('GET', KEYS[2])
 local kept = redis.call('HGET', KEYS[1], ARGV[1])
 local version = redis.call('HGET', KEYS[1], 'version') or '0'
+if not tonumber(version) then
+  return redis.error_reply('WRONGTYPE the version is no number')
+end
+local epoch = redis.call('GET', KEYS[2])
 if not epoch then
   epoch = ARGV[5]
   redis.call('SET', KEYS[2], epoch)
 end
 local number = tonumber(ARGV[2])
-local known = kept and tonumber(string.match(kept, '^(%d+) ')) or 0
+local known = tonumber(string.match(kept or '', '^(%d+) ') or 0)
 if number <= known then
   return {epoch, version, 0}
 end

@@ -44,7 +44,8 @@ impl Connection {
         self.answer(doing, until)
     }
 
-    /// Sends the request for each of `subjects`, some at a time, and hands over its answer.
+    /// Sends the request for each of `subjects`, some at a time, and hands over its answer. A subject whose key holds
+    /// something of another kind is passed over: whoever has to tell of it says so.
     pub(super) fn ask_all<T>(
         &mut self,
         subjects: &[T],
@@ -58,7 +59,10 @@ impl Connection {
                 self.send(&request(subject), doing, until)?;
             }
             for subject in some {
-                take(subject, &self.answer(doing, until)?)?;
+                match self.answer(doing, until) {
+                    Err(error) if error.is_of_one_key() => log::debug!("{error}"),
+                    answer => take(subject, &answer?)?,
+                }
             }
         }
         Ok(())
@@ -88,10 +92,12 @@ impl Connection {
         let mut source = Source { wire: &mut self.wire, room: &mut self.room, failed: None };
         let parsed = self.parser.parse_value(&mut source);
         match (parsed, source.failed) {
-            (Ok(Value::ServerError(error)), _) => Err(RedisError::refused(doing, &error)),
-            (Ok(value), _) => {
+            (Ok(answer), _) => {
                 self.room = ANSWER_BYTES_MAX;
-                Ok(Some(value))
+                match answer {
+                    Value::ServerError(error) => Err(RedisError::refused(doing, &error)),
+                    value => Ok(Some(value)),
+                }
             }
             (Err(_), Some(error)) if error.kind() == ErrorKind::TimedOut => Ok(None),
             (Err(_), Some(error)) => Err(RedisError::of(doing, error, begun)),

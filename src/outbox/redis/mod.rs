@@ -39,6 +39,9 @@ use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
+/// What a server answers for a key that holds something of another kind.
+const WRONG_TYPE: &str = "WRONGTYPE";
+
 /// The most of a server's words that are repeated, in bytes.
 const WORDS_BYTES_MAX: usize = 200;
 
@@ -117,6 +120,12 @@ impl RedisError {
     #[must_use]
     pub const fn is_stopping(&self) -> bool {
         matches!(self, Self::Stopping)
+    }
+
+    /// What the server has under a key of ours is of another kind: what is under others may be in order.
+    fn is_of_one_key(&self) -> bool {
+        // Older servers begin with where in the script it happened.
+        matches!(self, Self::Refused { code, says, .. } if code == WRONG_TYPE || says.contains(WRONG_TYPE))
     }
 
     /// A connection that was kept has ended, as servers end idle ones: another may do.

@@ -98,6 +98,7 @@ impl Sink for RedisSink {
                 log::debug!("redis: {} is at version {version}, news={is_news}", row.repo);
                 Delivered::Acknowledged
             }
+            Err(error) if error.is_of_one_key() => Delivered::Held(error.to_string()),
             Err(error) => Delivered::Again { why: error.to_string(), after: Some(self.pauses.next()) },
         }
     }

@@ -137,10 +137,10 @@ fn of_another_publisher_only_later_numbers_are_news() {
 fn each_sink_gets_what_it_wants_in_order_until_it_acknowledges() {
     let each = sink("hook", "repo.*", Keeps::Each);
     let (_home, store) = moved(vec![each.clone(), sink("other", "push.*", Keeps::Each)], 2);
-    let first = store.outbox().oldest(&each.sink).unwrap().unwrap();
+    let first = store.outbox().oldest(&each.sink, &[]).unwrap().unwrap();
     assert_eq!((first.changes, first.attempts), (Some((1, 1)), 0));
     store.outbox().failed(&first, "the sink is\x1b down").unwrap();
-    let again = store.outbox().oldest(&each.sink).unwrap().unwrap();
+    let again = store.outbox().oldest(&each.sink, &[]).unwrap().unwrap();
     assert_eq!((again.attempts, &again.delivery), (1, &first.delivery));
     let depth = &store.outbox().depths().unwrap()[..];
     assert!(
@@ -148,18 +148,18 @@ fn each_sink_gets_what_it_wants_in_order_until_it_acknowledges() {
         "{depth:?}"
     );
     store.outbox().acknowledge(&again).unwrap();
-    let second = store.outbox().oldest(&each.sink).unwrap().unwrap();
+    let second = store.outbox().oldest(&each.sink, &[]).unwrap().unwrap();
     assert_eq!(second.changes, Some((2, 2)));
     assert_ne!(second.delivery, first.delivery);
     store.outbox().acknowledge(&second).unwrap();
-    assert_eq!(store.outbox().oldest(&each.sink).unwrap(), None);
+    assert_eq!(store.outbox().oldest(&each.sink, &[]).unwrap(), None);
 }
 
 #[test]
 fn a_row_that_stands_for_several_changes_leaves_with_the_last_of_them() {
     let latest = sink("redis", "repo.*", Keeps::Latest);
     let (_home, store) = moved(vec![latest.clone()], 2);
-    let oldest = || store.outbox().oldest(&latest.sink).unwrap();
+    let oldest = || store.outbox().oldest(&latest.sink, &[]).unwrap();
     let early = oldest().unwrap();
     assert_eq!(early.changes, Some((1, 2)));
     change(&store, 'b');
