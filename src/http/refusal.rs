@@ -61,6 +61,8 @@ pub enum Refusal {
     },
     /// There are this many streams of events, which is the limit: 503.
     StreamsFull(usize),
+    /// The user has this many streams of events, which is as many as one may have: 429.
+    StreamsOfUser(usize),
     /// The machine has no room for one more process, descriptor or page.
     Exhausted,
     /// The bodies of other fetches take all the space that there is for them.
@@ -152,7 +154,10 @@ impl Refusal {
     pub fn status(&self) -> u16 {
         match self {
             Self::Credential | Self::BadLogin(_) | Self::UpstreamLogin(_) => 401,
-            Self::Throttled(_) | Self::Busy { at_door: true } | Self::Waited { at_door: true, .. } => 429,
+            Self::Throttled(_)
+            | Self::StreamsOfUser(_)
+            | Self::Busy { at_door: true }
+            | Self::Waited { at_door: true, .. } => 429,
             Self::Forbidden(_) => 403,
             Self::NotFound | Self::Unknown(_) => 404,
             Self::Conflict { .. } => 409,
@@ -203,6 +208,7 @@ impl Refusal {
             Self::Busy { .. } => "busy",
             Self::Waited { .. } => "queue-wait",
             Self::StreamsFull(_) => "streams-full",
+            Self::StreamsOfUser(_) => "streams-of-user",
             Self::Exhausted => "exhausted",
             Self::SpoolFull => "spool-full",
             Self::DiskFull => "disk-full",
@@ -256,6 +262,11 @@ impl Refusal {
                 "{max} streams of events are open, which is the limit (limits.sse): try again in a few seconds"
             )
             .into(),
+            Self::StreamsOfUser(max) => format!(
+                "you have {max} streams of events open, a quarter of limits.sse, and nobody may have more: end one, or give \
+                 each program a user of its own"
+            )
+            .into(),
             Self::Exhausted => {
                 "the server is out of processes, memory or descriptors: try again in a few seconds".into()
             }
@@ -286,6 +297,7 @@ impl Refusal {
             Self::Busy { .. }
             | Self::Waited { .. }
             | Self::StreamsFull(_)
+            | Self::StreamsOfUser(_)
             | Self::Exhausted
             | Self::SpoolFull
             | Self::Stopping => response.with("Retry-After", RETRY_AFTER.as_secs().to_string()),

@@ -18,6 +18,7 @@ pub use streams::{Dropped, Streams};
 pub use viewer::Viewer;
 
 use self::stream::{End, Stream};
+use self::streams::NoPlace;
 use self::wish::{Start, Wish};
 use super::app::App;
 use super::exchange::Exchange;
@@ -46,7 +47,10 @@ pub fn serve(app: &App, exchange: &mut Exchange, viewer: Viewer) -> Result<Serve
     if request.method == Method::Head {
         return Ok(show_head(exchange));
     }
-    let place = app.streams.enter().ok_or(Refusal::StreamsFull(app.streams.max()))?;
+    let place = app.streams.enter(viewer.user().cloned()).map_err(|why| match why {
+        NoPlace::Full => Refusal::StreamsFull(app.streams.max()),
+        NoPlace::Share => Refusal::StreamsOfUser(app.streams.share()),
+    })?;
     let start = Start::find(&app.store, wish.last.as_deref());
     let start = start.map_err(|error| Refusal::internal("beginning a stream of events", &error))?;
     let client = exchange.socket();

@@ -1,8 +1,14 @@
 //! How many streams of events there are, and why some were ended by the gate.
 
 use crate::http::metrics::Page;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::model::name::UserName;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// One user has no more than this part of the places, as its divisor: whoever lost count of his streams keeps nobody else out.
+const SHARE: usize = 4;
 
 /// Why the gate let go of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +46,8 @@ pub struct Streams(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     max: usize,
-    open: AtomicUsize,
+    /// Whose streams are open, and how many.
+    open: Mutex<BTreeMap<Option<UserName>, usize>>,
     serial: AtomicU64,
     dropped: [AtomicU64; Dropped::ALL.len()],
 }
@@ -50,13 +57,23 @@ struct Shared {
 pub(super) struct Place {
     streams: Streams,
     serial: u64,
+    user: Option<UserName>,
+}
+
+/// Why there is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoPlace {
+    /// All are taken.
+    Full,
+    /// The user has as many as one may have.
+    Share,
 }
 
 impl Streams {
     /// Places for `max` of them.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        let (open, serial) = (AtomicUsize::new(0), AtomicU64::new(0));
+        let (open, serial) = (Mutex::default(), AtomicU64::new(0));
         Self(Arc::new(Shared { max, open, serial, dropped: Default::default() }))
     }
 
@@ -66,12 +83,29 @@ impl Streams {
         self.0.max
     }
 
-    /// A place, unless all are taken.
-    pub(super) fn enter(&self) -> Option<Place> {
-        let one_more = |open: usize| (open < self.0.max).then_some(open + 1);
-        self.0.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok()?;
+    /// How many one user may have.
+    #[must_use]
+    pub fn share(&self) -> usize {
+        (self.0.max / SHARE).max(1)
+    }
+
+    /// A place for a stream of `user`, unless all are taken, or as many of his as he may have.
+    pub(super) fn enter(&self, user: Option<UserName>) -> Result<Place, NoPlace> {
+        let mut open = self.lock();
+        if open.values().sum::<usize>() >= self.0.max {
+            return Err(NoPlace::Full);
+        }
+        let own = open.entry(user.clone()).or_default();
+        if *own >= self.share() {
+            return Err(NoPlace::Share);
+        }
+        *own += 1;
         let serial = self.0.serial.fetch_add(1, Ordering::Relaxed);
-        Some(Place { streams: self.clone(), serial })
+        Ok(Place { streams: self.clone(), serial, user })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Option<UserName>, usize>> {
+        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts one that was ended so.
@@ -81,7 +115,7 @@ impl Streams {
 
     /// Writes how many there are, and were dropped.
     pub(in crate::http) fn write(&self, page: &mut Page) {
-        page.single("sse_streams", "gauge", "Open streams of events.", self.0.open.load(Ordering::Acquire));
+        page.single("sse_streams", "gauge", "Open streams of events.", self.lock().values().sum::<usize>());
         page.family("sse_dropped_total", "counter", "Streams of events that the gate ended, by reason.");
         for why in Dropped::ALL {
             let count = self.0.dropped[why as usize].load(Ordering::Relaxed);
@@ -99,7 +133,12 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.streams.0.open.fetch_sub(1, Ordering::AcqRel);
+        if let Entry::Occupied(mut own) = self.streams.lock().entry(self.user.take()) {
+            *own.get_mut() -= 1;
+            if *own.get() == 0 {
+                own.remove();
+            }
+        }
     }
 }
 
@@ -109,12 +148,12 @@ mod tests {
 
     #[test]
     fn there_are_no_more_places_than_there_are_and_each_is_given_back() {
-        let streams = Streams::new(2);
-        let (one, two) = (streams.enter().unwrap(), streams.enter().unwrap());
-        assert!(streams.enter().is_none() && one.serial() != two.serial());
+        let (streams, of) = (Streams::new(2), |name: &str| Some(UserName::parse(name).unwrap()));
+        let (one, two) = (streams.enter(of("alice")).unwrap(), streams.enter(of("rita")).unwrap());
+        assert!(streams.enter(of("bob")).is_err() && one.serial() != two.serial());
         drop(one);
-        let again = streams.enter();
-        assert!(again.is_some() && streams.enter().is_none());
+        let again = streams.enter(of("bob"));
+        assert!(again.is_ok() && streams.enter(None).is_err_and(|why| why == NoPlace::Full));
         streams.count(Dropped::Behind);
         let mut page = Page::default();
         streams.write(&mut page);
@@ -122,6 +161,19 @@ mod tests {
         for line in ["tidegate_sse_streams 2", "tidegate_sse_dropped_total{why=\"behind\"} 1"] {
             assert!(text.lines().any(|have| have == line), "{line} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn one_user_has_a_quarter_of_the_places_at_most() {
+        let streams = Streams::new(9);
+        let enter = |name: &str| streams.enter(Some(UserName::parse(name).unwrap()));
+        let mut own: Vec<Place> = (0..2).map(|_| enter("alice").unwrap()).collect();
+        assert!(enter("alice").is_err_and(|why| why == NoPlace::Share));
+        let _other = enter("bob").unwrap();
+        own.pop();
+        own.push(enter("alice").unwrap());
+        drop(own);
+        assert_eq!(streams.lock().len(), 1, "nobody is remembered who has none");
     }
 
     #[test]

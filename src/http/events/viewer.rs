@@ -41,6 +41,14 @@ impl Viewer {
         Self { credential, caller }
     }
 
+    /// His name, for whoever has one.
+    pub(super) const fn user(&self) -> Option<&UserName> {
+        match &self.caller {
+            Caller::User { name, .. } => Some(name),
+            Caller::Anonymous | Caller::Local | Caller::Guest { .. } => None,
+        }
+    }
+
     /// Asks who he is now.
     ///
     /// # Errors

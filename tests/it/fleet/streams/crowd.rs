@@ -47,8 +47,8 @@ fn a_thousand_clients_cost_little_and_those_who_vanish_without_a_word_leave_noth
         .gate()
         .text("listen", &format!("{}:0", net.ours))
         .set("insecure_http", true)
-        .set("limits.connections", 4096)
-        .set("limits.sse", 2 * HALF)
+        .set("limits.connections", 20 * HALF)
+        .set("limits.sse", 8 * HALF)
         .text("limits.sse_heartbeat", "2s")
         .start();
     desk.push(&gate, "demo", "zero");

@@ -113,6 +113,18 @@ fn no_more_streams_are_open_than_may_be_and_one_more_is_told_to_come_again() {
 }
 
 #[test]
+fn one_user_takes_a_quarter_of_the_streams_and_is_told_so() {
+    let desk = Desk::new();
+    let gate = desk.gate().set("limits.sse", 8).start();
+    let _own = [follow(&gate, "alice"), follow(&gate, "alice")];
+    let login = basic("alice");
+    let answer = gate.wire().get("/-/events", &[("Authorization", &login)]).expect(429);
+    assert!(answer.header("retry-after").is_some());
+    answer.says("you have 2 streams of events open, a quarter of limits.sse");
+    follow(&gate, "rita");
+}
+
+#[test]
 fn a_stop_waits_for_no_stream_whether_it_is_read_or_not() {
     let desk = Desk::new();
     let gate = desk.gate().text("limits.drain", "2m").start();
