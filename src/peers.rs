@@ -123,16 +123,18 @@ impl Peers {
     }
 
     /// Listens to these peers and to no others from now on. Who is listened to as it stands here goes on being so; a listener
-    /// that has come to rest begins again. Waits for nobody.
+    /// that has come to rest, or waits for its next attempt, begins again, where it was. Waits for nobody.
     pub fn follow(&self, peers: &[PeerSettings]) {
         let mut slots = self.lock();
         if slots.is_closed {
             return;
         }
-        slots.stop_if(|slot| slot.is_at_rest() || !peers.contains(&slot.peer));
+        let mut before = slots.stop_if(|slot| slot.is_idle() || !peers.contains(&slot.peer));
+        before.retain(|_, slot| peers.contains(&slot.peer));
         for peer in peers {
             if !slots.listeners.contains_key(&peer.name) {
-                let slot = self.start(&mut slots, peer);
+                let last = before.get(&peer.name).and_then(|slot| slot.row.place());
+                let slot = self.start(&mut slots, peer, last);
                 slots.listeners.insert(peer.name.clone(), slot);
             }
         }
@@ -167,9 +169,10 @@ impl Peers {
         self.lock().listeners.values().filter(|slot| slot.row.state() == state).count()
     }
 
-    fn start(&self, slots: &mut Slots, peer: &PeerSettings) -> Slot {
+    /// A listener that goes on where the event `last` was.
+    fn start(&self, slots: &mut Slots, peer: &PeerSettings, last: Option<String>) -> Slot {
         slots.generation += 1;
-        let row = Arc::new(Row::new());
+        let row = Arc::new(Row::new(last));
         let begun = Stop::new().and_then(|stop| {
             let turn = Arc::clone(slots.turns.entry(peer.name.clone()).or_default());
             let listener = Listener {
@@ -180,7 +183,6 @@ impl Peers {
                 ear: Arc::clone(&self.0.ear),
                 row: Arc::clone(&row),
                 stop: stop.clone(),
-                last: None,
             };
             let thread = thread::spawn(format!("peer-{}", peer.name), move || listener.run(&turn))?;
             Ok((stop, thread))
@@ -205,27 +207,29 @@ impl Peers {
 }
 
 impl Slots {
-    /// Stops some listeners, and forgets who has ended since.
-    fn stop_if(&mut self, is_over: impl Fn(&Slot) -> bool) {
+    /// Stops some listeners, and forgets who has ended since; answers what there was of the former.
+    fn stop_if(&mut self, is_over: impl Fn(&Slot) -> bool) -> BTreeMap<PeerName, Slot> {
         let all = std::mem::take(&mut self.listeners);
-        let (over, going_on): (BTreeMap<_, _>, _) = all.into_iter().partition(|(_, slot)| is_over(slot));
+        let (mut over, going_on): (BTreeMap<_, _>, _) = all.into_iter().partition(|(_, slot)| is_over(slot));
         self.listeners = going_on;
-        for slot in over.into_values() {
-            if let Some(stop) = slot.stop {
+        for slot in over.values_mut() {
+            if let Some(stop) = &slot.stop {
                 stop.raise(Level::Killing);
             }
-            self.leaving.extend(slot.thread);
+            self.leaving.extend(slot.thread.take());
         }
         self.leaving.retain(|thread| !thread.is_finished());
         self.turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        over
     }
 }
 
 impl Slot {
-    fn is_at_rest(&self) -> bool {
+    /// Whether it does nothing just now.
+    fn is_idle(&self) -> bool {
         match self.row.state() {
-            PeerState::Refused | PeerState::Parked => true,
-            PeerState::Connecting | PeerState::Listening | PeerState::Waiting => false,
+            PeerState::Waiting | PeerState::Refused | PeerState::Parked => true,
+            PeerState::Connecting | PeerState::Listening => false,
         }
     }
 }

@@ -37,8 +37,6 @@ pub(super) struct Listener {
     pub(super) ear: Arc<dyn Ear>,
     pub(super) row: Arc<Row>,
     pub(super) stop: Stop,
-    /// Where the stream goes on.
-    pub(super) last: Option<String>,
 }
 
 /// What is known of a connection while it lasts.
@@ -49,7 +47,7 @@ struct Life {
 
 impl Listener {
     /// Listens when whoever had the name before has ended.
-    pub(super) fn run(mut self, turn: &Turn) {
+    pub(super) fn run(self, turn: &Turn) {
         let _alone = turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut patience = Patience::default();
         while !self.is_stopped() {
@@ -75,21 +73,22 @@ impl Listener {
     }
 
     /// One connection. A panic is how a defect shows: it ends the connection, and is counted.
-    fn attempt(&mut self) -> Ended {
+    fn attempt(&self) -> Ended {
         self.row.connecting();
         let mut life = Life { begun: Instant::now(), has_heard: false };
         let error = catch_unwind(AssertUnwindSafe(|| self.follow(&mut life))).unwrap_or(PeerError::Defect);
         if error.is_malformed() {
             // Whatever it was would come again.
-            self.last = None;
+            self.row.set_place(None);
         }
         Ended { error, lived: life.begun.elapsed(), has_heard: life.has_heard }
     }
 
-    fn follow(&mut self, life: &mut Life) -> PeerError {
+    fn follow(&self, life: &mut Life) -> PeerError {
         // A client of this connection's own: when that is over, nothing of it is kept open.
         let agents = self.agents.beside(self.stop.clone());
-        let opened = Connection::open(&self.peer, &agents, self.timing.idle, self.last.as_deref());
+        let last = self.row.place();
+        let opened = Connection::open(&self.peer, &agents, self.timing.idle, last.as_deref());
         let mut connection = match opened {
             Ok(connection) => connection,
             Err(error) => return error,
@@ -97,7 +96,7 @@ impl Listener {
         life.begun = Instant::now();
         self.row.listening(Timestamp::now());
         log::info!("peer {}: listening (listener {})", self.peer.name, self.generation);
-        if self.last.is_none() {
+        if last.is_none() {
             // From now on nothing is missed; before, anything may have been.
             self.ear.missed();
         }
@@ -114,7 +113,7 @@ impl Listener {
         }
     }
 
-    fn take(&mut self, event: Event, life: &mut Life) {
+    fn take(&self, event: Event, life: &mut Life) {
         if self.is_stopped() {
             return;
         }
@@ -133,7 +132,7 @@ impl Listener {
             self.row.event(event.id.as_deref(), Timestamp::now());
         }
         if event.id.is_some() {
-            self.last = event.id;
+            self.row.set_place(event.id);
         }
     }
 

@@ -15,19 +15,22 @@ struct Seen {
     connected: Option<Timestamp>,
     last_event: Option<Timestamp>,
     last_event_id: Option<String>,
+    /// Where the stream goes on.
+    place: Option<String>,
     error: Option<String>,
     retries: u32,
     next: Option<Timestamp>,
 }
 
 impl Row {
-    /// Of one that has just begun.
-    pub(super) const fn new() -> Self {
+    /// Of one that has just begun, and goes on where the event `place` was.
+    pub(super) const fn new(place: Option<String>) -> Self {
         Self(Mutex::new(Seen {
             state: PeerState::Connecting,
             connected: None,
             last_event: None,
             last_event_id: None,
+            place,
             error: None,
             retries: 0,
             next: None,
@@ -36,6 +39,16 @@ impl Row {
 
     pub(super) fn state(&self) -> PeerState {
         self.lock().state
+    }
+
+    /// Where the stream goes on; `None` where that is from now on.
+    pub(super) fn place(&self) -> Option<String> {
+        self.lock().place.clone()
+    }
+
+    /// It goes on there.
+    pub(super) fn set_place(&self, place: Option<String>) {
+        self.lock().place = place;
     }
 
     /// Another attempt begins.

@@ -216,6 +216,25 @@ fn a_no_is_final_until_the_settings_are_read_again() {
 }
 
 #[test]
+fn a_listener_that_waits_asks_at_once_when_the_settings_are_read_again_and_goes_on_where_it_was() {
+    let (scene, far) = (Scene::new(PATIENT), Far::new());
+    let peer = scene.peer("hurried", far.address());
+    scene.peers.follow(std::slice::from_ref(&peer));
+    let mut talk = far.accept();
+    talk.stream();
+    talk.say(&event(7, APP, 3));
+    assert_eq!([scene.hears(), scene.hears()], [Told::Missed, version(APP, 3)]);
+    talk.end();
+    scene.await_state("hurried", PeerState::Waiting);
+    scene.peers.follow(std::slice::from_ref(&peer));
+    let mut talk = far.accept();
+    assert_eq!(talk.field("last-event-id"), Some(format!("{}-7", incarnation()).as_str()));
+    talk.stream();
+    talk.say(&event(8, APP, 4));
+    assert_eq!(scene.hears(), version(APP, 4), "nothing was missed");
+}
+
+#[test]
 fn what_may_pass_is_tried_again() {
     let (scene, far) = (Scene::new(QUICK), Far::new());
     scene.peers.follow(&[scene.peer("passing", far.address())]);
