@@ -286,6 +286,7 @@ impl Runtime {
             changes,
             sinks: outbox.states(),
             peers,
+            redis: OnceLock::new(),
             fetch_bodies: Budget::new(FETCHES_MAX.max(settings.limits.request_bytes_max)),
             sweeps: Record::default(),
             front: OnceLock::new(),
@@ -317,6 +318,7 @@ impl Runtime {
         greet_first_admin(&app.store)?;
         let front = open_front(&app, listeners)?;
         let source = redis.map(|server| fleet::listen(server, &app)).transpose()?;
+        source.iter().for_each(|source| drop(app.redis.set(source.states())));
         app.peers.follow(&app.settings.peers);
         let watchdog = environment.systemd.watchdog.map(Watchdog::new);
         let runtime = Self {

@@ -3,8 +3,8 @@
 use super::client::Where;
 use super::{CliError, output};
 use crate::config::Environment;
-use crate::model::outbox::SinkView;
-use crate::model::peer::PeerView;
+use crate::model::outbox::{REDIS, SinkView};
+use crate::model::peer::{PeerView, RedisView};
 use crate::model::status::{ChildRow, JobRow, LaneRow, PATH, Status};
 use serde_json::Value;
 use std::fmt::{self, Display, Write};
@@ -61,6 +61,9 @@ fn show(status: &Status, out: &mut String) -> fmt::Result {
     for peer in &status.peers {
         show_peer(peer, out)?;
     }
+    if let Some(redis) = &status.redis {
+        show_redis(redis, out)?;
+    }
     Ok(())
 }
 
@@ -88,7 +91,9 @@ fn show_job(job: &JobRow, out: &mut String) -> fmt::Result {
 }
 
 fn show_sink(sink: &SinkView, out: &mut String) -> fmt::Result {
-    write!(out, "sink {}: {} waiting", sink.sink, sink.depth)?;
+    // A webhook cannot be called as the server is.
+    let kind = if sink.sink == REDIS { "sink" } else { "webhook" };
+    write!(out, "{kind} {}: {} waiting", sink.sink, sink.depth)?;
     if let Some(seconds) = sink.oldest_seconds {
         write!(out, ", the oldest for {}", Span(Duration::from_secs(seconds)))?;
     }
@@ -103,12 +108,7 @@ fn show_sink(sink: &SinkView, out: &mut String) -> fmt::Result {
 
 fn show_peer(peer: &PeerView, out: &mut String) -> fmt::Result {
     write!(out, "peer {} at {}: {}", peer.name, peer.url, peer.state)?;
-    if let Some(time) = &peer.connected {
-        write!(out, " since {time}")?;
-    }
-    if let Some(time) = &peer.last_event {
-        write!(out, ", last event at {time}")?;
-    }
+    show_connection(peer.connected.as_deref(), peer.last_event.as_deref(), out)?;
     if peer.retries > 0 {
         write!(out, ", attempts in vain: {}", peer.retries)?;
     }
@@ -116,6 +116,22 @@ fn show_peer(peer: &PeerView, out: &mut String) -> fmt::Result {
         write!(out, ", the next at {time}")?;
     }
     writeln!(out, "{}", reason(peer.error.as_deref()))
+}
+
+fn show_redis(redis: &RedisView, out: &mut String) -> fmt::Result {
+    write!(out, "redis at {}: {}", redis.url, redis.state)?;
+    show_connection(redis.connected.as_deref(), redis.last_event.as_deref(), out)?;
+    writeln!(out, "{}", reason(redis.error.as_deref()))
+}
+
+fn show_connection(since: Option<&str>, last_event: Option<&str>, out: &mut String) -> fmt::Result {
+    if let Some(time) = since {
+        write!(out, " since {time}")?;
+    }
+    if let Some(time) = last_event {
+        write!(out, ", last event at {time}")?;
+    }
+    Ok(())
 }
 
 fn reason(error: Option<&str>) -> String {
@@ -191,7 +207,7 @@ mod tests {
         let mut text = String::new();
         let sink = |text: &str| serde_json::from_str::<SinkView>(text).unwrap();
         let well = r#"{"sink":"redis","depth":0,"delivered":7,"failures":0,"disabled":false,"given_up":0}"#;
-        let ill = r#"{"sink":"redis","depth":3,"oldest_seconds":65,"delivered":7,"failures":2,"error":"refused",
+        let ill = r#"{"sink":"chat","depth":3,"oldest_seconds":65,"delivered":7,"failures":2,"error":"refused",
             "next_attempt":"2026-01-01T00:00:00Z","disabled":true,"given_up":0}"#;
         [well, ill].iter().for_each(|it| show_sink(&sink(it), &mut text).unwrap());
         let peer = |text: &str| serde_json::from_str::<PeerView>(text).unwrap();
@@ -200,10 +216,13 @@ mod tests {
         let ill = r#"{"name":"e","url":"https://e","state":"waiting","retries":4,"error":"it answers 503",
             "next_attempt":"2026-01-01T00:00:02Z"}"#;
         [well, ill].iter().for_each(|it| show_peer(&peer(it), &mut text).unwrap());
+        let redis = r#"{"url":"redis://r:6379/0","state":"waiting","last_event":"2026-01-01T00:00:01Z","error":"gone"}"#;
+        show_redis(&serde_json::from_str(redis).unwrap(), &mut text).unwrap();
         let wanted = "sink redis: 0 waiting\n\
-            sink redis: 3 waiting, the oldest for 1 min 5 s, disabled, tried again at 2026-01-01T00:00:00Z: refused\n\
+            webhook chat: 3 waiting, the oldest for 1 min 5 s, disabled, tried again at 2026-01-01T00:00:00Z: refused\n\
             peer e at https://e: listening since 2026-01-01T00:00:00Z, last event at 2026-01-01T00:00:01Z\n\
-            peer e at https://e: waiting, attempts in vain: 4, the next at 2026-01-01T00:00:02Z: it answers 503\n";
+            peer e at https://e: waiting, attempts in vain: 4, the next at 2026-01-01T00:00:02Z: it answers 503\n\
+            redis at redis://r:6379/0: waiting, last event at 2026-01-01T00:00:01Z: gone\n";
         assert_eq!(text, wanted);
     }
 

@@ -4,6 +4,7 @@ use super::entry::{Entry, Fault};
 use super::keys::{self, Written, parse_path, parsed, quoted, quoted_list, texts};
 use super::{Draft, Problem, Settings, read_authorities};
 use crate::model::fleet::{EventPattern, SinkName};
+use crate::model::outbox::REDIS;
 use crate::model::route::{Reach, Route};
 use crate::model::units;
 use crate::model::upstream::Scheme;
@@ -23,7 +24,7 @@ const HOST_BYTES_MAX: usize = 56;
 /// Webhooks at most: each has a thread.
 const WEBHOOKS_MAX: usize = 100;
 /// Names that are taken.
-const RESERVED: [&str; 1] = ["redis"];
+const RESERVED: [&str; 1] = [REDIS];
 
 /// A server that is told of events.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -25,6 +25,7 @@ use crate::mirror::keeper::Keeper;
 use crate::mirror::{Approach, Mirrors};
 use crate::model::access::Rules;
 use crate::outbox::SinkStates;
+use crate::outbox::redis::source::SourceStates;
 use crate::peers::Peers;
 use crate::store::Store;
 use crate::supervise::Reaper;
@@ -174,6 +175,8 @@ pub struct App {
     pub sinks: SinkStates,
     /// The other gates that are listened to.
     pub peers: Peers,
+    /// How it stands with the server that all gates of the fleet tell of their changes; set when it is listened to.
+    pub redis: OnceLock<SourceStates>,
     /// What upstreams have said yes to.
     pub grants: Grants,
     /// Who waits for a decision on his push.

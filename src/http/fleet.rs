@@ -13,14 +13,16 @@ use crate::model::name::RepoName;
 use crate::model::outbox::{Outbox, SinkView, VersionView};
 use crate::model::peer::{PeerState, Peers};
 use crate::outbox::SinkState;
+use crate::outbox::redis::source::SourceStates;
 use crate::store::outbox::Depth;
 use jiff::{Timestamp, Unit};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// `GET peers`: the other gates that are listened to.
+/// `GET peers`: the other gates that are listened to, and the server that all of them tell of their changes.
 pub fn peers(app: &App) -> Response {
-    json(&Peers { peers: app.peers.views() }).uncached()
+    let redis = app.redis.get().map(SourceStates::view);
+    json(&Peers { peers: app.peers.views(), redis }).uncached()
 }
 
 /// `GET outbox`: what waits to be published, by sink.
@@ -134,9 +136,11 @@ fn age(depth: &Depth) -> Duration {
 
 /// The metrics of it.
 pub(super) fn write(app: &App, page: &mut Page) {
-    page.family("listeners", "gauge", "Peers, by how the listener to each is.");
+    page.family("listeners", "gauge", "Peers and the Redis server, by how the listener to each is.");
+    let redis = app.redis.get().map(|redis| redis.now().state);
     for state in PeerState::ALL {
-        page.sample("listeners", &[("state", state.as_str())], app.peers.count(state));
+        let count = app.peers.count(state) + usize::from(redis == Some(state));
+        page.sample("listeners", &[("state", state.as_str())], count);
     }
     let sinks = sink_views(app);
     page.family("outbox_depth", "gauge", "Events that wait to be published, by sink.");

@@ -13,6 +13,7 @@ use crate::git::responses::{Cause, Responses};
 use crate::mirror::keeper::{Chore, Condition, Ending};
 use crate::model::push::PushState;
 use crate::model::status::{ChildRow, JobRow, LaneRow, Status};
+use crate::outbox::redis::source::SourceStates;
 use crate::supervise::Running;
 use crate::sys::space;
 use jiff::Timestamp;
@@ -64,6 +65,7 @@ pub fn status(app: &App) -> Response {
         jobs: job_rows(app),
         sinks: fleet::sink_views(app),
         peers: app.peers.views(),
+        redis: app.redis.get().map(SourceStates::view),
     })
 }
 

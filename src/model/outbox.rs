@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 /// The address of the API of the outbox.
 pub const PATH: &str = "/-/api/v1/outbox";
 
+/// What the sink is called that is the server of the fleet; every other one is a webhook.
+pub const REDIS: &str = "redis";
+
 /// One sink. Times are in the form of RFC 3339.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct SinkView {

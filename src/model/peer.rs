@@ -97,9 +97,28 @@ pub struct PeerView {
     pub next_attempt: Option<String>,
 }
 
+/// The server that all gates of a fleet tell of their changes, as one who listens to it sees it. Times are in the form of
+/// RFC 3339.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct RedisView {
+    /// Where it is.
+    pub url: String,
+    /// The word for its [`PeerState`].
+    pub state: String,
+    /// Since when changes are heard, if they are.
+    pub connected: Option<String>,
+    /// When the last one was.
+    pub last_event: Option<String>,
+    /// Why the last connection ended, or there was none, until there is one again.
+    pub error: Option<String>,
+}
+
 /// The answer at [`PATH`].
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Peers {
     /// By name.
     pub peers: Vec<PeerView>,
+    /// What is heard beside them, where there is such a server.
+    #[serde(default)]
+    pub redis: Option<RedisView>,
 }

@@ -4,7 +4,7 @@
 //! says so when it misses one. So fields are added, and none changes its name or its unit.
 
 use super::outbox::SinkView;
-use super::peer::PeerView;
+use super::peer::{PeerView, RedisView};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -42,6 +42,9 @@ pub struct Status {
     /// The other gates that are listened to.
     #[serde(default)]
     pub peers: Vec<PeerView>,
+    /// The server that all gates of the fleet tell of their changes.
+    #[serde(default)]
+    pub redis: Option<RedisView>,
 }
 
 /// A lane of git workers.

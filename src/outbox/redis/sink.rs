@@ -9,12 +9,10 @@ use super::pauses::Pauses;
 use super::script::{self, Applied, Epoch};
 use super::{RedisError, Server};
 use crate::model::fleet::{EventName, EventPattern, FleetError, NoticeBody, SinkName, Version};
+use crate::model::outbox::REDIS;
 use crate::outbox::{Delivered, Limits, Publisher, Sink};
 use crate::store::events::{Keeps, Subscription};
 use crate::store::outbox::Row;
-
-/// What the outbox calls the server.
-const NAME: &str = "redis";
 
 /// What it is told: changes of refs, and nothing of pushes.
 const EVENTS: &str = "repo.*";
@@ -42,7 +40,7 @@ impl RedisSink {
     /// Never: what it is called, and what it is told, are as they have to be.
     pub fn publisher(server: Server) -> Result<Publisher, FleetError> {
         let subscription = Subscription {
-            sink: SinkName::parse(NAME)?,
+            sink: SinkName::parse(REDIS)?,
             events: vec![EventPattern::parse(EVENTS)?],
             keeps: Keeps::Latest,
         };

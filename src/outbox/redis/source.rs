@@ -12,7 +12,9 @@ use super::connection::Connection;
 use super::pauses::Pauses;
 use super::script::{self, Epoch};
 use super::{RedisError, Server};
-use crate::model::fleet::{RepoKey, Version};
+use crate::model::fleet::{RepoKey, Version, written};
+use crate::model::peer::{PeerState, RedisView};
+use crate::model::redis::RedisUrl;
 use crate::sys::stop::{Level, Stop};
 use crate::sys::thread;
 use jiff::Timestamp;
@@ -91,8 +93,10 @@ enum Failed {
 }
 
 /// How it stands with the server.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceState {
+    /// In a word.
+    pub state: PeerState,
     /// Since when changes are heard; `None` where they are not.
     pub connected: Option<Timestamp>,
     /// When the last event came.
@@ -101,11 +105,18 @@ pub struct SourceState {
     pub error: Option<String>,
 }
 
+/// How it stands with the server whenever it is asked; clones are one.
+#[derive(Clone, Debug)]
+pub struct SourceStates {
+    url: RedisUrl,
+    state: Arc<Mutex<SourceState>>,
+}
+
 /// The thread that listens.
 #[derive(Debug)]
 pub struct RedisSource {
     thread: JoinHandle<()>,
-    state: Arc<Mutex<SourceState>>,
+    states: SourceStates,
     /// Its own, since it ends before others do.
     stop: Stop,
 }
@@ -116,17 +127,25 @@ impl RedisSource {
     /// # Errors
     /// When there is no room for the thread, or for a descriptor.
     pub fn start(server: Server, home: Box<dyn Home>) -> io::Result<Self> {
-        let (state, stop) = (Arc::<Mutex<SourceState>>::default(), Stop::new()?);
-        let (theirs, until) = (Arc::clone(&state), stop.clone());
-        let mut listener = Listener { server, home, stop: until, state: theirs, known: None };
+        let before =
+            SourceState { state: PeerState::Connecting, connected: None, last_event: None, error: None };
+        let (state, stop) = (Arc::new(Mutex::new(before)), Stop::new()?);
+        let states = SourceStates { url: server.url().clone(), state: Arc::clone(&state) };
+        let mut listener = Listener { server, home, stop: stop.clone(), state, known: None };
         let thread = thread::spawn("redis", move || listener.run())?;
-        Ok(Self { thread, state, stop })
+        Ok(Self { thread, states, stop })
+    }
+
+    /// How it stands, for whoever shows it.
+    #[must_use]
+    pub fn states(&self) -> SourceStates {
+        self.states.clone()
     }
 
     /// How it stands.
     #[must_use]
     pub fn state(&self) -> SourceState {
-        lock(&self.state).clone()
+        self.states.now()
     }
 
     /// Whether the thread is gone.
@@ -140,6 +159,27 @@ impl RedisSource {
         self.stop.raise(Level::Killing);
         if self.thread.join().is_err() {
             log::error!("the thread redis had panicked");
+        }
+    }
+}
+
+impl SourceStates {
+    /// How it stands now.
+    #[must_use]
+    pub fn now(&self) -> SourceState {
+        lock(&self.state).clone()
+    }
+
+    /// As the API shows it.
+    #[must_use]
+    pub fn view(&self) -> RedisView {
+        let SourceState { state, connected, last_event, error } = self.now();
+        RedisView {
+            url: self.url.to_string(),
+            state: state.as_str().to_owned(),
+            connected: connected.map(written),
+            last_event: last_event.map(written),
+            error,
         }
     }
 }
@@ -167,7 +207,7 @@ impl Listener {
             let why = failed.err().map_or_else(String::new, |failed| failed.to_string());
             let level = if why == told && !was_connected { log::Level::Debug } else { log::Level::Warn };
             log::log!(level, "redis {}: not heard: {why}", self.server.url());
-            lock(&self.state).error = Some(why.clone());
+            self.set(PeerState::Waiting, Some(why.clone()));
             told = why;
             if panics == PANICS_MAX {
                 return self.park();
@@ -192,17 +232,19 @@ impl Listener {
     fn park(&self) {
         let why = "parked until the next start: it panics";
         log::error!("redis {}: {why}", self.server.url());
-        lock(&self.state).error = Some(why.to_owned());
+        self.set(PeerState::Parked, Some(why.to_owned()));
         while self.stop.sleep(PARKED, Level::Killing) {}
     }
 
     /// Listens until something goes wrong.
     fn listen(&mut self) -> Result<(), Failed> {
+        lock(&self.state).state = PeerState::Connecting;
         let mut connection = self.subscribe()?;
         // What is published from now on waits in the connection.
         self.settle()?;
         log::info!("redis {}: heard from now on", self.server.url());
-        *lock(&self.state) = SourceState { connected: Some(Timestamp::now()), ..self.state_before() };
+        self.set(PeerState::Listening, None);
+        lock(&self.state).connected = Some(Timestamp::now());
         loop {
             match connection.receive(LISTEN, Instant::now() + SILENCE)? {
                 Some(told) => self.take(&told)?,
@@ -211,8 +253,9 @@ impl Listener {
         }
     }
 
-    fn state_before(&self) -> SourceState {
-        SourceState { error: None, ..lock(&self.state).clone() }
+    fn set(&self, state: PeerState, error: Option<String>) {
+        let mut now = lock(&self.state);
+        (now.state, now.error) = (state, error);
     }
 
     fn subscribe(&self) -> Result<Connection, RedisError> {
