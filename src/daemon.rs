@@ -423,6 +423,9 @@ impl Runtime {
                 self.app.rules.set(new.rules);
                 self.app.checks.set(new.checks);
                 self.app.peers.follow(&new.peers);
+                if let Err(error) = self.outbox.hurry(&self.app.store) {
+                    log::error!("reload: {error}");
+                }
                 log::info!(
                     "reload: the rules and the checks are replaced, and the peers followed that are named now"
                 );

@@ -6,13 +6,15 @@ use crate::model::pause::Doubling;
 use crate::store::events::Audience;
 use crate::store::outbox::Row;
 use crate::store::{Store, StoreError};
-use crate::sys::poll::{self, Interest};
+use crate::sys::poll::{self, Interest, Watch};
 use crate::sys::random;
 use crate::sys::stop::{Level, Stop};
 use crate::sys::thread;
 use jiff::Timestamp;
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -45,6 +47,9 @@ pub struct Outbox {
     /// Ends deliveries: later than the gate's own stop, so that the last changes are published, too.
     end: Stop,
     states: SinkStates,
+    audience: Audience,
+    /// Each wakes a thread.
+    bells: Vec<Arc<EventFd>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -89,11 +94,23 @@ impl Outbox {
     /// When the machine has no room for them, or the store cannot be written.
     pub fn start(store: &Store, node: String, publishers: Vec<Publisher>) -> Result<Self, OutboxError> {
         let sinks = publishers.iter().map(|publisher| publisher.subscription.clone()).collect();
-        store.set_audience(Audience { node, sinks })?;
-        let mut outbox = Self { end: Stop::new()?, states: SinkStates::default(), threads: Vec::new() };
+        let audience = Audience { node, sinks };
+        let mut now = audience.clone();
+        for (subscription, publisher) in now.sinks.iter_mut().zip(&publishers) {
+            if publisher.sink.disabled().is_some() {
+                subscription.events.clear();
+            }
+        }
+        store.set_audience(now)?;
+        let (states, bells, threads) = (SinkStates::default(), Vec::new(), Vec::new());
+        let mut outbox = Self { end: Stop::new()?, states, audience, bells, threads };
         for Publisher { subscription, sink } in publishers {
             let name = subscription.sink;
             let state = Arc::new(Mutex::new(SinkState::new(name.clone(), sink.disabled())));
+            let bell = Arc::new(
+                EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+                    .map_err(io::Error::from)?,
+            );
             let drain = Drain {
                 store: store.clone(),
                 end: outbox.end.clone(),
@@ -101,7 +118,10 @@ impl Outbox {
                 name: name.clone(),
                 sink,
                 held: BTreeMap::new(),
+                dropped: 0,
+                bell: Arc::clone(&bell),
             };
+            outbox.bells.push(bell);
             outbox.states.0.push(state);
             outbox.threads.push(thread::spawn(format!("outbox-{name}"), move || drain.run())?);
         }
@@ -112,6 +132,19 @@ impl Outbox {
     #[must_use]
     pub fn states(&self) -> SinkStates {
         self.states.clone()
+    }
+
+    /// Has every sink tried at once that is waited for, and those told again that wanted nothing any more.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn hurry(&self, store: &Store) -> Result<(), OutboxError> {
+        store.set_audience(self.audience.clone())?;
+        // A full counter is readable, which is all that is needed.
+        for bell in &self.bells {
+            let _ = bell.write(1);
+        }
+        Ok(())
     }
 
     /// Whether a thread has ended before its time.
@@ -166,6 +199,10 @@ struct Drain {
     sink: Box<dyn Sink>,
     /// Repositories that are passed over: until when, and why.
     held: BTreeMap<RepoKey, (Instant, String)>,
+    /// Rows that it will never take, of which nothing has been said yet.
+    dropped: u64,
+    /// Rings when it is to be tried at once.
+    bell: Arc<EventFd>,
 }
 
 /// What the thread does next.
@@ -190,22 +227,34 @@ impl Drain {
             let is_last = self.end.level() >= Level::Draining;
             let is_over = match next {
                 Next::Look => self.end.level() == Level::Killing,
-                Next::Wait if is_last => true,
-                Next::Wait => {
-                    let watches = [tick.watch(), Some((self.end.fd(Level::Draining), Interest::Read))];
-                    poll::wait(watches, self.patience(tick.limit())).is_err()
-                }
-                // The next life of the gate tries again.
-                Next::Pause(_) if is_last => true,
+                // At the end a sink that is down is not waited for: the next life of the gate tries again.
+                Next::Wait | Next::Pause(_) if is_last => true,
+                Next::Wait => self.wait(tick.watch(), self.patience(tick.limit())).is_err(),
                 Next::Pause(time) => {
-                    // At the end a sink that is down is not waited for.
-                    !self.end.sleep(time, Level::Draining)
+                    self.wait(None, Some(time)).is_err() || self.end.level() >= Level::Draining
                 }
             };
             if is_over {
                 return;
             }
         }
+    }
+
+    /// Waits for news, for the end, for the bell, or until the time has passed.
+    fn wait(&mut self, news: Watch<'_>, limit: Option<Duration>) -> io::Result<()> {
+        let read = |fd| Some((fd, Interest::Read));
+        let [_, _, has_rung] =
+            poll::wait([news, read(self.end.fd(Level::Draining)), read(self.bell.as_fd())], limit)?;
+        if has_rung {
+            let _ = self.bell.read();
+            self.held.clear();
+            self.sink.enable();
+            let mut state = lock(&self.state);
+            if std::mem::take(&mut state.is_disabled) {
+                state.error = None;
+            }
+        }
+        Ok(())
     }
 
     /// A step whose panic is a failure of the sink; `None` after the third in a row.
@@ -232,11 +281,18 @@ impl Drain {
         let held: Vec<&str> = self.held.keys().map(RepoKey::as_str).collect();
         let row = match self.store.outbox().oldest(&self.name, &held) {
             Ok(Some(row)) => row,
-            Ok(None) => return Next::Wait,
+            Ok(None) => {
+                self.tell_of_dropped();
+                return Next::Wait;
+            }
             Err(error) => return self.fault(&error.to_string()),
         };
         let limits = Limits { until: Instant::now() + DELIVERY_LIMIT, stop: &self.end };
-        let done = match self.sink.deliver(&row, &limits) {
+        let delivered = self.sink.deliver(&row, &limits);
+        if !matches!(delivered, Delivered::GivenUp(_)) {
+            self.tell_of_dropped();
+        }
+        let done = match delivered {
             Delivered::Acknowledged => self.acknowledged(&row),
             Delivered::Again { why, after } => return self.failed(&row, &why, after),
             Delivered::Held(why) if self.held.len() < HELD_MAX => self.hold(&row, why),
@@ -304,11 +360,22 @@ impl Drain {
         }
     }
 
-    fn given_up(&self, row: &Row, why: &str) -> Result<(), StoreError> {
+    /// The first is told as it is, and those that follow it at once by their number.
+    fn given_up(&mut self, row: &Row, why: &str) -> Result<(), StoreError> {
         self.store.outbox().acknowledge(row)?;
-        log::warn!("outbox: {} was never told {} of {}: {why}", self.name, row.event, row.repo);
+        if self.dropped == 0 {
+            log::warn!("outbox: {} was never told {} of {}: {why}", self.name, row.event, row.repo);
+        }
+        self.dropped += 1;
         lock(&self.state).given_up += 1;
         Ok(())
+    }
+
+    fn tell_of_dropped(&mut self) {
+        let more = std::mem::take(&mut self.dropped).saturating_sub(1);
+        if more > 0 {
+            log::warn!("outbox: {} was never told {more} more events, for the same reason", self.name);
+        }
     }
 
     fn disabled(&self, why: &str) -> Result<(), StoreError> {

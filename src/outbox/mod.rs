@@ -31,6 +31,9 @@ pub trait Sink: Send {
     fn disabled(&self) -> Option<&str> {
         None
     }
+
+    /// The operator wants it to be tried again, whatever it has said.
+    fn enable(&mut self) {}
 }
 
 /// A sink with what it is to be told.

@@ -70,11 +70,10 @@ impl Webhook {
         Ok(Self { settings, store: store.clone(), agents: None, disabled, failing: None })
     }
 
-    /// The webhook with what it is to be told: nothing, where it is disabled.
+    /// The webhook with what it is to be told.
     #[must_use]
     pub fn publisher(self) -> Publisher {
-        let events = if self.disabled.is_none() { self.settings.events.clone() } else { Vec::new() };
-        let sink = self.settings.name.clone();
+        let (sink, events) = (self.settings.name.clone(), self.settings.events.clone());
         let subscription = Subscription { sink, events, keeps: Keeps::Each };
         Publisher { subscription, sink: Box::new(self) }
     }
@@ -100,7 +99,7 @@ impl Webhook {
         answer.map(Answer::read).map_err(|error| failed(&self.settings, error))
     }
 
-    /// From now on, and after each start, until the address is another one.
+    /// From now on, and after each start, until the address is another one or the operator wants it.
     fn disable(&mut self, now: Timestamp) -> Delivered {
         let why = format!("{} answered with status 410, which means for ever", self.settings.url);
         if let Err(error) = self.store.webhooks().disable(&self.settings.name, &self.settings.url, &why, now)
@@ -125,6 +124,14 @@ impl Webhook {
 impl Sink for Webhook {
     fn disabled(&self) -> Option<&str> {
         self.disabled.as_deref()
+    }
+
+    fn enable(&mut self) {
+        if self.disabled.take().is_some()
+            && let Err(error) = self.store.webhooks().enable(&self.settings.name)
+        {
+            log::error!("outbox: {}: {error}; the next start leaves it alone", self.settings.name);
+        }
     }
 
     fn deliver(&mut self, row: &Row, limits: &Limits<'_>) -> Delivered {

@@ -31,6 +31,18 @@ impl WebhookRows<'_> {
         })
     }
 
+    /// It is told again, whatever it has said.
+    ///
+    /// # Errors
+    /// When that cannot be written.
+    pub fn enable(&self, name: &SinkName) -> Result<(), StoreError> {
+        const DOING: &str = "noting that a webhook is told again";
+        self.0.write(DOING, |db| {
+            let gone = db.execute("DELETE FROM disabled_webhooks WHERE name = ?1", [name.as_str()]);
+            gone.map(drop).map_err(StoreError::database(DOING))
+        })
+    }
+
     /// It has said so.
     ///
     /// # Errors
@@ -71,5 +83,7 @@ mod tests {
         assert_eq!((why(&chat, &new), why(&other, &old)), (None, None));
         store.webhooks().disable(&chat, &new, "that one, too", at(6)).unwrap();
         assert_eq!((why(&chat, &new).as_deref(), why(&chat, &old)), (Some("that one, too"), None));
+        store.webhooks().enable(&chat).unwrap();
+        assert_eq!(why(&chat, &new), None);
     }
 }

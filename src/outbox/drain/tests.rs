@@ -135,6 +135,21 @@ fn a_sink_that_wants_nothing_any_more_is_left_alone() {
 }
 
 #[test]
+fn a_sink_that_is_waited_for_is_tried_at_once_when_the_operator_wants_it() {
+    let bench = bench();
+    change(&bench.store);
+    let row = bench.next();
+    bench.answer(Delivered::Again { why: "down".to_owned(), after: Some(ASKED_MAX) });
+    while bench.outbox.states().all()[0].again.is_none() {
+        std::thread::yield_now();
+    }
+    bench.outbox.hurry(&bench.store).unwrap();
+    assert_eq!(bench.next().id, row.id);
+    bench.answer(Delivered::Acknowledged);
+    bench.outbox.close();
+}
+
+#[test]
 fn the_end_delivers_what_is_left_and_waits_for_no_sink_that_hangs() {
     let bench = bench();
     change(&bench.store);

@@ -12,6 +12,7 @@ use crate::support::gate::{Gate, Setup};
 use crate::support::git::Client;
 use crate::support::place::Place;
 use crate::support::redis::{RedisServer, Relay};
+use crate::support::run::Run;
 use crate::support::{HANG, Random, SLACK, eventually, number_from, repo};
 use nix::sys::signal::Signal;
 use tidegate::model::fleet::{RepoKey, Version};
@@ -82,6 +83,13 @@ impl Member {
     /// What it has heard of a repository of others, by publisher.
     fn heard(&self, key: &RepoKey) -> Vec<Version> {
         self.store().versions().of(key).unwrap()
+    }
+
+    /// What `tidegate status` says.
+    #[track_caller]
+    fn status(&self) -> Run {
+        let data = self.place.data();
+        self.place.tidegate(&["status", "--data-dir", data.to_str().unwrap()], b"").ok()
     }
 
     #[track_caller]
@@ -324,6 +332,78 @@ fn gates_of_one_name_and_one_whose_data_is_gone_lose_nothing() {
         "{made:?}: {}",
         server.ask(&["HGETALL", &format!("tidegate:v:{key}")])
     );
+}
+
+#[test]
+fn the_operator_sees_whether_changes_are_heard() {
+    let mut server = RedisServer::start_with(&FLEETING);
+    let (here, there) = (Member::new(&server.url()), Member::new(&server.url()));
+    [&here, &there].into_iter().for_each(Member::await_connection);
+    here.push("a");
+    let url = format!("redis at {}/0: ", server.url());
+    eventually(HANG, "it is heard", || !there.heard(&here.key()).is_empty());
+    there.status().says(&format!("{url}listening since ")).says(", last event at ");
+    assert_eq!(there.gate.control("/-/api/v1/peers").expect(200).json()["redis"]["state"], "listening");
+    assert_eq!(there.gate.metric("tidegate_listeners", &["state=\"listening\""]), 1.0);
+    server.crash();
+    eventually(HANG, "that it is not is seen", || {
+        there.gate.metric("tidegate_listeners", &["state=\"listening\""]) < 1.0
+    });
+    let status = there.status().text();
+    let line = status.lines().find(|line| line.starts_with(&url)).unwrap();
+    assert!(line.contains("connecting: ") || line.contains("listening: "), "{line}");
+}
+
+#[test]
+fn a_key_of_another_kind_holds_up_its_repository_alone() {
+    let server = RedisServer::start_with(&FLEETING);
+    let member = Member::new(&server.url());
+    repo::history(&member.place, "lib.git");
+    let (app, lib) = (member.key().to_string(), member.key().to_string().replace("/app", "/lib"));
+    server.ask(&["SET", &format!("tidegate:v:{app}"), "what?"]);
+    member.await_connection();
+    member.push("a");
+    eventually(HANG, "the reason is shown", || {
+        let status = member.status().text();
+        status.lines().any(|line| line.starts_with("sink redis: 1 waiting") && line.contains("WRONGTYPE"))
+    });
+    member.clone.git(&["push", &member.gate.url_as("alice", "lib"), "HEAD:refs/heads/b"]).ok();
+    eventually(HANG, "the other one arrives", || server.version(&lib) == 1);
+    server.ask(&["DEL", &format!("tidegate:v:{app}")]);
+    // It is tried again within a minute, and at once when the operator wants it.
+    member.gate.signal(Signal::SIGHUP);
+    eventually(HANG, "it arrives", || server.version(&app) == 1);
+    member.gate.stop();
+}
+
+#[test]
+fn a_gate_that_was_restored_from_a_backup_is_heard() {
+    let server = RedisServer::start_with(&FLEETING);
+    let (mut member, other) = (Member::new(&server.url()), Member::new(&server.url()));
+    [&member, &other].into_iter().for_each(Member::await_connection);
+    let heard = |key: &RepoKey| other.heard(key).first().map_or(0, |version| version.seq);
+    let (key, database) = (member.key(), member.place.data().join("tidegate.db"));
+    let backup = member.place.work("backup");
+    member.push("a");
+    eventually(HANG, "the first is heard", || heard(&key) == 1);
+    fs::copy(&database, &backup).unwrap();
+    let wal = database.with_extension("db-wal");
+    let log = fs::read(&wal).unwrap();
+    member.push("b");
+    member.push("c");
+    eventually(HANG, "the others are heard", || heard(&key) == 3);
+    member = member.crash(|| {
+        fs::copy(&backup, &database).unwrap();
+        fs::write(&wal, log).unwrap();
+        let _ = fs::remove_file(database.with_extension("db-shm"));
+    });
+    member.push("d");
+    eventually(HANG, "it is found out", || member.gate.log().has("its database was set back"));
+    eventually(HANG, "what came after is heard", || heard(&key) > 3);
+    let before = heard(&key);
+    member.push("e");
+    eventually(HANG, "and what comes now", || heard(&key) > before);
+    member.gate.stop();
 }
 
 #[test]

@@ -77,12 +77,11 @@ impl Scene {
 
     /// The bodies of all events so far, in their order.
     fn events(&self) -> Vec<String> {
-        let mut found: Vec<String> = Vec::new();
+        let (mut found, mut last) = (Vec::new(), 0);
         loop {
-            let page = self.store.events().after(i64::try_from(found.len()).unwrap()).unwrap();
-            if page.is_empty() {
-                return found;
-            }
+            let page = self.store.events().after(last).unwrap();
+            let Some(notice) = page.last() else { return found };
+            last = notice.number;
             found.extend(page.iter().map(|notice| notice.body.to_string()));
         }
     }
