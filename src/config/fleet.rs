@@ -45,11 +45,14 @@ impl FleetSettings {
     }
 
     /// What contradicts itself in it: the key, and a sentence.
-    pub(super) fn contradictions(&self) -> Vec<(&'static str, &'static str)> {
+    ///
+    /// What belongs to an address is not judged where that `is_misread`, which was said.
+    pub(super) fn contradictions(&self, is_misread: bool) -> Vec<(&'static str, &'static str)> {
         let mut found = Vec::new();
         let unused = "is for the server that fleet.redis names: name one, or remove the key";
         let (password, ca_file) = (self.redis_password_file.as_ref(), self.redis_ca_file.as_ref());
         match &self.redis {
+            None if is_misread => {}
             None => {
                 found.extend(password.map(|_| (PASSWORD_FILE, unused)));
                 found.extend(ca_file.map(|_| (CA_FILE, unused)));
@@ -76,6 +79,8 @@ impl FleetSettings {
     }
 }
 
+/// The key of the server's address.
+pub(super) const REDIS: &str = "fleet.redis";
 const PASSWORD_FILE: &str = "fleet.redis_password_file";
 const CA_FILE: &str = "fleet.redis_ca_file";
 

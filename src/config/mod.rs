@@ -369,7 +369,8 @@ impl Draft {
             *file = absolute(file)?;
         }
         settings.rules = Rules::new(self.rules, others);
-        self.problems.extend(settings.contradictions());
+        let has_misread_redis = self.problems.iter().any(|problem| problem.key == fleet::REDIS);
+        self.problems.extend(settings.contradictions(has_misread_redis));
         if self.problems.is_empty() { Ok(self.settings) } else { Err(ConfigError::Wrong(self.problems)) }
     }
 }
@@ -454,7 +455,7 @@ impl Settings {
         keys.chain(lists.into_iter().flatten()).collect()
     }
 
-    fn contradictions(&self) -> Vec<Problem> {
+    fn contradictions(&self, has_misread_redis: bool) -> Vec<Problem> {
         let mut found = self.exposed(&self.listen);
         let mut add = |key: &str, why: &str| {
             found.push(Problem { place: String::new(), key: key.into(), why: why.into() });
@@ -474,7 +475,7 @@ impl Settings {
         for (key, why) in self.checks.contradictions() {
             add(key, &why);
         }
-        for (key, why) in self.fleet.contradictions() {
+        for (key, why) in self.fleet.contradictions(has_misread_redis) {
             add(key, why);
         }
         let twice = self

@@ -2,11 +2,12 @@
 
 use super::entry::{Entry, Fault};
 use super::keys::{Written, parse_path, parsed, quoted};
-use super::{Problem, Settings, read_authorities};
+use super::{ListenAddr, Problem, Settings, read_authorities};
 use crate::model::net::is_this_machine;
 use crate::model::peer::PeerName;
 use crate::model::upstream::{HttpUrl, Scheme, UpstreamUrl, UpstreamUrlError};
 use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 /// The most peers: each is a thread and a connection.
@@ -92,7 +93,10 @@ fn parse_url(text: &str) -> Result<HttpUrl, String> {
         | UpstreamUrlError::Path => error.to_string(),
     };
     match UpstreamUrl::parse(text).map_err(refused)? {
-        UpstreamUrl::Http(url) => Ok(url),
+        UpstreamUrl::Http(url) if url.path().is_empty() => Ok(url),
+        UpstreamUrl::Http(_) => {
+            Err("has a path, and a gate is at the top of its host: write https://HOST".to_owned())
+        }
         UpstreamUrl::Directory(_) => Err(NO_URL.to_owned()),
     }
 }
@@ -119,6 +123,9 @@ impl Settings {
             if before.iter().any(|other| other.url == peer.url) {
                 add("url", format!("{} stands there twice, and a gate is listened to once", peer.url));
             }
+            if self.is_at(&peer.url) {
+                add("url", format!("{} is where this gate is itself: name the others", peer.url));
+            }
             let is_clear = peer.url.scheme() == Scheme::Http && !is_this_machine(peer.url.host());
             if is_clear && !self.insecure_http {
                 let why = "is asked in the clear, and whoever listens would read the token: write https://, or set \
@@ -130,6 +137,27 @@ impl Settings {
             }
         }
         found
+    }
+
+    /// Whether this gate is at an address, as far as its own settings tell.
+    fn is_at(&self, url: &HttpUrl) -> bool {
+        let origin = |url: &HttpUrl| UpstreamUrl::Http(url.clone()).origin();
+        let public = match self.public_url.as_deref().map(UpstreamUrl::parse) {
+            Some(Ok(UpstreamUrl::Http(public))) => Some(origin(&public)),
+            Some(Ok(UpstreamUrl::Directory(_)) | Err(_)) | None => None,
+        };
+        let host = match url.host() {
+            "localhost" => Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            host => host.parse().ok(),
+        };
+        let is_listened_at = |address: &ListenAddr| match address {
+            ListenAddr::Tcp(at) => host.is_some_and(|host| {
+                let is_same = at.ip() == host || (at.ip().is_unspecified() && host.is_loopback());
+                is_same && at.port() == url.port() && url.scheme() == Scheme::Http
+            }),
+            ListenAddr::Unix(_) => false,
+        };
+        public == Some(origin(url)) || self.listen.iter().any(is_listened_at)
     }
 
     /// What is wrong with peers by what is on this machine.

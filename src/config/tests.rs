@@ -398,6 +398,10 @@ fn what_is_said_of_redis_goes_together_and_holds_no_password() {
             "redis = \"redis://:hunter2@cache\"",
             "t.toml:2: fleet.redis: holds a password: write it into a file",
         ),
+        (
+            "redis = \"redis://:hunter2@cache\"\nredis_password_file = \"/p\"\nredis_ca_file = \"/ca\"",
+            "t.toml:2: fleet.redis: holds a password: write it into a file",
+        ),
         ("redis = \"http://cache\"", "t.toml:2: fleet.redis: is no address of a Redis or Valkey server"),
         (
             "redis = 6379",

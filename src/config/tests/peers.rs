@@ -12,7 +12,7 @@ ca_file = "/etc/ssl/corp.pem"
 
 [[peer]]
 name = "edge-3"
-url = "http://127.0.0.1:8418"
+url = "http://127.0.0.1:8419"
 token_file = "/etc/tidegate/edge-3.token"
 "#;
 
@@ -49,6 +49,11 @@ fn what_is_wrong_with_a_peer_is_said() {
         ("N\nurl = \"ssh://x\"\nT", "peer.url: is no address of a gate"),
         ("N\nurl = \"https://u:p@x\"\nT", "peer.url: holds a user or a password"),
         ("N\nurl = \"https://x/?a\"\nT", "peer.url: holds a ? or a #"),
+        ("N\nurl = \"https://x/gate\"\nT", "peer.url: has a path, and a gate is at the top of its host"),
+        (
+            "N\nurl = \"http://localhost:8418\"\nT",
+            "peer.url: http://localhost:8418 is where this gate is itself",
+        ),
         ("N\nU\nT\nusername = \"x\"", "peer.username: is no key of a peer: the keys are name, url,"),
         ("N\nurl = \"http://edge\"\nT", "peer.url: http://edge is asked in the clear, and whoever"),
         ("N\nurl = \"http://localhost\"\nT\nca_file = \"/x\"", "peer.ca_file: is for the certificates of"),
@@ -64,6 +69,13 @@ fn what_is_wrong_with_a_peer_is_said() {
         let found = problems(&format!("[[peer]]\n{filled}"), &[]);
         assert!(found.len() == 1 && found[0].contains(want), "{filled}: {found:?}");
     }
+    let own = "public_url = \"https://Git.example.com\"\n[[peer]]\nname = \"x\"\nurl = \"https://git.example.com:443\"\n\
+               token_file = \"/t\"";
+    let found = problems(own, &[]);
+    assert!(
+        found.len() == 1 && found[0].contains("https://git.example.com is where this gate is"),
+        "{found:?}"
+    );
     let clear = "insecure_http = true\n[[peer]]\nname = \"x\"\nurl = \"http://edge\"\ntoken_file = \"/t\"";
     assert_eq!(problems(clear, &[]), Vec::<String>::new());
 }

@@ -189,7 +189,7 @@ impl Entry for UpstreamDraft {
     const PATH: &'static str = "upstream";
     const NOUN: &'static str = "an upstream";
     const NAMES: &'static str = "name, url, repos, deny, credential, username, token_file, access, access_cache, ca_file, \
-         proxy, proxy_auth_file,          the section mirror, and the section gate";
+         proxy, proxy_auth_file, the section mirror, and the section gate";
     const SECTIONS: &'static [&'static str] = &[MIRROR, GATE];
     /// With whether the environment may say which proxy it is reached by.
     type Done = (UpstreamSettings, bool);
