@@ -16,14 +16,20 @@ use crate::support::run::Running;
 use crate::support::{HANG, Random, eventually, pkt, repo};
 
 /// nginx as an ordinary process before one gate.
-struct Nginx {
+pub(crate) struct Nginx {
     process: Running,
-    port: Port,
+    pub(crate) port: Port,
 }
 
 impl Nginx {
     #[track_caller]
     fn before(place: &Place, gate: &Gate) -> Nginx {
+        Nginx::with(place, |directory, address| configuration(directory, address, gate.address()))
+    }
+
+    /// With what `configuration` makes of its directory and its address.
+    #[track_caller]
+    pub(crate) fn with(place: &Place, configuration: impl FnOnce(&str, SocketAddr) -> String) -> Nginx {
         let program =
             ["/usr/sbin/nginx", "/usr/bin/nginx"].into_iter().find(|path| fs::exists(path).unwrap_or(false));
         let program = program.expect("nginx is not installed: install the Debian package `nginx-light`");
@@ -31,8 +37,7 @@ impl Nginx {
         let directory = place.work("nginx");
         fs::create_dir(&directory).unwrap();
         let file = directory.join("nginx.conf");
-        fs::write(&file, configuration(&directory.display().to_string(), port.address, gate.address()))
-            .unwrap();
+        fs::write(&file, configuration(&directory.display().to_string(), port.address)).unwrap();
         let mut command = Command::new(program);
         command.arg("-p").arg(&directory).arg("-c").arg(&file).arg("-e").arg(directory.join("error.log"));
         command.env_clear().env("PATH", path_variable());

@@ -4,6 +4,7 @@ mod alone;
 mod removal;
 mod shown;
 mod three;
+mod tls;
 mod vanished;
 
 use std::fs;
