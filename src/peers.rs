@@ -24,7 +24,7 @@ pub mod patience;
 mod row;
 pub mod stream;
 
-use crate::client::Agents;
+use crate::client::{Agents, Unreached};
 use crate::config::PeerSettings;
 use crate::mirror::keeper::{Heard, Keeper};
 use crate::model::fleet::Version;
@@ -51,11 +51,12 @@ const LOOK_LIMIT: Duration = Duration::from_secs(10);
 /// Asks a peer for its events, and leaves once it begins to tell them.
 ///
 /// # Errors
-/// Why it does not, for people.
-pub fn reach(peer: &PeerSettings) -> Result<(), String> {
-    let stop = Stop::new().map_err(|error| error.to_string())?;
+/// Why it does not.
+pub fn reach(peer: &PeerSettings) -> Result<(), Unreached> {
+    let own = |error: io::Error| Unreached { why: error.to_string(), may_pass: false };
+    let stop = Stop::new().map_err(own)?;
     let opened = Connection::open(peer, &Agents::new(stop, USER_AGENT), LOOK_LIMIT, None);
-    opened.map(drop).map_err(|error| error.to_string())
+    opened.map(drop).map_err(|error| Unreached { why: error.to_string(), may_pass: error.may_pass() })
 }
 
 /// Whoever is to know what was heard. A panic of his parks the listener, in the end.

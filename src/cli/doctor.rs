@@ -9,6 +9,7 @@ mod upstreams;
 mod webhooks;
 
 use super::{CliError, output};
+use crate::client::Unreached;
 use crate::config::{self, Environment, Flags, Settings};
 use crate::gate::needed_files;
 use crate::git::ask::{Asker, find_git};
@@ -65,8 +66,23 @@ enum Finding {
     Good(String),
     /// The gate would work, with a disadvantage.
     Doubtful(String),
+    /// Somebody else is not there now: the gate works on without him, and tries again.
+    Away(String),
     /// The gate would not start, or refuse its work.
     Bad(String),
+}
+
+impl Finding {
+    /// What it means that somebody was not reached, of whom `who` tells.
+    fn of_unreached(unreached: &Unreached, who: &str) -> Self {
+        let Unreached { why, may_pass } = unreached;
+        let text = format!("{who}{why}");
+        if *may_pass {
+            Self::Away(format!("{text}; the gate goes on without, and tries again"))
+        } else {
+            Self::Bad(text)
+        }
+    }
 }
 
 /// What is looked at.
@@ -120,6 +136,7 @@ fn row(name: &str, finding: Finding) -> Vec<String> {
     let (mark, text) = match finding {
         Finding::Good(text) => ("ok", text),
         Finding::Doubtful(text) => ("warning", text),
+        Finding::Away(text) => ("away", text),
         Finding::Bad(text) => ("WRONG", text),
     };
     vec![mark.to_owned(), name.to_owned(), text]

@@ -35,6 +35,23 @@ pub enum Fault {
     Malformed(String),
 }
 
+impl Fault {
+    /// Whether it may be over in a while without anybody mending the configuration.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::TimedOut(_) | Self::BrokenOff(_))
+    }
+}
+
+/// Why somebody was not reached by whoever only looked.
+#[derive(Clone, Debug)]
+pub struct Unreached {
+    /// For people.
+    pub why: String,
+    /// Whether it may be over in a while without anybody mending the configuration.
+    pub may_pass: bool,
+}
+
 /// What a fault is seen with.
 #[derive(Clone, Copy, Debug)]
 pub struct Sight<'a> {

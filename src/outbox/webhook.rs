@@ -7,7 +7,7 @@
 
 use super::{Delivered, Limits, Publisher, Sink};
 use crate::client::secrets::read_webhook_secret;
-use crate::client::{Agents, Sight};
+use crate::client::{Agents, Fault, Sight, Unreached};
 use crate::config::WebhookSettings;
 use crate::model::secret::Secret;
 use crate::model::text::{clip, sanitize};
@@ -168,20 +168,34 @@ impl Sink for Webhook {
 /// but the server is shown.
 ///
 /// # Errors
-/// A sentence, as for an event.
-pub fn reach(webhook: &WebhookSettings) -> Result<u16, String> {
-    let stop = Stop::new().map_err(|error| error.to_string())?;
-    let agent = Agents::new(stop, USER_AGENT).of(&webhook.route).map_err(|error| error.to_string())?;
+/// Why there is no answer, as for an event.
+pub fn reach(webhook: &WebhookSettings) -> Result<u16, Unreached> {
+    let own = |error: io::Error| Unreached { why: error.to_string(), may_pass: false };
+    let stop = Stop::new().map_err(own)?;
+    let agent = Agents::new(stop, USER_AGENT).of(&webhook.route).map_err(own)?;
     let request = agent.head(format!("{}/", webhook.url)).config();
     let request = request.timeout_global(Some(webhook.timeout)).timeout_recv_response(None).build();
-    let answer = request.call().map_err(|error| failed(webhook, error))?;
+    let answer = request.call().map_err(|error| {
+        // An address that may not be connected to is that for as long as the settings say so.
+        let is_refused =
+            matches!(&error, ureq::Error::Io(error) if error.kind() == io::ErrorKind::PermissionDenied);
+        let fault = fault(webhook, error);
+        Unreached { may_pass: fault.may_pass() && !is_refused, why: sentence(webhook, &fault) }
+    })?;
     Ok(answer.status().as_u16())
 }
 
 fn failed(webhook: &WebhookSettings, error: ureq::Error) -> String {
+    sentence(webhook, &fault(webhook, error))
+}
+
+fn fault(webhook: &WebhookSettings, error: ureq::Error) -> Fault {
     let deadline = format!("the timeout of {}", format_duration(webhook.timeout));
-    let fault = Sight { proxy: None, deadline: &deadline }.fault(error).to_string();
-    format!("{} {}", webhook.url, clip(&sanitize(&fault), WORDS_MAX))
+    Sight { proxy: None, deadline: &deadline }.fault(error)
+}
+
+fn sentence(webhook: &WebhookSettings, fault: &Fault) -> String {
+    format!("{} {}", webhook.url, clip(&sanitize(&fault.to_string()), WORDS_MAX))
 }
 
 /// What stands in [`SIGNATURE`]: HMAC-SHA256 over the body, in hexadecimal.

@@ -75,6 +75,21 @@ impl PeerError {
         matches!(self, Self::No { .. })
     }
 
+    /// Whether it may be over in a while without anybody mending anything here.
+    pub(super) const fn may_pass(&self) -> bool {
+        match self {
+            Self::NotNow { .. } | Self::Silent(_) | Self::Closed => true,
+            Self::Away(fault) => fault.may_pass(),
+            Self::Token(_)
+            | Self::Authorities(_)
+            | Self::No { .. }
+            | Self::Elsewhere { .. }
+            | Self::NoStream { .. }
+            | Self::Stream(_)
+            | Self::Defect => false,
+        }
+    }
+
     /// Whether what it has said is not to be asked for again.
     pub(super) const fn is_malformed(&self) -> bool {
         matches!(self, Self::Stream(_))

@@ -2,6 +2,7 @@
 //! whether it lets the gate in.
 
 use super::{Finding, Patient};
+use crate::client::Unreached;
 use crate::client::secrets::REDIS_PASSWORD_FILE;
 use crate::gate::needed_files::open_to_others;
 use crate::model::net::is_this_machine;
@@ -16,7 +17,7 @@ pub(super) fn look_at_fleet(patient: &Patient<'_>) -> Vec<Finding> {
         Ok(None) => return Vec::new(),
         Err(error) => return vec![Finding::Bad(format!("fleet.redis: {error}"))],
     };
-    let mut findings = vec![look_at_server(&server)];
+    let mut findings = look_at_server(&server);
     if let Some(path) = &settings.redis_password_file {
         let open = open_to_others(path).map(|why| format!("the {REDIS_PASSWORD_FILE} {why}"));
         let url = server.url();
@@ -29,10 +30,22 @@ pub(super) fn look_at_fleet(patient: &Patient<'_>) -> Vec<Finding> {
     findings
 }
 
-fn look_at_server(server: &Server) -> Finding {
+fn look_at_server(server: &Server) -> Vec<Finding> {
     let (url, begun) = (server.url(), Instant::now());
     match server.look() {
-        Ok(()) => Finding::Good(format!("{url} answers after {} ms", begun.elapsed().as_millis())),
-        Err(error) => Finding::Bad(format!("fleet.redis: {url}: {error}")),
+        Ok(found) => {
+            let answers = format!("{url} answers after {} ms", begun.elapsed().as_millis());
+            let evicts = found.evicts.map(|policy| {
+                Finding::Doubtful(format!(
+                    "{url}: its maxmemory-policy is {policy}, so what gates have told may be evicted: set noeviction, or \
+                     volatile-*"
+                ))
+            });
+            std::iter::once(Finding::Good(answers)).chain(evicts).collect()
+        }
+        Err(error) => {
+            let unreached = Unreached { may_pass: error.may_pass(), why: error.to_string() };
+            vec![Finding::of_unreached(&unreached, &format!("fleet.redis: {url}: "))]
+        }
     }
 }

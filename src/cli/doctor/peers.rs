@@ -20,7 +20,7 @@ fn look_at(peer: &PeerSettings) -> Vec<Finding> {
             let time = begun.elapsed().as_millis();
             Finding::Good(format!("{name}: {url} lets this gate listen after {time} ms"))
         }
-        Err(why) => Finding::Bad(format!("{name}: {url}: {why}")),
+        Err(unreached) => Finding::of_unreached(&unreached, &format!("{name}: {url}: ")),
     };
     let open = open_to_others(token_file);
     let open = open.map(|why| Finding::Doubtful(format!("{name}: the {TOKEN_FILE} {why}")));

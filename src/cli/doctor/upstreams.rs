@@ -9,6 +9,7 @@ use crate::git::layout::{LayoutError, Root};
 use crate::mirror;
 use crate::model::access::Pattern;
 use crate::model::credential::UpstreamCredential;
+use crate::model::name::RepoName;
 use crate::model::upstream::{UpstreamName, UpstreamUrl};
 use crate::supervise::Deadline;
 use std::fs;
@@ -79,10 +80,12 @@ fn look_at_secret(name: &UpstreamName, key: &str, path: &Path, read: Result<(), 
 }
 
 /// What a server says to the gate's own credential when a repository is asked for that the settings name; where they name
-/// only patterns, there may be none, and a server that looks at the credential first tells all the same.
+/// only patterns, there may be none, and only a server that looks at the credential first tells all the same.
 fn look_at_login(upstream: &UpstreamSettings, credential: &UpstreamCredential) -> Option<Finding> {
-    let UpstreamSettings { name, url, route, repos, .. } = upstream;
-    let asked = repos.iter().find_map(Pattern::literal).map(|path| url.repository(path, true));
+    let UpstreamSettings { name, url, route, repos, mirror, .. } = upstream;
+    let named =
+        repos.iter().find_map(Pattern::literal).or_else(|| mirror.repos.first().map(RepoName::as_str));
+    let asked = named.map(|path| url.repository(path, true));
     let asked = asked.as_ref().unwrap_or(url);
     let UpstreamUrl::Http(server) = asked else { return None };
     let deadline = Deadline::starting(Instant::now(), ANSWER_LIMIT, "the doctor's patience");
@@ -92,7 +95,15 @@ fn look_at_login(upstream: &UpstreamSettings, credential: &UpstreamCredential) -
             Finding::Bad(format!("{name}: {asked} refuses {who} with status {status}: replace the token"))
         }
         Ok(200) => Finding::Good(format!("{name}: {asked} takes {who}")),
-        Ok(status) => Finding::Good(format!("{name}: {asked} does not refuse {who} (status {status})")),
+        Ok(status) => Finding::Doubtful(format!(
+            "{name}: whether {who} is taken could not be verified: {asked} answers with status {status}, as it may to \
+             anybody; {}",
+            if named.is_some() {
+                "may it read that?"
+            } else {
+                "name a repository there in upstream.repos or mirror.repos"
+            }
+        )),
         Err(error) => Finding::Bad(format!("{name}: {error}")),
     })
 }

@@ -20,7 +20,7 @@ fn look_at(webhook: &WebhookSettings) -> [Finding; 2] {
             let time = begun.elapsed().as_millis();
             Finding::Good(format!("{name}: {url} answers after {time} ms with status {status}"))
         }
-        Err(why) => Finding::Bad(format!("{name}: {why}")),
+        Err(unreached) => Finding::of_unreached(&unreached, &format!("{name}: ")),
     };
     let secret = match (read_webhook_secret(secret_file), open_to_others(secret_file)) {
         (Err(error), _) => Finding::Bad(format!("{name}: {error}")),

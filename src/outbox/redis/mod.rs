@@ -29,7 +29,7 @@ pub mod sink;
 pub mod source;
 
 pub use script::{Applied, Epoch};
-pub use server::Server;
+pub use server::{Found, Server};
 
 use crate::client::secrets::SecretError;
 use crate::model::text::{clip, sanitize};
@@ -120,6 +120,20 @@ impl RedisError {
     #[must_use]
     pub const fn is_stopping(&self) -> bool {
         matches!(self, Self::Stopping)
+    }
+
+    /// Whether it may be over in a while without anybody mending anything here.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Broken { source, .. } => source.kind() != ErrorKind::InvalidData,
+            Self::Late { .. } => true,
+            Self::Password(_)
+            | Self::Refused { .. }
+            | Self::Foreign { .. }
+            | Self::Odd { .. }
+            | Self::Stopping => false,
+        }
     }
 
     /// What the server has under a key of ours is of another kind: what is under others may be in order.

@@ -129,6 +129,30 @@ pub(super) fn read_applied(answer: &Value, doing: &'static str) -> Result<Applie
     applied().ok_or_else(foreign)
 }
 
+/// What can be tried of all that a gate does without changing anything or telling anybody: what is set is not there, and only
+/// set if it is, and nobody listens to the channel. The last thing is to subscribe.
+pub(super) fn rehearsal(url: &RedisUrl) -> [(&'static str, Cmd); 5] {
+    let made = |doing, words: &[&str]| {
+        let mut made = cmd(words[0]);
+        made.arg(&words[1..]);
+        (doing, made)
+    };
+    let tries = "redis.call('HGET', KEYS[1], 'version') redis.call('SET', KEYS[1], '', 'XX')";
+    [
+        made("running a script", &["EVAL", tries, "1", VERSIONS]),
+        made("reading versions", &["HGETALL", VERSIONS]),
+        made("listing repositories", &["SSCAN", REPOS, "0"]),
+        made("publishing", &["PUBLISH", &format!("{}:nobody", channel(url)), ""]),
+        made("subscribing", &["SUBSCRIBE", &channel(url)]),
+    ]
+}
+
+/// The policy in the answer to `INFO memory` by which keys without a time to live are evicted, if it is one.
+pub(super) fn read_policy(answer: &Value) -> Option<String> {
+    let policy = text(answer)?.lines().find_map(|line| line.strip_prefix("maxmemory_policy:"))?.trim();
+    policy.starts_with("allkeys").then(|| policy.to_owned())
+}
+
 /// Makes this the epoch where there is none.
 pub(super) fn make_epoch(own: &Epoch) -> Cmd {
     let mut make = cmd("SET");

@@ -27,6 +27,13 @@ pub(super) const COMMAND: Duration = Duration::from_secs(5);
 /// Where most systems have the certificates of authorities.
 const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
+/// What was found at the server, beside that it does what it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The policy by which it evicts keys that are to stay, if it is known to have one.
+    pub evicts: Option<String>,
+}
+
 /// How a connection is made; clones share what was looked up.
 #[derive(Clone, Debug)]
 pub struct Server {
@@ -55,16 +62,26 @@ impl Server {
         &self.url
     }
 
-    /// Whether it is there, lets the gate in, and shows it what it has; nothing is changed.
+    /// Whether it is there, lets the gate in, shows it what it has, and allows it all that can be tried without changing
+    /// anything or telling anybody.
     ///
     /// # Errors
     /// See [`RedisError`].
-    pub fn look(&self) -> Result<(), RedisError> {
+    pub fn look(&self) -> Result<Found, RedisError> {
         const DOING: &str = "asking for the epoch";
         let stop = Stop::new().map_err(|source| RedisError::Broken { doing: DOING, source })?;
-        let found = self.connect(&stop)?.ask(&script::ask_epoch(), DOING)?;
+        let mut connection = self.connect(&stop)?;
+        let found = connection.ask(&script::ask_epoch(), DOING)?;
         // A server that is new has none.
-        if found == Value::Nil { Ok(()) } else { script::read_epoch(&found, DOING).map(drop) }
+        if found != Value::Nil {
+            script::read_epoch(&found, DOING)?;
+        }
+        for (doing, command) in script::rehearsal(&self.url) {
+            connection.ask(&command, doing)?;
+        }
+        // A user of ours need not be allowed to ask for it.
+        let policy = self.connect(&stop)?.ask(cmd("INFO").arg("memory"), "asking for its policy");
+        Ok(Found { evicts: policy.ok().as_ref().and_then(script::read_policy) })
     }
 
     /// Connects, logs in, and chooses the database.

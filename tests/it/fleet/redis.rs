@@ -23,6 +23,10 @@ const FLEETING: [&str; 4] = ["--save", "", "--appendonly", "no"];
 /// Has everything on the disk before it answers.
 const DURABLE: [&str; 6] = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"];
 
+/// What README allows a gate, and what these tests need.
+const RIGHTS: &str = "resetkeys ~tidegate:* resetchannels &tidegate:events* -@all +eval +get +set +hget +hset +hgetall +sadd +sscan \
+    +publish +subscribe +ping +select +acl +dbsize +config +auth";
+
 /// The longest pause of a sink that redis is: within that, what waits is published once the server is back.
 const PAUSE: Duration = Duration::from_secs(10);
 
@@ -414,10 +418,25 @@ fn the_doctor_says_whether_the_server_lets_the_gate_in() {
     let doctor = || place.tidegate(&["doctor", "--config", config.to_str().unwrap()], b"");
     doctor().ok().says(&format!("{}/0 answers after ", server.url()));
     assert_eq!(server.ask(&["DBSIZE"]), "0", "it changes nothing");
+    server.ask(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    doctor().ok().says("its maxmemory-policy is allkeys-lru, so what gates have told may be evicted");
+    server.ask(&["CONFIG", "SET", "maxmemory-policy", "volatile-lru"]);
+    assert!(!doctor().ok().text().contains("evicted"));
+    let mut user = vec!["ACL", "SETUSER", "default"];
+    user.extend(RIGHTS.split_whitespace());
+    server.ask(&user);
+    doctor().ok().says(" answers after ");
+    for command in ["eval", "set", "hget", "hgetall", "sscan", "publish", "subscribe"] {
+        server.ask(&["ACL", "SETUSER", "default", &format!("-{command}")]);
+        doctor().fails().says("the server answers ");
+        server.ask(&["ACL", "SETUSER", "default", &format!("+{command}")]);
+    }
+    assert_eq!(server.ask(&["DBSIZE"]), "0", "it changes nothing");
     server.ask(&["SET", "tidegate:epoch", "somebody else's"]);
     doctor().fails().says("remove the keys tidegate:*");
     server.ask(&["CONFIG", "SET", "requirepass", "s3cret"]);
     doctor().fails().says("the server answers NOAUTH");
     server.crash();
-    doctor().fails().says("Connection refused");
+    let away = doctor().ok().says("Connection refused").says("; the gate goes on without, and tries again");
+    assert!(away.lines().iter().any(|line| line.starts_with("away ")), "{}", away.heard());
 }

@@ -1,6 +1,8 @@
 //! What the operator is shown of peers, the outbox and versions, and who else may see it.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 
 use super::{Member, peer};
 use crate::support::http::basic;
@@ -84,14 +86,61 @@ fn the_doctor_knocks_at_each_peer_and_leaves_no_stream_open() {
     fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let edge = Place::new();
     let peers = host.as_peer("host") + &peer("gone", closed.address, &host.place);
-    let setup = edge.gate().tables(&peers);
+    let wrong = edge.path().join("wrong");
+    fs::write(&wrong, "wrong-token").unwrap();
+    let upstream = format!(
+        "[[upstream]]\nname = \"host\"\nurl = \"http://{}\"\nrepos = [\"**\"]\ncredential = \"service\"\n\
+         username = \"listener\"\ntoken_file = {wrong:?}\n",
+        host.gate.address()
+    );
+    let setup = edge.gate().tables(&(upstream + &peers));
     let config = setup.write().to_str().unwrap().to_owned();
-    let found = edge.tidegate(&["doctor", "--config", &config], b"");
+    let found = edge
+        .tidegate(&["doctor", "--config", &config], b"")
+        .ok()
+        .says("whether the credential of listener from its token_file is taken could not be verified");
     let text = String::from_utf8_lossy(&found.stdout).into_owned();
     assert!(
         text.contains(&format!("host: http://{} lets this gate listen after ", host.gate.address())),
         "{text}"
     );
     assert!(text.contains(&format!("gone: http://{}: it cannot be reached: ", closed.address)), "{text}");
+    let away = text.lines().find(|line| line.contains("gone: ")).unwrap();
+    assert!(
+        away.starts_with("away ") && away.ends_with("the gate goes on without, and tries again"),
+        "{away}"
+    );
+    fs::write(&token, "wrong-token\n").unwrap();
+    edge.tidegate(&["doctor", "--config", &config], b"")
+        .fails()
+        .says("it does not know the token in token_file");
     eventually(HANG, "nobody is connected", || host.gate.metric("tidegate_connections", &[]) < 1.0);
+}
+
+#[test]
+fn a_peer_that_tells_what_is_no_event_is_shown_and_asked_again_and_what_is_garbled_is_passed_over() {
+    let (host, edge) = (member(), member());
+    let far = TcpListener::bind("127.0.0.1:0").unwrap();
+    edge.reload(&peer("odd", far.local_addr().unwrap(), &host.place));
+    let tell = |text: &str| {
+        let (mut stream, _) = far.accept().unwrap();
+        let mut head = BufReader::new(stream.try_clone().unwrap()).lines();
+        while head.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+        let answer = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
+        stream.write_all(format!("{answer}{text}").as_bytes()).unwrap();
+        stream
+    };
+    drop(tell(&"x".repeat(70_000)));
+    let words = "a line of its events has more than 65536 bytes";
+    eventually(HANG, "the reason is shown", || edge.peer("odd")["error"].as_str() == Some(words));
+    let data = edge.place.data();
+    let status = edge.place.tidegate(&["status", "--data-dir", data.to_str().unwrap()], b"").ok();
+    status.says("peer odd at http://").says(&format!(": {words}"));
+    let stay =
+        tell("event: repo.version\nid: 1-1\ndata: {\"repo\": 7}\n\nevent: repo.version\ndata: what?\n\n");
+    eventually(HANG, "both are passed over", || {
+        edge.gate.log().lines("peer odd: an event is passed over: ").len() == 2
+    });
+    assert_eq!(edge.peer("odd")["state"], "listening");
+    drop(stay);
 }

@@ -32,5 +32,8 @@ fn the_doctor_reaches_each_webhook_without_an_event_and_looks_at_its_secret() {
 
     let nobody = Port::reserve();
     let table = scene.table(&format!("http://localhost:{}/", nobody.address.port()), "name = \"chat\"");
+    fs::write(scene.secret(), "x").unwrap();
     look(&table).fails().says("chat: http://localhost:").says("is a loopback address");
+    let table = format!("{table}allow_private = true\n");
+    look(&table).ok().says("cannot be reached").says("the gate goes on without, and tries again");
 }
