@@ -88,7 +88,7 @@ fn a_gate_that_was_set_back_goes_on_behind_what_it_had_said_and_says_that_there_
     let heard = Listener::ready(&server.url());
     eventually("what it has told since is told of", || server.version(REPO) == 10);
     let news = Version { digest: None, ..change(1, 10) };
-    assert_eq!(kept.notes().remembered, [news.clone()]);
+    assert_eq!(kept.notes().remembered, std::slice::from_ref(&news));
     heard.await_version(&news);
 }
 

@@ -94,10 +94,10 @@ impl Connection {
         match (parsed, source.failed) {
             (Ok(answer), _) => {
                 self.room = ANSWER_BYTES_MAX;
-                match answer {
-                    Value::ServerError(error) => Err(RedisError::refused(doing, &error)),
-                    value => Ok(Some(value)),
+                if let Value::ServerError(error) = &answer {
+                    return Err(RedisError::refused(doing, error));
                 }
+                Ok(Some(answer))
             }
             (Err(_), Some(error)) if error.kind() == ErrorKind::TimedOut => Ok(None),
             (Err(_), Some(error)) => Err(RedisError::of(doing, error, begun)),
