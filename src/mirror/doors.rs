@@ -7,7 +7,8 @@
 //! costs two threads and each client the same few seconds, however many ask. A slow repository among others is not taken for a
 //! dead server: its silence is shared with who asks for it, and with others only when two of them have met it while they
 //! waited. Nor does it keep the others waiting: a quarter of the places is the most for one, and the last quarter is for
-//! those that have none.
+//! those that have none. Repositories that answered when they were asked last have as many places again among themselves,
+//! and are judged by the silence of their like alone: many that hang keep none of them waiting, and make none fail.
 
 use super::error::{Sign, UpstreamError};
 use super::turns::TurnError;
@@ -15,7 +16,7 @@ use crate::git::ask::Asker;
 use crate::model::upstream::Origin;
 use crate::supervise::Deadline;
 use crate::sys::poll::{self, Interest};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -38,6 +39,9 @@ pub(super) const ENOUGH: Duration = Duration::from_secs(5);
 
 /// Silences that are remembered of one server: many more than count.
 const SILENCES_MAX: usize = 16;
+
+/// Repositories of one server of which is remembered that they answered; one takes about 100 bytes.
+const PROVEN_MAX: usize = 1000;
 
 /// The most who wait before one door. Each is a connection of ours.
 const WAITING_MAX: usize = 128;
@@ -70,6 +74,8 @@ struct Door {
     inside: HashMap<String, usize>,
     /// When it answered last.
     answered: Option<Instant>,
+    /// Repositories that answered when they were asked last.
+    proven: HashSet<String>,
     /// The last silences, one of a repository, if nothing was heard since.
     silences: Vec<Silence>,
 }
@@ -80,6 +86,8 @@ struct Silence {
     since: Instant,
     /// Until when it is the answer to everybody who asks for this repository.
     until: Instant,
+    /// The repository had answered the time before.
+    was_proven: bool,
     error: UpstreamError,
 }
 
@@ -201,15 +209,18 @@ impl Door {
         let of_this = self.inside.get(repository).copied().unwrap_or_default();
         let quarter = (places / 4).max(1);
         let most = if of_this == 0 { places } else { places - quarter };
-        let is_open = self.inside.values().sum::<usize>() < most && of_this < quarter;
-        is_open.then_some(Ok(()))
+        let is_proven = self.proven.contains(repository);
+        let counts = |name: &str| !is_proven || self.proven.contains(name);
+        let inside: usize = self.inside.iter().filter(|(name, _)| counts(name)).map(|(_, count)| count).sum();
+        (inside < most && of_this < quarter).then_some(Ok(()))
     }
 
     /// The silence that is the answer to somebody who came at `came`, if one is: that of what he asks for, or as many of
-    /// others, met while he waited, as may ask at a time.
+    /// others, met while he waited, as may ask at a time. One that has answered is not judged by those that have not.
     fn silence_for(&self, repository: &str, came: Instant, now: Instant) -> Option<&Silence> {
         let is_own = |it: &&Silence| it.repository == repository && (it.since >= came || now < it.until);
-        let is_met = |it: &&Silence| it.since >= came;
+        let is_proven = self.proven.contains(repository);
+        let is_met = |it: &&Silence| it.since >= came && (it.was_proven || !is_proven);
         let own = self.silences.iter().find(is_own);
         own.or_else(|| self.silences.iter().filter(is_met).nth(SUSPECT - 1))
     }
@@ -220,9 +231,15 @@ impl Door {
             Sign::Life => {
                 self.answered = Some(now);
                 self.silences.clear();
+                if self.proven.len() >= PROVEN_MAX {
+                    self.proven.clear();
+                }
+                self.proven.insert(repository.to_owned());
             }
             // Others were answered meanwhile: it is this repository that is slow.
-            Sign::Silence if self.answered.is_some_and(|answered| answered >= began) => {}
+            Sign::Silence if self.answered.is_some_and(|answered| answered >= began) => {
+                self.proven.remove(repository);
+            }
             Sign::Silence => {
                 let took = now.saturating_duration_since(began);
                 let until = now + (took / SHARED_PART).min(SHARED_MAX);
@@ -231,8 +248,9 @@ impl Door {
                 if self.silences.len() >= SILENCES_MAX {
                     self.silences.remove(0);
                 }
+                let was_proven = self.proven.remove(repository);
                 let repository = repository.to_owned();
-                self.silences.push(Silence { repository, since: now, until, error });
+                self.silences.push(Silence { repository, since: now, until, was_proven, error });
             }
             Sign::None => {}
         }
@@ -341,6 +359,27 @@ mod tests {
         assert!(told(&door, "other", now) && !told(&door, "other", last + SHARED_MAX));
         (0..100).for_each(|number| door.learn(&number.to_string(), now, Some(&silence()), last));
         assert_eq!(door.silences.len(), SILENCES_MAX);
+    }
+
+    #[test]
+    fn repositories_that_hang_neither_keep_one_waiting_that_has_answered_nor_answer_for_it() {
+        let (mut door, now) = (Door::default(), Instant::now());
+        ["good", "better", "best"].into_iter().for_each(|name| door.learn(name, now, None, now));
+        let [later, last] = [1, 2].map(|times| now + SHARED_MAX * times);
+        assert_eq!(fill(&mut door, later), ALIVE);
+        assert!(door.decide("good", later, later).is_some() && door.decide("other", later, later).is_none());
+        (0..ALIVE).for_each(|number| door.learn(&number.to_string(), later, Some(&silence()), last));
+        assert!(matches!(door.decide("other", later, last), Some(Err(_))));
+        assert!(matches!(door.decide("good", later, last), Some(Ok(()))));
+        for name in ["better", "best"] {
+            door.learn(name, later, Some(&silence()), last);
+        }
+        assert!(
+            matches!(door.decide("good", later, last), Some(Err(_))),
+            "its like are silent: it is the server"
+        );
+        door.learn("good", later, Some(&silence()), last);
+        assert!(door.proven.is_empty());
     }
 
     #[test]
