@@ -333,7 +333,12 @@ fn a_mirror_whose_bytes_are_damaged_is_made_anew_once_a_clone_has_failed_of_it()
             content[..64].fill(0xff);
             rewrite(&file, &content);
         }
-        scene.place.client().git(&["clone", "-q", &gate.url("forge/app"), "failed"]).fails();
+        // The pack that the others get is remembered.
+        scene
+            .place
+            .client()
+            .git(&["clone", "-q", "--single-branch", &gate.url("forge/app"), "failed"])
+            .fails();
         eventually(HANG, "nobody asks, and it is mended", || mended() > round);
         assert_eq!(state(), "fresh");
         let work = scene.place.work(&format!("mended-{suffix}"));
