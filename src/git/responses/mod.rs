@@ -25,7 +25,7 @@ pub use counts::{Cause, Source};
 pub use key::Key;
 pub use objects::Objects;
 pub use production::{Cut, Ending, Look};
-pub use pump::{Flow, Made, Pumped};
+pub use pump::{Flow, Made, Pumped, Until};
 
 use crate::git::pool::{NotRun, Ticket};
 use counts::{Counts, count};

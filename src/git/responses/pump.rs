@@ -7,6 +7,7 @@ use crate::supervise::{Child, Outcome, Why};
 use crate::sys::poll::{self, Interest};
 use crate::sys::stop::{Level, Stop};
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 /// How much is moved at a time, in bytes: all that the pipe of a child holds.
@@ -35,8 +36,8 @@ pub struct Flow {
 pub enum Pumped {
     /// To its end.
     Made(Made),
-    /// So far that the rest comes at the pace of whoever reads it.
-    Paced(Flow),
+    /// So far as it was to.
+    Paused(Flow),
 }
 
 impl Flow {
@@ -46,61 +47,58 @@ impl Flow {
         Self { child, tracker: Tracker::new(), exited: false }
     }
 
-    /// Takes what the git writes for as long as nobody has to be waited for.
+    /// Takes what the git writes, until it ends or must go: because of its deadline, of a stop, or because nobody is left who
+    /// reads; or until what `until` says.
     #[must_use]
-    pub fn pump(self, producer: &Producer, stop: &Stop) -> Pumped {
-        self.run(producer, stop, true)
-    }
-
-    /// Takes everything that it writes, until it ends or must go: because of its deadline, of a stop, or because nobody is
-    /// left who reads.
-    #[must_use]
-    pub fn pump_all(self, producer: &Producer, stop: &Stop) -> Made {
-        match self.run(producer, stop, false) {
-            Pumped::Made(made) => made,
-            Pumped::Paced(Self { child, tracker, .. }) => Made { outcome: child.end(Why::Internal), tracker },
-        }
-    }
-
-    fn run(self, producer: &Producer, stop: &Stop, is_unpaced: bool) -> Pumped {
-        let mut pump = Pump { flow: self, producer, stop, is_unpaced };
+    pub fn pump(self, producer: &Producer, stop: &Stop, until: Until<'_>) -> Pumped {
+        let mut pump = Pump { flow: self, producer, stop, until };
         let ended = pump.run();
         let Flow { child, tracker, exited } = pump.flow;
         let outcome = match ended {
             Ok(Progress::Over) => child.finish(),
-            Ok(Progress::Paced) => return Pumped::Paced(Self { child, tracker, exited }),
+            Ok(Progress::Paused) => return Pumped::Paused(Self { child, tracker, exited }),
             Err(why) => child.end(why),
         };
         Pumped::Made(Made { outcome, tracker })
     }
 }
 
+/// Until when a worker takes what a git writes, if it does not end before.
+#[derive(Clone, Copy, Debug)]
+pub enum Until<'a> {
+    /// Until readers have to be waited for.
+    Paced,
+    /// Until this is readable.
+    Relieved(BorrowedFd<'a>),
+    /// Only to its end.
+    Over,
+}
+
 /// Why a worker stops who need not.
 enum Progress {
     Over,
-    Paced,
+    Paused,
 }
 
 struct Pump<'a> {
     flow: Flow,
     producer: &'a Producer,
     stop: &'a Stop,
-    /// Whether it stops where it would have to wait for readers.
-    is_unpaced: bool,
+    until: Until<'a>,
 }
 
 impl Pump<'_> {
     fn run(&mut self) -> Result<Progress, Why> {
         let mut buffer = vec![0; STEP];
         while !(self.flow.exited && self.flow.child.stdout_fd().is_none()) {
-            if self.is_unpaced && !self.producer.is_filed() {
-                return Ok(Progress::Paced);
+            if matches!(self.until, Until::Paced) && !self.producer.is_filed() {
+                return Ok(Progress::Paused);
             }
             let demand = self.producer.demand();
             if demand == Demand::Abandoned {
                 return Err(Why::ClientGone);
             }
-            let [bell, killing, output, words, exit] = self.wait(demand)?;
+            let [bell, killing, output, words, exit, relieved] = self.wait(demand)?;
             if bell {
                 self.producer.hush();
             }
@@ -108,6 +106,9 @@ impl Pump<'_> {
                 return Err(Why::Stopping);
             } else if self.flow.child.deadline().has_passed(Instant::now()) {
                 return Err(Why::Deadline);
+            }
+            if relieved {
+                return Ok(Progress::Paused);
             }
             self.flow.exited |= exit;
             if words {
@@ -120,11 +121,15 @@ impl Pump<'_> {
         Ok(Progress::Over)
     }
 
-    fn wait(&self, demand: Demand) -> Result<[bool; 5], Why> {
+    fn wait(&self, demand: Demand) -> Result<[bool; 6], Why> {
         let takes = demand == Demand::More;
         let limit = match self.flow.exited && takes {
             true => Duration::ZERO,
             false => self.flow.child.deadline().left(Instant::now()),
+        };
+        let relief = match self.until {
+            Until::Relieved(fd) => Some((fd, Interest::Read)),
+            Until::Paced | Until::Over => None,
         };
         let watches = [
             Some((self.producer.bell(), Interest::Read)),
@@ -132,6 +137,7 @@ impl Pump<'_> {
             self.flow.child.stdout_fd().filter(|_| takes).map(|fd| (fd, Interest::Read)),
             self.flow.child.stderr_fd().map(|fd| (fd, Interest::Read)),
             (!self.flow.exited).then(|| (self.flow.child.exited_fd(), Interest::Read)),
+            relief,
         ];
         poll::wait(watches, Some(limit)).map_err(|_| Why::Internal)
     }

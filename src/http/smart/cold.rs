@@ -7,13 +7,16 @@ use super::work::{self, End};
 use crate::git::command::{Identity, Protocol, Serving};
 use crate::git::layout::Repository;
 use crate::git::pool::Claim;
-use crate::git::responses::{Cut, Ending, Flow, Made, Producer, Pumped};
+use crate::git::responses::{Cut, Ending, Flow, Made, Producer, Pumped, Until};
 use crate::git::wants::Unadvertised;
 use crate::http::app::App;
 use crate::http::exchange::Exchange;
 use crate::model::name::RepoName;
 use crate::supervise::{Deadline, Exit, Input, Outcome, Spec};
+use crossbeam::channel::bounded;
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 /// The job of a worker; it owns all that it needs.
@@ -63,9 +66,9 @@ impl Cold {
             }
         };
         match app.reaper.spawn(spec) {
-            Ok(child) => match Flow::of(child).pump(producer, &app.stop) {
+            Ok(child) => match Flow::of(child).pump(producer, &app.stop, Until::Paced) {
                 Pumped::Made(made) => self.close(made),
-                Pumped::Paced(flow) => self.go_on(flow),
+                Pumped::Paused(flow) => self.hand_over(flow),
             },
             Err(error) => {
                 log::warn!("{what}: {error}");
@@ -74,17 +77,37 @@ impl Cold {
         }
     }
 
-    /// From here on clients are waited for, and whoever waits for clients has a worker of the lane of fetches.
-    fn go_on(self, flow: Flow) {
-        let (lane, claim, what) = (self.app.lanes.read.clone(), self.claim.clone(), self.what.clone());
-        let rest = move || {
-            let made = flow.pump_all(&self.producer, &self.app.stop);
-            self.close(made);
+    /// From here on clients are waited for, and whoever waits for clients is to have a worker of the lane of fetches. This
+    /// one goes on until one of those is free, so there are never more gits than workers.
+    fn hand_over(self, flow: Flow) {
+        let Ok(relief) = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK) else {
+            return self.go_on(flow);
         };
-        match lane.submit_for(claim, rest) {
-            Ok(ticket) => ticket.detach(),
-            // What was dropped has ended the git and told the clients.
-            Err(reason) => log::warn!("{what}: its pack is too large to be kept, and {reason}"),
+        let (relief, (give, given)) = (Arc::new(relief), bounded::<(Self, Flow)>(1));
+        let bell = Arc::clone(&relief);
+        let rest = move || {
+            // A counter that is full is readable.
+            let _ = bell.write(1);
+            // What has come to its end before is not given.
+            if let Ok((cold, flow)) = given.recv() {
+                cold.go_on(flow);
+            }
+        };
+        let Ok(_place) = self.app.lanes.read.submit_for(self.claim.clone(), rest) else {
+            return self.go_on(flow);
+        };
+        match flow.pump(&self.producer, &self.app.stop, Until::Relieved(relief.as_fd())) {
+            Pumped::Made(made) => self.close(made),
+            Pumped::Paused(flow) => drop(give.send((self, flow))),
+        }
+    }
+
+    /// Goes on to the end.
+    fn go_on(self, flow: Flow) {
+        match flow.pump(&self.producer, &self.app.stop, Until::Over) {
+            Pumped::Made(made) => self.close(made),
+            // Dropped it ends the git and tells the clients; nothing pauses it.
+            Pumped::Paused(_) => {}
         }
     }
 

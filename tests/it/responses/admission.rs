@@ -151,3 +151,35 @@ fn who_reads_a_large_pack_slowly_keeps_no_other_from_his() {
     asking(&gate, &tip).answer().expect(200);
     assert_eq!(gate.running("pack-objects").len(), 1, "the large pack is still being made");
 }
+
+#[test]
+fn a_large_pack_goes_on_where_no_worker_is_free_for_its_readers() {
+    let place = Place::new();
+    let big = repo::big(&place, "big.git", 64).oid("main");
+    let setup = place.gate().set("git.pack_workers", 1).set("git.read_workers", 1).set("git.queue", 1);
+    let gate = setup.text("cache.pack_bytes_max", "16MiB").start();
+    // Settings that were changed just now take a worker each time.
+    eventually(HANG, "the settings are known", || {
+        let known =
+            |it: &Gate| it.metric("tidegate_cache_total", &["kind=\"capabilities\"", "outcome=\"hit\""]);
+        let before = known(&gate);
+        gate.wire().get(&door("big"), &V2).expect(200);
+        known(&gate) > before
+    });
+    let busy = || gate.metric("tidegate_workers_busy", &["lane=\"read\""]);
+    let stuck: Vec<Wire> = (0..2)
+        .map(|number| {
+            let mut wire = gate.wire();
+            wire.send(http::post("big", "git-upload-pack", &[], &pkt::clone_v0(&big)));
+            eventually(HANG, "it is served, or waits", || {
+                busy() == 1.0 && gate.metric("tidegate_queue_depth", &["lane=\"read\""]) == f64::from(number)
+            });
+            wire
+        })
+        .collect();
+    let mut large = fetching(&gate, "big", &big);
+    let whole = large.answer().expect(200);
+    assert!(whole.body.ends_with(pkt::FLUSH) && whole.body.len() > 64 << 20);
+    drop(stuck);
+    gate.await_childless(HANG);
+}
