@@ -99,8 +99,10 @@ pub struct ResponseWriter {
     head: Vec<u8>,
     framing: Framing,
     failed: Option<WriteError>,
-    /// What a piece still owed when our time ran out, framing included; `None` where the answer cannot be gone on with.
-    unsent: Option<Vec<u8>>,
+    /// What is missing of a piece that could not be sent, framing included, but for what was to come from a file.
+    unsent: Vec<u8>,
+    /// How much is missing of the piece of a file that was sent last.
+    owed: u64,
     /// From which level on the stop is a reason not to wait for room.
     ends_at: Level,
     /// These are the last words: no stop is such a reason any more.
@@ -120,7 +122,8 @@ impl ResponseWriter {
         reply.set(Progress::Started);
         let pace = Pace::new(limits.min_rate, limits.min_rate_after, limits.write_stall);
         let ends_at = Level::Killing;
-        Self { socket, stop, pace, head, framing, failed: None, unsent: None, ends_at, is_last: false, reply }
+        let (failed, unsent, owed, is_last) = (None, Vec::new(), 0, false);
+        Self { socket, stop, pace, head, framing, failed, unsent, owed, ends_at, is_last, reply }
     }
 
     /// Does not wait for room any more once the stop has reached `level`: for an answer without an end of its own.
@@ -165,6 +168,7 @@ impl ResponseWriter {
         until: Instant,
     ) -> Result<(), WriteError> {
         let mut line = [0; SIZE_LINE];
+        self.owed = len;
         match self.framing {
             Framing::Absent(_) => self.push([b"", b"", b""], false, until),
             Framing::UntilClose => {
@@ -203,23 +207,38 @@ impl ResponseWriter {
     }
 
     /// Completes the answer with `words`. A piece that [`WriteError::Deadline`] or [`WriteError::Stopped`] interrupted
-    /// is sent to its end first, so that the client finds them where it expects the next piece. Waits until `until`,
-    /// also while the gate is stopping.
+    /// is sent to its end first, so that the client finds them where it expects the next piece; in a piece of a file they
+    /// follow what was sent of it, and the rest stays away. Waits until `until`, also while the gate is stopping.
     ///
     /// # Errors
-    /// As [`ResponseWriter::finish`]; the earlier error when the client failed us, or in the middle of a file.
+    /// As [`ResponseWriter::finish`]; the earlier error when the client failed us.
     pub fn last_words(mut self, words: &[u8], until: Instant) -> Result<(), WriteError> {
         self.is_last = true;
-        match (self.failed, self.unsent.take()) {
-            (None, _) => {}
-            (Some(_), Some(unsent)) => {
+        match self.failed {
+            None => {}
+            Some(WriteError::Deadline | WriteError::Stopped) => {
                 self.failed = None;
+                let unsent = std::mem::take(&mut self.unsent);
                 self.push([b"", &unsent, b""], true, until)?;
             }
-            (Some(error), None) => return Err(error),
+            Some(error) => return Err(error),
         }
-        self.write(words, until)?;
+        let (owed, size) = (self.owed, words.len() as u64);
+        let (inside, behind) = words.split_at(usize::try_from(owed.min(size)).unwrap_or(words.len()));
+        let end: &[u8] =
+            if self.framing == Framing::Chunked && (1..=size).contains(&owed) { b"\r\n" } else { b"" };
+        self.push([b"", inside, end], owed <= size, until)?;
+        if owed > size {
+            return Ok(());
+        }
+        self.write(behind, until)?;
         self.finish(until)
+    }
+
+    /// How much is missing of the piece of a file that was sent last, in bytes.
+    #[must_use]
+    pub const fn owed(&self) -> u64 {
+        self.owed
     }
 
     /// Bytes handed to the kernel so far, the head and framing included.
@@ -242,10 +261,7 @@ impl ResponseWriter {
             match self.attempt(until, |socket| socket.send(left, more)) {
                 Ok(count) => IoSlice::advance_slices(&mut left, count),
                 Err(error) => {
-                    // Where more was to follow from a file, the piece is not whole here.
-                    let resumable = !more && matches!(error, WriteError::Deadline | WriteError::Stopped);
-                    self.unsent =
-                        resumable.then(|| left.iter().flat_map(|part| part.iter().copied()).collect());
+                    self.unsent = left.iter().flat_map(|part| part.iter().copied()).collect();
                     return Err(error);
                 }
             }
@@ -254,11 +270,11 @@ impl ResponseWriter {
     }
 
     fn push_file(&mut self, file: &File, offset: u64, len: u64, until: Instant) -> Result<(), WriteError> {
-        let mut done = 0;
-        while done < len {
-            match self.attempt(until, |socket| socket.send_file(file, offset + done, len - done))? {
+        while self.owed > 0 {
+            let (at, owed) = (offset + (len - self.owed), self.owed);
+            match self.attempt(until, |socket| socket.send_file(file, at, owed))? {
                 0 => return Err(self.fail(WriteError::Length)),
-                count => done += count as u64,
+                count => self.owed -= count as u64,
             }
         }
         Ok(())

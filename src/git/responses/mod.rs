@@ -28,6 +28,7 @@ pub use production::{Cut, Ending, Look};
 pub use pump::{Flow, Made, Pumped, Until};
 
 use crate::git::pool::{NotRun, Ticket};
+use crate::git::sideband::Tracker;
 use counts::{Counts, count};
 use disk::Disk;
 use nix::sys::eventfd::EventFd;
@@ -364,6 +365,12 @@ impl Reader {
     #[must_use]
     pub fn file(&self) -> &File {
         &self.production.file
+    }
+
+    /// Where the stream stands behind all that is in the file.
+    #[must_use]
+    pub fn edge(&self) -> Tracker {
+        self.production.edge()
     }
 
     /// Bytes that were taken.

@@ -11,6 +11,7 @@ use super::Key;
 use super::disk::Disk;
 use super::objects::Objects;
 use crate::git::pool::{NotRun, Ticket};
+use crate::git::sideband::Tracker;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
@@ -88,6 +89,8 @@ struct State {
     is_begun: bool,
     /// Bytes in the file.
     filed: u64,
+    /// Where the stream stands behind them.
+    edge: Tracker,
     /// Whether the file grows no more.
     is_full: bool,
     /// What follows the file, each piece with its offset.
@@ -224,6 +227,7 @@ impl Production {
         }
         let mut state = self.lock();
         state.filed += filed as u64;
+        state.edge.feed(bytes.get(..filed).unwrap_or_default());
         state.len += filed as u64;
         if filed < bytes.len() {
             state.is_full = true;
@@ -279,6 +283,11 @@ impl Production {
     /// Bytes in the file.
     pub(super) fn filed(&self) -> u64 {
         self.lock().filed
+    }
+
+    /// Where the stream stands behind the file.
+    pub(super) fn edge(&self) -> Tracker {
+        self.lock().edge.clone()
     }
 
     /// Whether one could join.

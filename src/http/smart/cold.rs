@@ -140,7 +140,7 @@ impl Cold {
             let keeps = is_good && tracker.is_flushed() && tracker.has_side_band();
             return producer.end(ending(end), detail, keeps);
         }
-        let why = end.sentence(SERVICE, &outcome);
+        let why = end.sentence(SERVICE, outcome.deadline);
         let Outcome { exit, stderr, .. } = &outcome;
         log::warn!("{what}: {why}: {exit}: {stderr}");
         let words = tracker.last_words(&why).map(Arc::from);

@@ -15,6 +15,7 @@ use crate::git::recipe::{Bypass, Recipe};
 use crate::git::remark::Remark;
 use crate::git::responses::{Cut, Ending, Entry, Key, Look, Objects, Reader, Source};
 use crate::git::settings::RepositorySettings;
+use crate::git::sideband::Tracker;
 use crate::http::exchange::Exchange;
 use crate::http::refusal::Refusal;
 use crate::http::relay::HEARTBEAT;
@@ -121,8 +122,8 @@ fn ask_settings(call: &Call<'_>, exchange: &Exchange) -> Result<RepositorySettin
 fn deliver(call: &Call<'_>, exchange: &mut Exchange, reader: Reader) -> Result<Served, Refusal> {
     let socket = exchange.socket();
     let deadline = work::deadline(call);
-    let mut delivery =
-        Delivery { call, reader, socket: &socket, deadline, remark: work::remark(call), bytes: 0 };
+    let remark = work::remark(call);
+    let mut delivery = Delivery { call, reader, socket: &socket, deadline, remark, place: None, bytes: 0 };
     delivery.await_beginning()?;
     let len = delivery.reader.length().filter(|_| delivery.remark.is_none());
     let headers = call.headers(call.target.service.result_type());
@@ -150,6 +151,8 @@ struct Delivery<'a> {
     socket: &'a Socket,
     deadline: Deadline,
     remark: Option<Remark>,
+    /// Where the client's stream stands, once it is beyond the file.
+    place: Option<Tracker>,
     bytes: u64,
 }
 
@@ -226,20 +229,55 @@ impl Delivery<'_> {
         loop {
             let sent = match self.reader.look() {
                 Look::Filed(len) => self.send_file(&mut writer, len.min(STRETCH)),
-                Look::Held(piece) => self.send(&mut writer, &piece),
+                Look::Held(piece) => {
+                    self.place.get_or_insert_with(|| self.reader.edge()).feed(&piece);
+                    self.send(&mut writer, &piece)
+                }
                 Look::Nothing { .. } => self.wait(Duration::MAX, None),
                 Look::Over(Ending::Whole) => {
                     // Who left in this moment has the whole answer or sees it cut short.
                     let _ = writer.finish(Instant::now() + LAST_WORD_LIMIT);
                     return Delivered::End(End::Whole);
                 }
-                Look::Over(Ending::Cut(cut)) => return self.say(writer, cut),
+                Look::Over(Ending::Cut(Cut { words, patience, outcome })) => {
+                    if let Some(words) = words {
+                        say(writer, &words, patience);
+                    }
+                    return Delivered::Cut(outcome);
+                }
                 Look::Over(Ending::NotRun(_) | Ending::NotStarted { .. }) => Err(End::Failed),
             };
             if let Err(end) = sent {
+                self.break_off(writer, end);
                 return Delivered::End(end);
             }
         }
+    }
+
+    /// Says why there is no more, where that is for want of time.
+    fn break_off(&self, writer: ResponseWriter, end: End) {
+        if let End::Deadline | End::Stopping = end {
+            let why = end.sentence(self.call.target.service, self.deadline);
+            if let Some(words) = self.place().and_then(|place| place.last_words(&why)) {
+                say(writer, &words, end.word_limit());
+            }
+        }
+    }
+
+    /// Where the client's stream stands: nobody follows what goes from a file into a socket, so it is read again for that.
+    fn place(&self) -> Option<Tracker> {
+        if self.place.is_some() {
+            return self.place.clone();
+        }
+        let (mut place, mut buffer, mut at) = (Tracker::new(), vec![0; PIECE], 0);
+        while at < self.reader.at() {
+            let left = usize::try_from(self.reader.at() - at).unwrap_or(PIECE).min(PIECE);
+            let count =
+                self.reader.file().read_at(buffer.get_mut(..left)?, at).ok().filter(|count| *count > 0)?;
+            place.feed(buffer.get(..count)?);
+            at += count as u64;
+        }
+        Some(place)
     }
 
     fn send_file(&mut self, writer: &mut ResponseWriter, len: u64) -> Result<(), End> {
@@ -250,10 +288,10 @@ impl Delivery<'_> {
             return self.send(writer, buffer.get(..count).unwrap_or_default());
         }
         let sent = writer.send_file(self.reader.file(), self.reader.at(), len, self.deadline.at);
-        ended(sent)?;
-        self.reader.take(len);
-        self.bytes += len;
-        Ok(())
+        let passed = if sent.is_ok() { len } else { len - writer.owed() };
+        self.reader.take(passed);
+        self.bytes += passed;
+        ended(sent)
     }
 
     fn send(&mut self, writer: &mut ResponseWriter, bytes: &[u8]) -> Result<(), End> {
@@ -266,12 +304,9 @@ impl Delivery<'_> {
         self.bytes += bytes.len() as u64;
         ended(writer.write(bytes, self.deadline.at))
     }
+}
 
-    fn say(&self, writer: ResponseWriter, cut: Cut) -> Delivered {
-        if let Some(words) = cut.words {
-            let told: Result<(), WriteError> = writer.last_words(&words, Instant::now() + cut.patience);
-            told.unwrap_or_else(|error| log::debug!("the last words did not arrive: {error}"));
-        }
-        Delivered::Cut(cut.outcome)
-    }
+fn say(writer: ResponseWriter, words: &[u8], patience: Duration) {
+    let told: Result<(), WriteError> = writer.last_words(words, Instant::now() + patience);
+    told.unwrap_or_else(|error| log::debug!("the last words did not arrive: {error}"));
 }

@@ -355,7 +355,7 @@ impl Work {
             log::warn!("{what}: {why}");
         }
         if end.is_failure() {
-            let why = end.sentence(service, &outcome);
+            let why = end.sentence(service, outcome.deadline);
             log::warn!("{what}: {why}: {}: {}", outcome.exit, outcome.stderr);
             let words = match (bytes, last_words) {
                 (0, LastWords::Status) => return Err(end.refusal(why)),
@@ -522,10 +522,10 @@ impl End {
         }
     }
 
-    pub(super) fn sentence(self, service: Service, outcome: &Outcome) -> String {
+    pub(super) fn sentence(self, service: Service, deadline: Deadline) -> String {
         let name = service.name();
         match self {
-            Self::Deadline => format!("{name} was ended by the server: its {} has passed", outcome.deadline),
+            Self::Deadline => format!("{name} was ended by the server: its {deadline} has passed"),
             Self::Stopping => format!("{name} was ended: the server is stopping, try again in a few seconds"),
             Self::Whole | Self::ClientGone | Self::Failed => {
                 format!("{name} failed; the server's log says why")

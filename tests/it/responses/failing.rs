@@ -5,6 +5,7 @@ use crate::support::place::Place;
 use crate::support::{HANG, SLACK, eventually, repo};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::time::{Duration, Instant};
 
 /// Bytes that a reader has taken when the git is killed.
 const SEEN: usize = 1 << 20;
@@ -91,6 +92,28 @@ fn a_stop_tells_every_reader_and_leaves_no_git() {
         reader.answer().expect(200).says("the server is stopping");
     }
     assert_eq!(gate.exit(HANG).code(), Some(0));
+}
+
+#[test]
+fn a_reader_whose_time_is_over_in_the_middle_is_told_so() {
+    let place = Place::new();
+    let tip = repo::big(&place, "demo.git", 24).oid("main");
+    let limit = Duration::from_secs(2);
+    // One from the disk with a length, one from the disk without, and one at the pace of its reader.
+    for (before, room) in [(2, "1GiB"), (0, "1GiB"), (0, "16MiB")] {
+        let setup = place.gate().text("git.read_deadline", "2s").text("cache.pack_bytes_max", room);
+        let gate = setup.start();
+        (0..before).for_each(|_| drop(asking(&gate, &tip).answer().expect(200)));
+        let mut slow = asking(&gate, &tip);
+        let begun = Instant::now();
+        assert!(!slow.some().unwrap().is_empty());
+        eventually(HANG, "its time is over", || begun.elapsed() > limit + limit / 2);
+        let rest = String::from_utf8_lossy(&slow.rest_of_answer()).into_owned();
+        let words = "\u{3}git-upload-pack was ended by the server: its read_deadline of 2s has passed";
+        assert!(rest.contains(words), "{before} {room}: {} bytes without a word", rest.len());
+        gate.await_childless(HANG);
+        gate.stop();
+    }
 }
 
 #[test]
