@@ -5,7 +5,7 @@
 
 use crate::git::object_format::ObjectFormat;
 use crate::git::service::Service;
-pub use crate::git::settings_cache::SettingsCache;
+pub use crate::git::settings_cache::{SettingsCache, Stamped};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;

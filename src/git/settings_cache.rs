@@ -37,6 +37,16 @@ struct Entry {
     used: u64,
 }
 
+/// Settings, and by what a change of them is seen.
+#[derive(Clone, Debug)]
+pub struct Stamped {
+    /// The settings.
+    pub settings: RepositorySettings,
+    /// The files that they depend on, as they were when they were read; `None` where they depend on more than files, or
+    /// were being changed.
+    pub(crate) stamps: Option<Arc<Stamps>>,
+}
+
 impl SettingsCache {
     /// The settings of `repository`: remembered, or asked of git.
     ///
@@ -48,13 +58,26 @@ impl SettingsCache {
         repository: &Repository,
         asker: &Asker<'_>,
     ) -> Result<RepositorySettings, AskError> {
+        self.stamped(git, repository, asker).map(|known| known.settings)
+    }
+
+    /// As [`SettingsCache::of`], with the stamps of their files.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn stamped(
+        &self,
+        git: &Git,
+        repository: &Repository,
+        asker: &Asker<'_>,
+    ) -> Result<Stamped, AskError> {
         self.get(repository, SystemTime::now(), || list_settings(git, repository, asker))
     }
 
     /// The settings of `repository`, if they are remembered and every file is as it was. Costs a look at some files, and
     /// never a process.
     #[must_use]
-    pub fn known(&self, repository: &Repository) -> Option<RepositorySettings> {
+    pub fn known(&self, repository: &Repository) -> Option<Stamped> {
         self.remembered(&repository.git_dir)
     }
 
@@ -63,27 +86,30 @@ impl SettingsCache {
         repository: &Repository,
         now: SystemTime,
         list: impl FnOnce() -> Result<Vec<u8>, AskError>,
-    ) -> Result<RepositorySettings, AskError> {
-        if let Some(settings) = self.remembered(&repository.git_dir) {
-            return Ok(settings);
+    ) -> Result<Stamped, AskError> {
+        if let Some(known) = self.remembered(&repository.git_dir) {
+            return Ok(known);
         }
         let before = stamps::of_all(own_files(repository)).ok();
         let unusable =
             |why: String| AskError::Answer { what: format!("config {:?}", repository.git_dir), why };
         let listing = Listing::parse(&list()?).map_err(|error| unusable(error.to_string()))?;
         let after = listing.files.map(|files| stamps::of_all(own_files(repository).into_iter().chain(files)));
-        if let (Some(before), Some(Ok(after))) = (before, after)
-            && before.iter().all(|(path, stamp)| after.get(path) == Some(stamp))
-            && after.values().all(|stamp| stamp.is_settled(now))
-        {
-            self.remember(&repository.git_dir, listing.settings, after);
+        let is_same = |after: &Stamps| {
+            let before = before.as_ref();
+            before.is_some_and(|before| before.iter().all(|(path, stamp)| after.get(path) == Some(stamp)))
+        };
+        let stamps = after.and_then(Result::ok).filter(is_same).map(Arc::new);
+        let is_settled = |stamps: &&Arc<Stamps>| stamps.values().all(|stamp| stamp.is_settled(now));
+        if let Some(stamps) = stamps.as_ref().filter(is_settled) {
+            self.remember(&repository.git_dir, listing.settings, Arc::clone(stamps));
         }
-        Ok(listing.settings)
+        Ok(Stamped { settings: listing.settings, stamps })
     }
 
     /// What is known, if every file is as it was. The files are looked at outside of the lock.
-    fn remembered(&self, place: &Path) -> Option<RepositorySettings> {
-        let (settings, known) = {
+    fn remembered(&self, place: &Path) -> Option<Stamped> {
+        let (settings, stamps) = {
             let mut entries = self.lock();
             entries.clock += 1;
             let clock = entries.clock;
@@ -91,17 +117,17 @@ impl SettingsCache {
             entry.used = clock;
             (entry.settings, Arc::clone(&entry.stamps))
         };
-        stamps::are_still(&known).then_some(settings)
+        stamps::are_still(&stamps).then_some(Stamped { settings, stamps: Some(stamps) })
     }
 
-    fn remember(&self, place: &Path, settings: RepositorySettings, stamps: Stamps) {
+    fn remember(&self, place: &Path, settings: RepositorySettings, stamps: Arc<Stamps>) {
         let mut entries = self.lock();
         entries.clock += 1;
         let used = entries.clock;
         if entries.by_place.len() >= ENTRIES_MAX && !entries.by_place.contains_key(place) {
             entries.forget_oldest();
         }
-        entries.by_place.insert(place.to_path_buf(), Entry { settings, stamps: Arc::new(stamps), used });
+        entries.by_place.insert(place.to_path_buf(), Entry { settings, stamps, used });
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
@@ -159,7 +185,7 @@ mod tests {
                 let (config, value) = (self.path("config"), fs::read_to_string(self.path("config")).unwrap());
                 Ok(format!("file:{}\0http.receivepack\n{value}\0{extra}", config.display()).into_bytes())
             };
-            self.cache.get(&self.repository, now, list).unwrap().serves(Service::ReceivePack)
+            self.cache.get(&self.repository, now, list).unwrap().settings.serves(Service::ReceivePack)
         }
 
         fn asked(&self) -> usize {
@@ -219,10 +245,10 @@ mod tests {
         let cache = SettingsCache::default();
         let place = |number: usize| PathBuf::from(format!("/srv/{number}"));
         for number in 0..ENTRIES_MAX {
-            cache.remember(&place(number), RepositorySettings::default(), Stamps::new());
+            cache.remember(&place(number), RepositorySettings::default(), Arc::default());
         }
         assert!(cache.remembered(&place(0)).is_some());
-        cache.remember(&place(ENTRIES_MAX), RepositorySettings::default(), Stamps::new());
+        cache.remember(&place(ENTRIES_MAX), RepositorySettings::default(), Arc::default());
         assert!(cache.remembered(&place(0)).is_some() && cache.remembered(&place(1)).is_none());
         assert_eq!(cache.lock().by_place.len(), ENTRIES_MAX);
     }

@@ -3,7 +3,7 @@
 use crate::git::generation::Generation;
 use crate::git::layout::Repository;
 use crate::git::recipe::{Bypass, Recipe};
-use crate::git::settings::RepositorySettings;
+use crate::git::settings::Stamped;
 use crate::git::wants::Unadvertised;
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -32,7 +32,7 @@ impl Key {
     /// The reason why its answer is nobody else's.
     pub fn new(
         repository: &Repository,
-        settings: &RepositorySettings,
+        settings: &Stamped,
         unadvertised: Unadvertised,
         recipe: &Recipe,
         refs: Option<&Generation>,
@@ -40,8 +40,11 @@ impl Key {
         let mut hash = Sha256::new();
         // What cannot be looked at is nothing to compare by.
         incarnation(repository, &mut hash).map_err(|_| Bypass::Repository)?;
+        let Stamped { settings, stamps } = settings;
+        let stamps = stamps.as_deref().filter(|_| is_plain(repository)).ok_or(Bypass::Repository)?;
         let mut absorb = Absorb(&mut hash);
-        (settings.digest(), unadvertised.tips, unadvertised.reachable).hash(&mut absorb);
+        // The stamps tell settings that were others for a while, as those that git may have read meanwhile.
+        (settings.digest(), stamps, unadvertised.tips, unadvertised.reachable).hash(&mut absorb);
         if recipe.includes_tags() {
             refs.ok_or(Bypass::Tags)?.hash(&mut absorb);
         }
@@ -78,7 +81,7 @@ impl Hasher for Absorb<'_> {
 }
 
 /// Which repository it is: one that was removed and made again under its name is another. Inodes are used again, so the
-/// times of birth count too, and where a file system has none, those of the configuration, which each one has of its own.
+/// times of birth count too; where a file system has none, the stamps of the configuration tell, which each has of its own.
 fn incarnation(repository: &Repository, hash: &mut Sha256) -> io::Result<()> {
     let Repository { git_dir, common_dir } = repository;
     hash.update((git_dir.as_os_str().len() as u64).to_be_bytes());
@@ -90,22 +93,14 @@ fn incarnation(repository: &Repository, hash: &mut Sha256) -> io::Result<()> {
         hash.update(found.ino().to_be_bytes());
         hash.update(born.map_or(0, |born| born.as_nanos()).to_be_bytes());
     }
-    let config = fs::metadata(common_dir.join("config"))?;
-    hash.update(config.ino().to_be_bytes());
-    hash.update(config.ctime().to_be_bytes());
-    hash.update(config.ctime_nsec().to_be_bytes());
-    for file in SHAPING {
-        if exists(&common_dir.join(file))? {
-            return Err(io::Error::other(file));
-        }
-    }
     Ok(())
 }
 
-fn exists(path: &Path) -> io::Result<bool> {
-    match fs::symlink_metadata(path) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
+/// Whether `repository` has no file that changes what its objects reach.
+pub fn is_plain(repository: &Repository) -> bool {
+    SHAPING.iter().all(|file| is_absent(&repository.common_dir.join(file)))
+}
+
+fn is_absent(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }

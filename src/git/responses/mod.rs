@@ -22,7 +22,7 @@ mod pump;
 
 pub use crate::git::recipe::Bypass;
 pub use counts::{Cause, Source};
-pub use key::Key;
+pub use key::{Key, is_plain};
 pub use objects::Objects;
 pub use production::{Cut, Ending, Look};
 pub use pump::{Flow, Made, Pumped, Until};

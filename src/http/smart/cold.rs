@@ -7,7 +7,7 @@ use super::work::{self, End};
 use crate::git::command::{Identity, Protocol, Serving};
 use crate::git::layout::Repository;
 use crate::git::pool::Claim;
-use crate::git::responses::{Cut, Ending, Flow, Made, Producer, Pumped, Until};
+use crate::git::responses::{self, Cut, Ending, Flow, Made, Producer, Pumped, Until};
 use crate::git::wants::Unadvertised;
 use crate::http::app::App;
 use crate::http::exchange::Exchange;
@@ -129,7 +129,7 @@ impl Cold {
 
     /// Tells whoever reads how it ended.
     fn close(&self, made: Made) {
-        let Self { what, producer, .. } = self;
+        let Self { what, producer, repository, .. } = self;
         let Made { outcome, tracker } = made;
         self.mirror.iter().for_each(|repo| self.app.keeper.heed(repo, &outcome));
         let end = End::of_exchange(&outcome, &tracker);
@@ -137,7 +137,9 @@ impl Cold {
         if !end.is_failure() {
             // What git itself does not call a success is nobody else's.
             let is_good = end == End::Whole && outcome.exit == Exit::Code(0);
-            let keeps = is_good && tracker.is_flushed() && tracker.has_side_band();
+            // A file that shapes answers may have come since the key was made.
+            let is_plain = responses::is_plain(repository);
+            let keeps = is_good && tracker.is_flushed() && tracker.has_side_band() && is_plain;
             return producer.end(ending(end), detail, keeps);
         }
         let why = end.sentence(SERVICE, outcome.deadline);

@@ -54,7 +54,7 @@ impl Question {
 
 /// Answers `question`, if that is known.
 pub(super) fn answer(call: &Call<'_>, exchange: &mut Exchange, question: &Question) -> Option<Served> {
-    let settings = call.app.repository_settings.known(&call.repository)?;
+    let settings = call.app.repository_settings.known(&call.repository)?.settings;
     if !settings.serves(call.target.service) {
         return None;
     }
@@ -170,7 +170,8 @@ impl Lookup<'_> {
 
     /// Whether the settings are known to be those that were read for this request.
     fn is_still_set(&self) -> bool {
-        self.app.repository_settings.known(self.repository) == Some(self.settings)
+        let known = self.app.repository_settings.known(self.repository);
+        known.is_some_and(|known| known.settings == self.settings)
     }
 }
 

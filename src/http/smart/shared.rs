@@ -14,7 +14,7 @@ use crate::git::pool::NotRun;
 use crate::git::recipe::{Bypass, Recipe};
 use crate::git::remark::Remark;
 use crate::git::responses::{Cut, Ending, Entry, Key, Look, Objects, Reader, Source};
-use crate::git::settings::RepositorySettings;
+use crate::git::settings::{RepositorySettings, Stamped};
 use crate::git::sideband::Tracker;
 use crate::http::exchange::Exchange;
 use crate::http::refusal::Refusal;
@@ -86,13 +86,13 @@ fn refuse_lane(call: &Call<'_>, reason: NotRun) -> Refusal {
 
 /// What the answer depends on.
 fn key(call: &Call<'_>, exchange: &Exchange, recipe: &Recipe) -> Result<Result<Key, Bypass>, Refusal> {
-    let settings = match call.app.repository_settings.known(&call.repository) {
-        Some(settings) => settings,
+    let known = match call.app.repository_settings.known(&call.repository) {
+        Some(known) => known,
         None => ask_settings(call, exchange)?,
     };
-    work::check_enabled(settings, call.target.service)?;
-    let refs = if recipe.includes_tags() { generation(call, settings) } else { None };
-    Ok(Key::new(&call.repository, &settings, known::unadvertised(call), recipe, refs.as_ref()))
+    work::check_enabled(known.settings, call.target.service)?;
+    let refs = if recipe.includes_tags() { generation(call, known.settings) } else { None };
+    Ok(Key::new(&call.repository, &known, known::unadvertised(call), recipe, refs.as_ref()))
 }
 
 /// The state of the refs, where it can be told without git.
@@ -102,14 +102,14 @@ fn generation(call: &Call<'_>, settings: RepositorySettings) -> Option<Generatio
 }
 
 /// The settings of a repository that were changed just now take a git, and so a worker.
-fn ask_settings(call: &Call<'_>, exchange: &Exchange) -> Result<RepositorySettings, Refusal> {
+fn ask_settings(call: &Call<'_>, exchange: &Exchange) -> Result<Stamped, Refusal> {
     let (app, repository, deadline) = (Arc::clone(call.app), call.repository.clone(), work::deadline(call));
     let (socket, what) = (exchange.socket(), format!("config {}", call.target.repo));
     let client = Arc::clone(&socket);
     let ask = move || {
         let grace = app.settings.git.kill_grace;
         let asker = Asker { reaper: &app.reaper, deadline, grace, client: Some(client.fd()) };
-        work::settings(&app, &repository, &what, &asker)
+        work::stamped_settings(&app, &repository, &what, &asker)
     };
     let lane = &call.app.lanes.read;
     let ticket = lane.submit_for(work::claim(call, exchange), ask);

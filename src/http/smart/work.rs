@@ -13,7 +13,7 @@ use crate::git::push_answer::{AnswerReader, PushAnswer};
 use crate::git::push_request::PushRequest;
 use crate::git::remark::Remark;
 use crate::git::report;
-use crate::git::settings::RepositorySettings;
+use crate::git::settings::{RepositorySettings, Stamped};
 use crate::git::sideband::Tracker;
 use crate::git::upstream::PushOffers;
 use crate::git::wants::Unadvertised;
@@ -384,13 +384,23 @@ pub(super) fn check_enabled(settings: RepositorySettings, service: Service) -> R
 }
 
 /// The repository's own settings, of `what` is done to it.
-pub(super) fn settings(
+fn settings(
     app: &App,
     repository: &Repository,
     what: &str,
     asker: &Asker<'_>,
 ) -> Result<RepositorySettings, Refusal> {
-    app.repository_settings.of(&app.git, repository, asker).map_err(|error| match &error {
+    stamped_settings(app, repository, what, asker).map(|known| known.settings)
+}
+
+/// The same, with what tells their changes.
+pub(super) fn stamped_settings(
+    app: &App,
+    repository: &Repository,
+    what: &str,
+    asker: &Asker<'_>,
+) -> Result<Stamped, Refusal> {
+    app.repository_settings.stamped(&app.git, repository, asker).map_err(|error| match &error {
         error if error.is_client_gone() => Refusal::ClientGone,
         error if error.is_busy() => Refusal::Exhausted,
         error if error.is_deadline() => Refusal::Deadline(error.to_string().into()),

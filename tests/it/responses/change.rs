@@ -170,3 +170,45 @@ fn clones_of_one_content_are_equal_whoever_made_the_pack() {
     let two = content(&shallow_clone(&place, &gate, "two"));
     assert_eq!(one, two);
 }
+
+#[test]
+fn a_pack_that_was_made_under_settings_of_a_moment_is_not_kept_for_those_before() {
+    let place = Place::new();
+    let served = repo::history(&place, "demo.git");
+    let (tip, other) = (served.oid("main"), served.oid("main~1"));
+    let more = place.work("more");
+    let allow = |value: &str| fs::write(&more, format!("[uploadpack]\nallowFilter = {value}\n")).unwrap();
+    allow("false");
+    served.git(&["config", "include.path", more.to_str().unwrap()]).ok();
+    let traced = Traced::new(&place);
+    let gate = traced.gate(&place).set("git.pack_workers", 1).start();
+    let body = pkt::command("fetch", &["filter blob:none", "no-progress", &format!("want {tip}"), "done"]);
+    let ask = || {
+        let mut wire = gate.wire();
+        wire.send(http::post("demo", "git-upload-pack", &V2, &body));
+        wire
+    };
+    traced.hold();
+    let mut running = asking(&gate, &other);
+    await_packs(&gate, "miss", 1);
+    let mut waiting = ask();
+    await_packs(&gate, "miss", 2);
+    allow("true");
+    traced.release();
+    running.answer().expect(200);
+    assert!(!waiting.answer().expect(200).text().contains("ERR"), "git has read the settings of the moment");
+    allow("false");
+    ask().answer().expect(200).says("ERR");
+}
+
+#[test]
+fn a_replaced_commit_is_served_as_it_is_with_the_store_and_without() {
+    let place = Place::new();
+    let served = repo::history(&place, "demo.git");
+    let gate = place.gate().start();
+    let clone =
+        |name: &str| content(&place.client().cloned(&["--depth=2"], &gate.url("demo"), &place.work(name)));
+    let before = clone("before");
+    served.git(&["replace", "main", "main~3"]).ok();
+    assert_eq!(clone("after"), before);
+}

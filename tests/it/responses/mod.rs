@@ -32,10 +32,10 @@ impl Traced {
         repo::script(&hook, &format!("{wait}\nexec \"$@\""));
         let git = gits()[0].display().to_string();
         // Only what was set by whoever starts a git may name such a hook (git-config(1), uploadpack.packObjectsHook).
+        let hooked = format!("-c uploadpack.packObjectsHook={} \"$@\"", hook.display());
         let text = format!(
-            "export GIT_TRACE2_EVENT={}\nexec {git} -c uploadpack.packObjectsHook={} \"$@\"",
+            "export GIT_TRACE2_EVENT={}\n[ \"$1\" != upload-pack ] || exec {git} {hooked}\nexec {git} \"$@\"",
             events.display(),
-            hook.display()
         );
         repo::script(&traced.directory.join("git"), &text);
         traced

@@ -168,14 +168,15 @@ fn what_others_may_not_have_is_made_for_each_alone() {
     }
     gate.wire().post("demo", "git-upload-pack", &[], &crate::support::pkt::clone_v0(&tip)).expect(200);
     assert_eq!(packs(&gate, "bypass_version"), 1.0);
-    for file in ["shallow", "info/grafts"] {
+    let shaping = ["shallow", "info/grafts", "objects/info/alternates"];
+    for file in shaping {
         let path = place.repo("demo.git").join(file);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, "").unwrap();
         asking(&gate, &tip).answer().expect(200);
         std::fs::remove_file(&path).unwrap();
     }
-    assert_eq!(packs(&gate, "bypass_repository"), 2.0);
+    assert_eq!(packs(&gate, "bypass_repository"), shaping.len() as f64);
     assert_eq!(packs(&gate, "miss") + packs(&gate, "hit") + packs(&gate, "follower"), 0.0);
 }
 
@@ -199,4 +200,40 @@ fn an_answer_larger_than_its_share_passes_at_the_pace_of_its_readers_and_is_not_
     asking(&gate, &tip).answer().expect(200);
     assert_eq!((packs(&gate, "bypass_large"), gate.metric("tidegate_cache_entries", &[])), (1.0, 0.0));
     eventually(HANG, "the room is free again", || gate.metric("tidegate_cache_bytes", &[]) == 0.0);
+}
+
+#[test]
+fn what_is_kept_or_being_made_is_had_without_a_worker() {
+    let place = Place::new();
+    let served = repo::history(&place, "demo.git");
+    let (tip, other) = (served.oid("main"), served.oid("main~1"));
+    let traced = Traced::new(&place);
+    let gate = traced.gate(&place).set("git.pack_workers", 1).set("git.read_workers", 1).start();
+    // Settings that were changed just now take a worker each time.
+    eventually(HANG, "the settings are known", || {
+        let before = traced.starts("config");
+        asking(&gate, &tip).answer().expect(200);
+        traced.starts("config") == before
+    });
+    traced.hold();
+    let mut running = asking(&gate, &other);
+    eventually(HANG, "one is made", || gate.leaders("upload-pack").len() == 1);
+    let mut alone = gate.wire();
+    alone.send(crate::support::http::post(
+        "demo",
+        "git-upload-pack",
+        &[],
+        &crate::support::pkt::clone_v0(&tip),
+    ));
+    eventually(HANG, "nobody is free", || gate.leaders("upload-pack").len() == 2);
+    let hits = packs(&gate, "hit");
+    asking(&gate, &tip).answer().expect(200);
+    assert_eq!(packs(&gate, "hit"), hits + 1.0);
+    let mut follower = asking(&gate, &other);
+    await_packs(&gate, "follower", 1);
+    traced.release();
+    for wire in [&mut running, &mut follower, &mut alone] {
+        wire.answer().expect(200);
+    }
+    assert_eq!(packs(&gate, "follower"), 1.0);
 }
