@@ -191,12 +191,6 @@ impl Lane {
         Ok(Ticket { is_detached: false, lane: self.clone(), id, slot })
     }
 
-    /// Whether a job submitted now would be refused, whoever submits it.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.lock().is_full(&Claim::of_client(None))
-    }
-
     /// The present load.
     #[must_use]
     pub fn load(&self) -> Load {
@@ -212,13 +206,18 @@ impl Lane {
         &self.0.waits
     }
 
-    /// How long a job that is submitted now will wait, if those before it take as long as the latest did.
+    /// How long a job that is submitted now for `claim` will wait, if those before it take as long as the latest did; `None`
+    /// where it would be refused.
     #[must_use]
-    pub fn expected_wait(&self) -> Duration {
-        let Load { workers, busy, waiting, .. } = self.load();
-        let before = (waiting + busy).saturating_sub(workers) as u64;
+    pub fn prospect(&self, claim: &Claim) -> Option<Duration> {
+        let queue = self.lock();
+        let workers = self.0.size.workers;
+        let before = (queue.before(claim) + queue.busy()).saturating_sub(workers);
+        let is_full = queue.is_full(claim);
+        drop(queue);
         let usual = Duration::from_micros(self.0.usual_us.load(Ordering::Relaxed));
-        usual.saturating_mul(u32::try_from(before / workers as u64).unwrap_or(u32::MAX))
+        let turns = u32::try_from(before.div_ceil(workers)).unwrap_or(u32::MAX);
+        (!is_full).then(|| usual.saturating_mul(turns))
     }
 
     /// Takes no more jobs; the workers end when the queue is empty.
@@ -451,10 +450,10 @@ mod tests {
         let lane = lane(1, 1);
         let (_running, _release) = occupy(&lane);
         let waiting = lane.submit(|| ()).unwrap();
-        assert!(lane.is_full());
+        assert!(lane.prospect(&Claim::of_client(None)).is_none());
         assert_eq!(lane.submit(|| ()).unwrap_err(), NotRun::Full);
         drop(waiting);
-        assert!(!lane.is_full());
+        assert!(lane.prospect(&Claim::of_client(None)).is_some());
     }
 
     fn address(last: u8) -> Claim {

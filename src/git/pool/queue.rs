@@ -97,6 +97,14 @@ impl<J> Queue<J> {
         before >= room && !claim.is_expected
     }
 
+    /// How many of those that wait now will have their turn before a job of this claim, where accounts take turns: of each
+    /// other as many as of its own, and one more.
+    pub(super) fn before(&self, claim: &Claim) -> usize {
+        let own = self.purse(claim).map_or(0, |it| it.waiting);
+        let of_accounts: usize = self.purses.values().map(|it| it.waiting.min(own + 1)).sum();
+        of_accounts + self.waiting.iter().filter(|job| job.claim.account.is_none()).count()
+    }
+
     /// Lets a job wait; answers the number to take it out with.
     pub(super) fn push(&mut self, claim: Claim, job: J, now: Instant) -> u64 {
         let id = self.number();

@@ -3,7 +3,8 @@
 //! A git client that is refused at its first request may come again (429, and some do so by themselves), and has cost
 //! nothing. One that is refused at its last has asked for all before it in vain, and fails. So it is decided at
 //! `GET info/refs`, before any git runs: whoever is let in there has a place in the queue of packs, however long that has
-//! grown when he comes for it.
+//! grown when he comes for it, and keeps it for as long as it takes. Repositories take turns there, so one that many want
+//! packs of closes the door to its own visitors first.
 
 use super::Call;
 use crate::git::command::{Protocol, Service};
@@ -43,7 +44,8 @@ type Visitor = (Option<IpAddr>, RepoName);
 impl Door {
     /// Whether somebody may come in, who is awaited then.
     fn admit(&self, visitor: Visitor, lane: &Lane, queue_wait: Duration, now: Instant) -> bool {
-        if lane.is_full() || lane.expected_wait() > queue_wait / PATIENCE {
+        let claim = Claim::of_repository(visitor.1.clone(), false);
+        if lane.prospect(&claim).is_none_or(|wait| wait > queue_wait / PATIENCE) {
             return false;
         }
         let mut awaited = self.lock();
@@ -87,10 +89,9 @@ pub(super) fn knock(
     }
 }
 
-/// The claim of whoever comes for a pack.
-pub(super) fn claim(call: &Call<'_>, exchange: &Exchange) -> Claim {
-    let is_expected = call.app.door.is_awaited(&visitor(exchange, call.target), Instant::now());
-    Claim::of_repository(call.target.repo.clone(), is_expected)
+/// Whether the one who comes for a pack was let in.
+pub(super) fn was_let_in(call: &Call<'_>, exchange: &Exchange) -> bool {
+    call.app.door.is_awaited(&visitor(exchange, call.target), Instant::now())
 }
 
 fn visitor(exchange: &Exchange, target: &GitTarget) -> Visitor {
@@ -118,7 +119,7 @@ mod tests {
         let _running = lane.submit(move || released.recv().is_ok()).unwrap();
         let _waiting = lane.submit(|| ()).unwrap();
         // A free worker takes the first at once; until then there is room for one more.
-        while !lane.is_full() {
+        while lane.prospect(&Claim::of_client(None)).is_some() {
             std::thread::yield_now();
         }
         assert!(!door.admit(visitor(2), &lane, LONG, now));

@@ -10,7 +10,7 @@ use super::known;
 use super::work::{self, Asked, End, LAST_WORD_LIMIT, LastWords};
 use crate::git::ask::Asker;
 use crate::git::generation::Generation;
-use crate::git::pool::NotRun;
+use crate::git::pool::{Claim, NotRun};
 use crate::git::recipe::{Bypass, Recipe};
 use crate::git::remark::Remark;
 use crate::git::responses::{Cut, Ending, Entry, Key, Look, Objects, Reader, Source};
@@ -46,7 +46,6 @@ pub(super) fn serve(
     recipe: Result<Recipe, Bypass>,
 ) -> Result<Served, Refusal> {
     let responses = &call.app.responses;
-    let claim = door::claim(call, exchange);
     let found = match recipe {
         Ok(_) if !call.app.settings.cache.packs => Err(Bypass::Off),
         Ok(recipe) => key(call, exchange, &recipe)?.map(|key| (key, recipe)),
@@ -62,12 +61,17 @@ pub(super) fn serve(
             let served = alone(call, exchange, body)?;
             Ok(Served { detail: format!("{} {}", bypass.label(), served.detail), ..served })
         }
-        Entry::Join(reader) => deliver(call, exchange, reader),
+        Entry::Join(reader) => {
+            let is_expected = reader.source() == Source::Follower && door::was_let_in(call, exchange);
+            deliver(call, exchange, reader, is_expected)
+        }
         Entry::Lead(reader, producer) => {
+            let is_expected = door::was_let_in(call, exchange);
+            let claim = Claim::of_repository(call.target.repo.clone(), is_expected);
             let cold = Cold::new(call, exchange, body, producer);
             let ticket = call.app.lanes.pack.submit_for(claim, move || cold.run());
             reader.wait_in(ticket.map_err(|reason| refuse_lane(call, reason))?);
-            deliver(call, exchange, reader)
+            deliver(call, exchange, reader, is_expected)
         }
     }
 }
@@ -118,13 +122,19 @@ fn ask_settings(call: &Call<'_>, exchange: &Exchange) -> Result<Stamped, Refusal
     ticket.map_err(refuse)?.wait(Some(socket.fd()), queue_wait, &call.app.stop).map_err(refuse)?
 }
 
-/// Sends the client what its reader finds, as it comes.
-fn deliver(call: &Call<'_>, exchange: &mut Exchange, reader: Reader) -> Result<Served, Refusal> {
+/// Sends the client what its reader finds, as it comes. Who `is_expected` waits for a worker as long as it takes.
+fn deliver(
+    call: &Call<'_>,
+    exchange: &mut Exchange,
+    reader: Reader,
+    is_expected: bool,
+) -> Result<Served, Refusal> {
     let socket = exchange.socket();
     let deadline = work::deadline(call);
     let remark = work::remark(call);
     let mut delivery = Delivery { call, reader, socket: &socket, deadline, remark, place: None, bytes: 0 };
-    delivery.await_beginning()?;
+    let git = &call.app.settings.git;
+    delivery.await_beginning(if is_expected { git.read_deadline } else { git.queue_wait })?;
     let len = delivery.reader.length().filter(|_| delivery.remark.is_none());
     let headers = call.headers(call.target.service.result_type());
     let writer = exchange.start(200, &headers, len);
@@ -175,9 +185,9 @@ impl Delivered {
 
 impl Delivery<'_> {
     /// Waits until there is something to send: until then, the client can be told by a status why there is nothing.
-    fn await_beginning(&self) -> Result<(), Refusal> {
-        let queue_wait = self.call.app.settings.git.queue_wait;
-        let until = Instant::now() + queue_wait;
+    /// `patience` is that with the queue.
+    fn await_beginning(&self, patience: Duration) -> Result<(), Refusal> {
+        let until = Instant::now() + patience;
         loop {
             let is_begun = match self.reader.look() {
                 Look::Filed(_) | Look::Held(_) | Look::Over(Ending::Whole | Ending::Cut(_)) => return Ok(()),

@@ -5,7 +5,7 @@ use crate::support::gate::Gate;
 use crate::support::http::{self, Wire};
 use crate::support::place::Place;
 use crate::support::{HANG, SLACK, eventually, pkt, repo};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What is asked at first.
 fn door(repository: &str) -> String {
@@ -33,7 +33,8 @@ fn who_would_wait_too_long_is_refused_before_any_git_and_who_was_let_in_is_serve
     let served = repo::history(&place, "demo.git");
     let tips: Vec<String> = (0..5).map(|back| served.oid(&format!("main~{back}"))).collect();
     let traced = Traced::new(&place);
-    let gate = traced.gate(&place).set("git.pack_workers", 1).set("git.queue", 2).start();
+    let setup = traced.gate(&place).set("git.pack_workers", 1).set("git.queue", 2);
+    let gate = setup.text("git.queue_wait", "1s").start();
     traced.hold();
     let mut at_door = gate.wire();
     for _ in 0..4 {
@@ -51,18 +52,44 @@ fn who_would_wait_too_long_is_refused_before_any_git_and_who_was_let_in_is_serve
     let refused = gate.wire().get(&door("demo"), &V2).expect(429);
     assert!(start.elapsed() < SLACK);
     assert!(refused.header("retry-after").is_some_and(|value| value.parse::<u64>().is_ok()));
+    place
+        .client()
+        .try_clone(&[], &gate.url("demo"), &place.work("refused"))
+        .fails()
+        .says("429")
+        .says("try again in");
     gate.wire().get(&door("demo"), &[]).expect(200);
-    assert_eq!(gate.metric("tidegate_refused_total", &["why=\"busy\""]), 1.0);
+    assert_eq!(gate.metric("tidegate_refused_total", &["why=\"busy\""]), 2.0);
     // Four were let in above, and this is the last of them.
     clients.push(fetching(&gate, "demo", &tips[3]));
     await_waiting(&gate, 3);
     fetching(&gate, "demo", &tips[4]).answer().expect(503);
     assert!(traced.starts("upload-pack") <= starts + 1, "only version 0 was answered by a git");
+    // Longer than others may wait.
+    eventually(HANG, "more than queue_wait has passed", || start.elapsed() > 2 * Duration::from_secs(1));
     traced.release();
     for mut client in clients {
         client.answer().expect(200);
     }
     gate.wire().get(&door("demo"), &V2).expect(200);
+}
+
+#[test]
+fn a_repository_that_wants_much_closes_the_door_to_its_own_visitors_first() {
+    let place = Place::new();
+    let busy = repo::branchy(&place, "busy.git", 5);
+    repo::history(&place, "other.git");
+    let traced = Traced::new(&place);
+    let gate = traced.gate(&place).set("git.pack_workers", 1).set("git.queue", 4).start();
+    traced.hold();
+    let _running = fetching(&gate, "busy", &busy.oid("b/1"));
+    eventually(HANG, "one is made", || gate.leaders("upload-pack").len() == 1);
+    let _waiting: Vec<_> =
+        (2..5).map(|number| fetching(&gate, "busy", &busy.oid(&format!("b/{number}")))).collect();
+    await_waiting(&gate, 3);
+    gate.wire().get(&door("busy"), &V2).expect(429);
+    gate.wire().get(&door("other"), &V2).expect(200);
+    traced.release();
 }
 
 #[test]
