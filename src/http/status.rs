@@ -87,8 +87,13 @@ pub fn metrics(app: &App) -> Response {
     lanes(app, &mut page);
     pushes(app, &mut page);
     sweeper(app, &mut page);
-    page.family("cache_bytes", "gauge", "Memory taken by what is remembered, by what it is.");
+    page.family(
+        "cache_bytes",
+        "gauge",
+        "Bytes of what is remembered: lists in memory, and packs on the disk.",
+    );
     page.sample("cache_bytes", &[("kind", "ls-refs")], app.remembered.refs.bytes());
+    page.sample("cache_bytes", &[("kind", "pack")], app.responses.bytes());
     mirrors(app, &mut page);
     sinks(app, &mut page);
     fleet::write(app, &mut page);
@@ -239,8 +244,6 @@ fn packs(responses: &Responses, page: &mut Page) {
             responses.evictions(cause),
         );
     }
-    page.family("cache_bytes", "gauge", "Bytes of the answers that are being made, kept or still sent.");
-    page.sample("cache_bytes", &[("kind", "pack")], responses.bytes());
     page.family("cache_entries", "gauge", "Answers that are kept.");
     page.sample("cache_entries", &[("kind", "pack")], responses.entries());
     page.family(

@@ -58,6 +58,11 @@ fn health_readiness_and_metrics_answer_at_both_doors() {
     for name in names {
         assert!(text.contains(&format!("# TYPE tidegate_{name} ")), "no metric tidegate_{name}:\n{text}");
     }
+    let mut types: Vec<_> = text.lines().filter(|line| line.starts_with("# TYPE ")).collect();
+    let count = types.len();
+    types.sort_unstable();
+    types.dedup();
+    assert_eq!(types.len(), count, "a family is written twice, which Prometheus refuses:\n{text}");
     assert!(gate.metric("tidegate_requests_total", &["service=\"upload-pack\""]) >= 1.0, "{text}");
     assert!(gate.metric("tidegate_bytes_total", &[]) > 1000.0, "{text}");
     assert!(!text.contains("demo"), "a label comes from a client:\n{text}");

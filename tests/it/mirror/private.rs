@@ -53,6 +53,29 @@ fn only_the_credential_that_the_upstream_takes_opens_a_mirror_by_either_request(
 }
 
 #[test]
+fn a_pack_that_one_is_given_is_made_and_kept_for_no_other() {
+    let (scene, main) = scene();
+    let gate = scene.gate("closed", KEYS).start();
+    let fetch = |shown: Option<&str>| {
+        let fields = [("Git-Protocol", "version=2")].into_iter();
+        let fields: Vec<_> = fields.chain(shown.map(|value| ("Authorization", value))).collect();
+        gate.wire().post("forge/app", "git-upload-pack", &fields, &pkt::fetch(&main))
+    };
+    let packs = |outcome: &str| gate.metric("tidegate_cache_total", &["kind=\"pack\"", outcome]);
+    let (bot, carol) = (basic("bot"), basic("carol"));
+    let pack = fetch(Some(&bot)).expect(200).body;
+    assert!(fetch(Some(&bot)).expect(200).body == pack && packs("hit") == 1.0);
+    for shown in [None, Some(carol.as_str())] {
+        fetch(shown).expect(401);
+    }
+    scene.origin.let_in(&["carol"]);
+    pass(ACCESS_CACHE);
+    fetch(Some(&bot)).expect(401);
+    assert_eq!(packs("hit"), 1.0);
+    assert!(fetch(Some(&carol)).expect(200).body == pack && packs("hit") == 2.0);
+}
+
+#[test]
 fn a_fetch_under_way_for_one_lets_no_other_in() {
     let (scene, main) = scene();
     let gate = scene.gate("closed", KEYS).start();
