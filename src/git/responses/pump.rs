@@ -13,6 +13,10 @@ use std::time::{Duration, Instant};
 /// How much is moved at a time, in bytes: all that the pipe of a child holds.
 const STEP: usize = 256 << 10;
 
+/// How long output gathers in the pipe after a step of less than half: git writes a few kilobytes at a time, and each step
+/// wakes every reader. A git that is faster than a full pipe in this time is rare, and waits no longer than for a slow disk.
+const GATHERING: Duration = Duration::from_millis(1);
+
 /// How a git has made an answer.
 #[derive(Debug)]
 pub struct Made {
@@ -51,7 +55,7 @@ impl Flow {
     /// reads; or until what `until` says.
     #[must_use]
     pub fn pump(self, producer: &Producer, stop: &Stop, until: Until<'_>) -> Pumped {
-        let mut pump = Pump { flow: self, producer, stop, until };
+        let mut pump = Pump { flow: self, producer, stop, until, is_gathering: false };
         let ended = pump.run();
         let Flow { child, tracker, exited } = pump.flow;
         let outcome = match ended {
@@ -85,6 +89,8 @@ struct Pump<'a> {
     producer: &'a Producer,
     stop: &'a Stop,
     until: Until<'a>,
+    /// Whether the output is left alone for a moment.
+    is_gathering: bool,
 }
 
 impl Pump<'_> {
@@ -116,15 +122,18 @@ impl Pump<'_> {
             }
             if demand == Demand::More && (output || self.flow.exited) {
                 self.take(&mut buffer)?;
+            } else {
+                self.is_gathering = false;
             }
         }
         Ok(Progress::Over)
     }
 
     fn wait(&self, demand: Demand) -> Result<[bool; 6], Why> {
-        let takes = demand == Demand::More;
-        let limit = match self.flow.exited && takes {
+        let takes = demand == Demand::More && !self.is_gathering;
+        let limit = match self.flow.exited && demand == Demand::More {
             true => Duration::ZERO,
+            false if self.is_gathering => GATHERING,
             false => self.flow.child.deadline().left(Instant::now()),
         };
         let relief = match self.until {
@@ -145,6 +154,7 @@ impl Pump<'_> {
     fn take(&mut self, buffer: &mut [u8]) -> Result<(), Why> {
         match self.flow.child.read_stdout(buffer) {
             Ok(count) => {
+                self.is_gathering = count < buffer.len() / 2;
                 let bytes = buffer.get(..count).unwrap_or_default();
                 self.flow.tracker.feed(bytes);
                 self.producer.append(bytes);
