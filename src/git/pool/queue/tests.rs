@@ -56,6 +56,25 @@ fn accounts_take_turns_however_much_one_of_them_wants() {
 }
 
 #[test]
+fn no_more_are_before_a_job_than_have_their_turn_before_it() {
+    let now = Instant::now();
+    for (newcomer, expected) in [(1, 6), (2, 5), (3, 2)] {
+        let mut queue = queue(Kind::Pack, 1, 99);
+        for account in [1, 1, 1, 1, 2, 2] {
+            queue.push(client(account), account.into(), now);
+        }
+        assert_eq!(queue.before(&client(newcomer)), expected, "{newcomer}");
+        queue.push(client(newcomer), 9, now);
+        let mut served = std::iter::from_fn(|| {
+            let job = queue.take(now)?;
+            queue.leave(&job.claim);
+            Some(job.job)
+        });
+        assert!(served.position(|job| job == 9).is_some_and(|place| place <= expected), "{newcomer}");
+    }
+}
+
+#[test]
 fn an_upstream_holds_a_quarter_and_its_forwards_leave_one_of_the_reserved() {
     let mut queue = queue(Kind::Upstream, 8, 99);
     let of = |upstream, class, count| std::iter::repeat_n(on(upstream, class), count);
