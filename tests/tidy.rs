@@ -64,6 +64,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "src/store/migrations/0009_mirrors_of_mirrors.sql",
         "27562a1603ab08a5c2e0d83e58692a6ecdaa591af09024468fb4b1c599fcd098",
     ),
+    (
+        "src/store/migrations/0010_numbers.sql",
+        "507620d490daf8d706b451f20a5178d5d88717e2a25fd2792059b0392e719313",
+    ),
 ];
 
 /// Words that mark unfinished work, spelt so that this file does not hold them.

@@ -26,6 +26,16 @@ const SUFFIX: &str = ".git";
 /// The longest name of a sink, in bytes: it labels a metric and a thread.
 const SINK_BYTES_MAX: usize = 64;
 
+/// The highest number of a change: beyond it a reader whose numbers are floating, as those of Lua and JavaScript are, does not
+/// tell two of them apart. A thousand changes a second take 285,000 years to get there.
+pub const SEQ_MAX: u64 = (1 << 53) - 1;
+
+/// Whether this may be the number of a change, which somebody else says.
+#[must_use]
+pub const fn is_seq(number: u64) -> bool {
+    1 <= number && number <= SEQ_MAX
+}
+
 /// Who publishes: 128 random bits made with a database, as 32 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -172,7 +182,7 @@ pub struct Version {
     pub repo: RepoKey,
     /// Who says so.
     pub incarnation: Incarnation,
-    /// The number of its last change.
+    /// The number of its last change: 1 to [`SEQ_MAX`].
     pub seq: u64,
     /// The refs after that, where they were known.
     pub digest: Option<RefDigest>,

@@ -8,7 +8,7 @@ use super::stream::{Event, Parser};
 use super::{Ear, Turn};
 use crate::client::Agents;
 use crate::config::PeerSettings;
-use crate::model::fleet::{EventName, NoticeBody, Version};
+use crate::model::fleet::{EventName, NoticeBody, Version, is_seq};
 use crate::model::peer::PeerState;
 use crate::sys::random;
 use crate::sys::stop::{Level, Stop};
@@ -139,12 +139,12 @@ impl Listener {
     fn hear(&self, event: &Event) {
         let is_removed = event.name == EventName::RepoRemoved.text();
         match serde_json::from_str::<NoticeBody>(&event.data) {
-            Ok(NoticeBody { repo, incarnation, seq: Some(seq), digest, .. }) => {
+            Ok(NoticeBody { repo, incarnation, seq: Some(seq), digest, .. }) if is_seq(seq) => {
                 let version = Version { repo, incarnation, seq, digest, is_removed };
                 self.ear.hear(&self.peer, &version);
             }
-            Ok(NoticeBody { seq: None, .. }) => {
-                log::warn!("peer {}: an event without a number is passed over", self.peer.name);
+            Ok(NoticeBody { seq, .. }) => {
+                log::warn!("peer {}: an event with the number {seq:?} is passed over", self.peer.name);
             }
             Err(error) => log::warn!("peer {}: an event is passed over: {error}", self.peer.name),
         }

@@ -135,6 +135,8 @@ fn what_a_peer_tells_is_passed_on_and_goes_on_where_it_broke_off() {
     assert_eq!(scene.hears(), version(APP, 3));
     let view = scene.await_state("resume", PeerState::Listening);
     assert!(view.connected.is_some() && view.error.is_none());
+    talk.say(&event(8, APP, 0));
+    talk.say(&event(8, APP, 1 << 53));
     // What is no news about a repository, or none of this version's, is passed over.
     let other = format!("id: {}-9\ndata: {{}}\n\n", incarnation());
     talk.say(&format!("event: push.received\n{other}event: novelty\n{other}event: repo.version\n{other}"));

@@ -16,6 +16,7 @@ const STEPS: &[&str] = &[
     include_str!("migrations/0007_epochs.sql"),
     include_str!("migrations/0008_denied_mirrors.sql"),
     include_str!("migrations/0009_mirrors_of_mirrors.sql"),
+    include_str!("migrations/0010_numbers.sql"),
 ];
 
 /// Takes the steps that the database has not taken, each in a transaction of its own.

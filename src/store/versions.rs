@@ -6,7 +6,7 @@
 
 use super::events::{News, Telling};
 use super::{Store, StoreError};
-use crate::model::fleet::{EventName, Incarnation, RefDigest, RepoKey, Version};
+use crate::model::fleet::{EventName, Incarnation, RefDigest, RepoKey, SEQ_MAX, Version};
 use crate::model::name::RepoName;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension};
@@ -353,7 +353,8 @@ pub(super) fn count(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let Standing { repo, key, digest } = *standing;
-    let seq = last(db, key, &telling.incarnation)?.map_or(0, |(seq, _)| seq) + 1;
+    let last = last(db, key, &telling.incarnation)?.map_or(0, |(seq, _)| seq);
+    let seq = last.saturating_add(1).min(SEQ_MAX);
     let version = Version {
         repo: key.clone(),
         incarnation: telling.incarnation.clone(),

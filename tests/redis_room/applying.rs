@@ -1,7 +1,7 @@
 //! The script: what is applied, what is not, and what is published.
 
 use crate::redis::{RedisServer, Relay};
-use crate::support::{Listener, REPO, Teller, change, event, eventually, incarnation, removal, repo};
+use crate::support::{Kept, Listener, REPO, Teller, change, event, eventually, incarnation, removal, repo};
 use tidegate::model::fleet::{RepoKey, Version};
 
 #[test]
@@ -43,6 +43,34 @@ fn whoever_comes_later_reads_what_everybody_said_last() {
     let mut heard = listener.kept.notes().heard;
     heard.sort_by_key(|version| version.incarnation.clone());
     assert_eq!(heard, [change(1, 7), removal(2, 2), change(3, 1)]);
+}
+
+#[test]
+fn a_number_that_nobody_can_have_counted_to_is_none() {
+    let server = RedisServer::start();
+    let key = format!("tidegate:v:{REPO}");
+    let mut teller = Teller::to(&server.url());
+    teller.tell(&change(2, 7));
+    for number in ["9007199254740992", "9223372036854775807", "18446744073709551616"] {
+        server.ask(&["HSET", &key, incarnation(1).as_str(), &format!("{number} - 0"), "version", number]);
+        let kept = Kept::default();
+        kept.own(vec![change(1, 4)]);
+        let listener = Listener::start(&server.url(), &kept);
+        listener.await_connection();
+        assert!(server.ask(&["HGET", &key, incarnation(1).as_str()]).starts_with("4 "), "it is told again");
+        assert_eq!(teller.tell(&change(1, 5)).1, true);
+        let told = event(&change(1, 5)).replace("\"seq\":5", &format!("\"seq\":{number}"));
+        server.ask(&[
+            "PUBLISH",
+            "tidegate:events",
+            &told.replacen('{', &format!("{{\"epoch\":\"{}\",", "0".repeat(32)), 1),
+        ]);
+        teller.tell(&change(1, 6));
+        listener.await_version(&change(1, 6));
+        let heard = kept.notes().heard;
+        assert_eq!(heard, [change(2, 7), change(1, 4), change(1, 5), change(1, 6)], "{number}");
+        assert_eq!(kept.notes().remembered, []);
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What is written to the server and read from it: the keys, the one script, the events.
 
 use super::RedisError;
-use crate::model::fleet::{EventName, Incarnation, RefDigest, RepoKey, Version};
+use crate::model::fleet::{EventName, Incarnation, RefDigest, RepoKey, Version, is_seq};
 use crate::model::redis::RedisUrl;
 use crate::sys::random;
 use redis::{Cmd, Value, cmd};
@@ -214,7 +214,7 @@ pub(super) fn read_versions(
 
 fn read_version(repo: &RepoKey, incarnation: &str, kept: &str) -> Option<Version> {
     let mut words = kept.split(' ');
-    let seq = words.next()?.parse().ok().filter(|seq| *seq > 0)?;
+    let seq = words.next()?.parse().ok().filter(|seq| is_seq(*seq))?;
     let digest = match words.next()? {
         UNKNOWN => None,
         digest => Some(RefDigest::parse(digest).ok()?),
@@ -242,7 +242,7 @@ pub(super) fn read_event(told: &Value) -> Option<(Epoch, Version)> {
     };
     let Event { epoch, incarnation, repo, seq, digest, .. } = event;
     let version = Version { repo, incarnation, seq, digest, is_removed };
-    (seq > 0).then_some((Epoch::parse(&epoch)?, version))
+    is_seq(seq).then_some((Epoch::parse(&epoch)?, version))
 }
 
 fn versions_key(repo: &RepoKey) -> String {

@@ -12,7 +12,7 @@ use super::connection::Connection;
 use super::pauses::Pauses;
 use super::script::{self, Epoch};
 use super::{RedisError, Server};
-use crate::model::fleet::{RepoKey, Version, written};
+use crate::model::fleet::{RepoKey, SEQ_MAX, Version, written};
 use crate::model::peer::{PeerState, RedisView};
 use crate::model::redis::RedisUrl;
 use crate::sys::stop::{Level, Stop};
@@ -330,7 +330,7 @@ impl Listener {
                     // What it has told since bore numbers that others know already. So one more is told, of which nothing is
                     // known but that it is news.
                     Some(ours) => {
-                        (ours.seq, ours.digest) = (version.seq + 1, None);
+                        (ours.seq, ours.digest) = ((version.seq + 1).min(SEQ_MAX), None);
                         self.home.remember(ours);
                     }
                 }

@@ -134,6 +134,18 @@ fn of_another_publisher_only_later_numbers_are_news() {
 }
 
 #[test]
+fn the_highest_number_is_the_last_one_and_keeps_no_change_from_being_told() {
+    let (_home, store) = moved(Vec::new(), 1);
+    let own = store.publisher().clone();
+    let last = Version { repo: key(), incarnation: own, seq: SEQ_MAX - 1, digest: None, is_removed: false };
+    store.versions().hear(&last, false, at(2)).unwrap();
+    change(&store, 'a');
+    change(&store, 'b');
+    let told = ["repo.version".to_owned(), "repo.version".to_owned()].map(|event| (event, Some(SEQ_MAX)));
+    assert_eq!(hear_all(&store, 1), told);
+}
+
+#[test]
 fn each_sink_gets_what_it_wants_in_order_until_it_acknowledges() {
     let each = sink("hook", "repo.*", Keeps::Each);
     let (_home, store) = moved(vec![each.clone(), sink("other", "push.*", Keeps::Each)], 2);
