@@ -10,7 +10,7 @@
 //! | the way on | [`forward`], [`destination`], `goal`, `kept` |
 //! | what a changed repository needs afterwards | [`maintenance`] |
 //! | what the settings name and is not there | [`needed_files`] |
-//! | the steps of a record, in their order | [`road`], `checking`, `onward` |
+//! | the steps of a record, in their order | [`road`], `checking`, `onward`, `settle` |
 //! | what time and a start bring about | `rounds` |
 //!
 //! Objects enter a served repository only by a forward that its own git accepts; what is refused before is thrown away
@@ -32,6 +32,7 @@ mod new_commits;
 mod onward;
 pub mod road;
 mod rounds;
+mod settle;
 pub mod sight;
 pub mod staging;
 pub mod view;

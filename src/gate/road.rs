@@ -7,6 +7,7 @@
 use super::changes::Changes;
 use super::kept::Kept;
 use super::maintenance::Maintenance;
+use super::settle::Unsettled;
 use super::staging::{Held, StagingError, refuse_symbolic, unfit};
 use super::waiters::{WaitError, Waiter, Waiters};
 use crate::config::{Approval, ChecksSettings, GateSettings, GitSettings, OnDisconnect as Disconnect};
@@ -100,6 +101,7 @@ struct Shared {
     parts: Parts,
     under_way: Mutex<HashSet<PushId>>,
     kept: Kept,
+    unsettled: Unsettled,
     sessions: AtomicI64,
 }
 
@@ -203,8 +205,8 @@ impl Road {
     /// A road on which nothing is under way.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let (under_way, kept) = (Mutex::default(), Kept::default());
-        Self(Arc::new(Shared { parts, under_way, kept, sessions: AtomicI64::new(1) }))
+        let (under_way, kept, unsettled) = Default::default();
+        Self(Arc::new(Shared { parts, under_way, kept, unsettled, sessions: AtomicI64::new(1) }))
     }
 
     /// Whether a push to a hosted repository has to take this road, because there is something to check or to decide;
@@ -239,6 +241,11 @@ impl Road {
     /// What the pushers of open pushes have shown.
     pub(super) fn kept(&self) -> &Kept {
         &self.0.kept
+    }
+
+    /// The forwards of which it could not be written down what became of them.
+    pub(super) fn unsettled(&self) -> &Unsettled {
+        &self.0.unsettled
     }
 
     pub(super) fn parts(&self) -> &Parts {
@@ -386,21 +393,6 @@ impl Road {
             log::error!("push {id}: {}: {error}", step.event);
             false
         })
-    }
-
-    /// As [`Road::take`]; where the database does not take it, it is tried again for a quarter of a minute, unless the gate
-    /// stops: a disk that is full for a moment must not leave a forward undecided until its deadline.
-    pub(super) fn take_patiently(&self, id: PushId, step: &Step<'_>) {
-        for pause in SETTLING_PAUSES.map(Duration::from_millis) {
-            match self.try_take(id, step) {
-                Ok(_) => return self.tidy(id),
-                Err(error) => log::warn!("push {id}: {}: {error}; it is tried again", step.event),
-            }
-            if !self.parts().stop.sleep(pause, Level::Draining) {
-                break;
-            }
-        }
-        self.take(id, step);
     }
 
     /// Moves a record, unless the database does not take it.
@@ -562,9 +554,6 @@ const TOO_SLOW: &str = "it was not taken in and checked in time (git.write_deadl
 
 /// Why a push is canceled that nobody waits for.
 pub(super) const CLIENT_LEFT: &str = "its client left";
-
-/// The pauses between attempts to write down what became of a forward, in ms.
-const SETTLING_PAUSES: [u64; 6] = [250, 500, 1000, 2000, 4000, 8000];
 
 /// What a client is told whose push is withdrawn because the gate stops.
 pub const STOPPING: &str = "the gate is stopping: push again in a moment";

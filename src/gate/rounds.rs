@@ -7,6 +7,7 @@ use crate::model::push::{CancelCause, OnDisconnect, Push, PushState};
 use crate::store::StoreError;
 use crate::store::pushes::{Filter, PAGE_MAX};
 use jiff::{SignedDuration, Timestamp};
+use std::time::Instant;
 
 /// How old a record must be before nobody's waiting for it means that its session is dead: between the record and the
 /// wait of its session lie milliseconds.
@@ -46,13 +47,16 @@ impl Road {
         Ok(())
     }
 
-    /// Approved pushes whose time has come, and forwards of which nothing was heard.
+    /// Approved pushes whose time has come, and forwards of which nothing was heard or nothing could be written down.
     ///
     /// # Errors
     /// A sentence for the log.
     pub fn forward_due(&self) -> Result<(), String> {
-        let is_due = |push: &Push| matches!(push.state, PushState::Approved | PushState::Forwarding);
-        self.due(is_due)?.iter().for_each(|push| self.send_off(push.id, None));
+        let is_due = |push: &Push| {
+            matches!(push.state, PushState::Approved | PushState::Forwarding) && !self.is_unsettled(push.id)
+        };
+        let due = self.due(is_due)?.into_iter().map(|push| push.id);
+        due.chain(self.unsettled().due(Instant::now())).for_each(|id| self.send_off(id, None));
         Ok(())
     }
 

@@ -74,3 +74,23 @@ fn an_outcome_that_cannot_be_written_down_is_written_a_moment_later() {
     assert!(is_success, "{said}");
     site.until(PushState::Forwarded);
 }
+
+/// The database does not take the version of what has landed, whatever the reason, for longer than anybody waits.
+#[test]
+fn an_outcome_that_cannot_be_written_down_for_long_keeps_no_client_and_is_found_out_without_a_restart() {
+    let site = Site::new("");
+    let database = rusqlite::Connection::open(site.path("data/tidegate.db")).unwrap();
+    let full = "CREATE TRIGGER full BEFORE INSERT ON versions BEGIN SELECT RAISE(FAIL, 'disk full'); END";
+    database.execute_batch(full).unwrap();
+    let client = site.push("main");
+    let push = site.until(PushState::Pending);
+    assert!(site.decide(&["approve", &push.id.to_string()]).status.success());
+    let (is_success, said) = client.finish();
+    assert!(!is_success && said.contains("what came of it cannot be written down yet"), "{said}");
+    assert!(site.target_has_it());
+    site.until(PushState::Forwarding);
+    database.execute_batch("DROP TRIGGER full").unwrap();
+    let push = site.until(PushState::Forwarded);
+    assert_eq!(push.attempts, 1);
+    site.until_removed(push.id);
+}

@@ -310,6 +310,9 @@ impl Hold<'_> {
             }
             PushState::Approved if is_due || push.attempts == 0 => self.send_off(push.id),
             PushState::Approved => Turn::Wait(push.deadline),
+            PushState::Forwarding if self.road().is_unsettled(push.id) => {
+                Turn::End(End::Told(verdicts::not_known(push.id)))
+            }
             PushState::Forwarding => Turn::Wait(None),
             PushState::Forwarded
             | PushState::Blocked

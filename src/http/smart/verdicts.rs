@@ -1,4 +1,5 @@
-//! What a client is told of the checks of its push: that all passed, or everything that they object to, at once.
+//! What a client is told of the checks of its push: that all passed, or everything that they object to, at once; and where
+//! nobody knows what became of it.
 
 use crate::model::check::{CheckResult, Finding};
 use crate::model::push::PushId;
@@ -15,6 +16,14 @@ const OID_LEN: usize = 12;
 /// One line about checks that all passed.
 pub(super) fn passed(results: &[CheckResult]) -> String {
     format!("checks: {} passed", results.len())
+}
+
+/// What is said of a push of which the gate could not write down what became of it.
+pub(super) fn not_known(id: PushId) -> String {
+    format!(
+        "push {id} was passed on, and what came of it cannot be written down yet: fetch before you push again, or see \
+         tidegate push show {id}"
+    )
 }
 
 /// Lines with every objection, in the order of the checks: where it is and what is wrong, and what to do once for all
