@@ -12,22 +12,25 @@
 //! | when it asks again | [`patience`] |
 //! | one connection | `connection`, `error` |
 //! | the format of events | [`stream`] |
+//! | who it says that it is | `speakers` |
 //! | what others see of it | `row` |
 //!
-//! Nothing here decides what an event means for a mirror, and nothing is believed of it: whoever hears of a change asks the
-//! upstream himself.
+//! A peer tells of nothing but what it did itself: what it says in any other name than its own is passed over, and of one that
+//! goes by our name, or by that of another peer, nothing is heard. Nothing here decides what an event means for a mirror, and
+//! nothing is believed of it: whoever hears of a change asks the upstream himself.
 
 mod connection;
 mod error;
 mod listener;
 pub mod patience;
 mod row;
+mod speakers;
 pub mod stream;
 
 use crate::client::{Agents, Unreached};
 use crate::config::PeerSettings;
 use crate::mirror::keeper::{Heard, Keeper};
-use crate::model::fleet::Version;
+use crate::model::fleet::{Incarnation, Version};
 use crate::model::peer::{PeerName, PeerState, PeerView};
 use crate::sys::stop::{Level, Stop};
 use crate::sys::thread;
@@ -35,6 +38,7 @@ use connection::Connection;
 use listener::Listener;
 use patience::Timing;
 use row::Row;
+use speakers::Speakers;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -61,6 +65,9 @@ pub fn reach(peer: &PeerSettings) -> Result<(), Unreached> {
 
 /// Whoever is to know what was heard. A panic of his parks the listener, in the end.
 pub trait Ear: Send + Sync {
+    /// By which name of the fleet we go.
+    fn own(&self) -> &Incarnation;
+
     /// A peer says that a repository has this version.
     fn hear(&self, peer: &PeerSettings, version: &Version);
 
@@ -69,6 +76,10 @@ pub trait Ear: Send + Sync {
 }
 
 impl Ear for Keeper {
+    fn own(&self) -> &Incarnation {
+        self.publisher()
+    }
+
     fn hear(&self, peer: &PeerSettings, version: &Version) {
         Self::hear(self, &Heard { version, origin: Some(&peer.url) });
     }
@@ -86,6 +97,7 @@ struct Shared {
     ear: Arc<dyn Ear>,
     timing: Timing,
     agents: Agents,
+    speakers: Speakers,
     slots: Mutex<Slots>,
 }
 
@@ -120,7 +132,8 @@ impl Peers {
     /// When the process has no descriptor left.
     pub fn new(ear: Arc<dyn Ear>, timing: Timing) -> io::Result<Self> {
         let agents = Agents::new(Stop::new()?, USER_AGENT);
-        Ok(Self(Arc::new(Shared { ear, timing, agents, slots: Mutex::default() })))
+        let (speakers, slots) = Default::default();
+        Ok(Self(Arc::new(Shared { ear, timing, agents, speakers, slots })))
     }
 
     /// Listens to these peers and to no others from now on. Who is listened to as it stands here goes on being so; a listener
@@ -182,6 +195,7 @@ impl Peers {
                 timing: self.0.timing,
                 agents: self.0.agents.beside(stop.clone()),
                 ear: Arc::clone(&self.0.ear),
+                speakers: self.0.speakers.clone(),
                 row: Arc::clone(&row),
                 stop: stop.clone(),
             };

@@ -3,6 +3,7 @@
 use super::stream::StreamError;
 use crate::client::Fault;
 use crate::client::secrets::SecretError;
+use crate::model::peer::PeerName;
 use std::io;
 use std::time::Duration;
 use thiserror::Error;
@@ -51,6 +52,24 @@ pub(super) enum PeerError {
     /// What came is no stream of events.
     #[error(transparent)]
     Stream(#[from] StreamError),
+    /// It does not say who it is.
+    #[error("its greeting does not say which gate it is")]
+    Nameless,
+    /// It says that it is we.
+    #[error(
+        "it goes by this gate's own name in the fleet, and nothing is heard of it: it is this gate, or runs on a copy of its \
+         data directory"
+    )]
+    Ourselves,
+    /// It says that it is somebody who is listened to already.
+    #[error(
+        "it goes by the name of peer {other} in the fleet, and nothing is heard of it: they are one gate, or run on copies of \
+         one data directory"
+    )]
+    Another {
+        /// Who.
+        other: PeerName,
+    },
     /// It has ended its answer, as a gate does that stops.
     #[error("it has ended the stream")]
     Closed,
@@ -86,6 +105,9 @@ impl PeerError {
             | Self::Elsewhere { .. }
             | Self::NoStream { .. }
             | Self::Stream(_)
+            | Self::Nameless
+            | Self::Ourselves
+            | Self::Another { .. }
             | Self::Defect => false,
         }
     }
@@ -107,6 +129,9 @@ impl PeerError {
             | Self::Away(_)
             | Self::Silent(_)
             | Self::Stream(_)
+            | Self::Nameless
+            | Self::Ourselves
+            | Self::Another { .. }
             | Self::Closed
             | Self::Defect => Duration::ZERO,
         }

@@ -4,15 +4,18 @@ use super::connection::Connection;
 use super::error::PeerError;
 use super::patience::{Ended, Next, Patience, Timing};
 use super::row::Row;
+use super::speakers::{Speaker, Speakers};
 use super::stream::{Event, Parser};
 use super::{Ear, Turn};
 use crate::client::Agents;
 use crate::config::PeerSettings;
-use crate::model::fleet::{EventName, NoticeBody, Version, is_seq};
+use crate::model::fleet::{EventName, Incarnation, NoticeBody, Version, is_seq};
 use crate::model::peer::PeerState;
+use crate::model::text::sanitize;
 use crate::sys::random;
 use crate::sys::stop::{Level, Stop};
 use jiff::Timestamp;
+use serde::Deserialize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -35,6 +38,8 @@ pub(super) struct Listener {
     /// Of all listeners.
     pub(super) agents: Agents,
     pub(super) ear: Arc<dyn Ear>,
+    /// Who is listened to.
+    pub(super) speakers: Speakers,
     pub(super) row: Arc<Row>,
     pub(super) stop: Stop,
 }
@@ -43,6 +48,18 @@ pub(super) struct Listener {
 struct Life {
     begun: Instant,
     has_heard: bool,
+    /// Who it has said that it is.
+    speaker: Option<Speaker>,
+    /// Whether it has said anything in another name, or without a number.
+    has_strayed: bool,
+    /// Why nothing that it says is heard any more.
+    fault: Option<PeerError>,
+}
+
+/// What is read of a greeting.
+#[derive(Deserialize)]
+struct Greeting {
+    incarnation: Incarnation,
 }
 
 impl Listener {
@@ -75,7 +92,8 @@ impl Listener {
     /// One connection. A panic is how a defect shows: it ends the connection, and is counted.
     fn attempt(&self) -> Ended {
         self.row.connecting();
-        let mut life = Life { begun: Instant::now(), has_heard: false };
+        let begun = Instant::now();
+        let mut life = Life { begun, has_heard: false, speaker: None, has_strayed: false, fault: None };
         let error = catch_unwind(AssertUnwindSafe(|| self.follow(&mut life))).unwrap_or(PeerError::Defect);
         if error.is_malformed() {
             // Whatever it was would come again.
@@ -95,7 +113,6 @@ impl Listener {
         };
         life.begun = Instant::now();
         self.row.listening(Timestamp::now());
-        log::info!("peer {}: listening (listener {})", self.peer.name, self.generation);
         if last.is_none() {
             // From now on nothing is missed; before, anything may have been.
             self.ear.missed();
@@ -107,24 +124,38 @@ impl Listener {
                 Ok(length) => length,
                 Err(error) => return error,
             };
-            if let Err(error) = parser.feed(&slice[..length], |event| self.take(event, life)) {
+            let read = parser.feed(&slice[..length], |event| self.take(event, life));
+            if let Some(fault) = life.fault.take() {
+                return fault;
+            }
+            if let Err(error) = read {
                 return error.into();
             }
         }
     }
 
     fn take(&self, event: Event, life: &mut Life) {
-        if self.is_stopped() {
+        if self.is_stopped() || life.fault.is_some() {
             return;
+        }
+        if event.name == HELLO {
+            match self.greet(&event) {
+                Ok(speaker) => life.speaker = Some(speaker),
+                Err(fault) => {
+                    life.fault = Some(fault);
+                    return;
+                }
+            }
         }
         if !std::mem::replace(&mut life.has_heard, true) {
             self.row.heard();
+            log::info!("peer {}: listening (listener {})", self.peer.name, self.generation);
         }
         match event.name.as_str() {
             HELLO => {}
             RESET => self.ear.missed(),
             name => match EventName::parse(name) {
-                Ok(EventName::RepoVersion | EventName::RepoRemoved) => self.hear(&event),
+                Ok(EventName::RepoVersion | EventName::RepoRemoved) => self.hear(&event, life),
                 Ok(EventName::Push(_) | EventName::MirrorSynced | EventName::MirrorFailed) | Err(_) => {}
             },
         }
@@ -136,18 +167,34 @@ impl Listener {
         }
     }
 
-    fn hear(&self, event: &Event) {
+    /// Takes note of who it says that it is.
+    fn greet(&self, event: &Event) -> Result<Speaker, PeerError> {
+        let Ok(Greeting { incarnation }) = serde_json::from_str(&event.data) else {
+            return Err(PeerError::Nameless);
+        };
+        if incarnation == *self.ear.own() {
+            return Err(PeerError::Ourselves);
+        }
+        let entered = self.speakers.enter(incarnation, &self.peer.name, self.generation, &self.stop);
+        entered.map_err(|other| PeerError::Another { other })
+    }
+
+    fn hear(&self, event: &Event, life: &mut Life) {
         let is_removed = event.name == EventName::RepoRemoved.text();
-        match serde_json::from_str::<NoticeBody>(&event.data) {
+        let speaker = life.speaker.as_ref().map(|speaker| &speaker.incarnation);
+        let why = match serde_json::from_str::<NoticeBody>(&event.data) {
+            Ok(body) if Some(&body.incarnation) != speaker => "it is not of its own doing".to_owned(),
             Ok(NoticeBody { repo, incarnation, seq: Some(seq), digest, .. }) if is_seq(seq) => {
                 let version = Version { repo, incarnation, seq, digest, is_removed };
-                self.ear.hear(&self.peer, &version);
+                return self.ear.hear(&self.peer, &version);
             }
-            Ok(NoticeBody { seq, .. }) => {
-                log::warn!("peer {}: an event with the number {seq:?} is passed over", self.peer.name);
-            }
-            Err(error) => log::warn!("peer {}: an event is passed over: {error}", self.peer.name),
-        }
+            Ok(NoticeBody { seq, .. }) => format!("its number is {seq:?}"),
+            Err(error) => error.to_string(),
+        };
+        // Once for each connection: there may be thousands in a second.
+        let level = if life.has_strayed { log::Level::Debug } else { log::Level::Warn };
+        log::log!(level, "peer {}: an event is passed over: {}", self.peer.name, sanitize(&why));
+        life.has_strayed = true;
     }
 
     /// Says how it goes on: aloud the first time, and quietly while nothing changes.

@@ -18,6 +18,8 @@ struct Seen {
     /// Where the stream goes on.
     place: Option<String>,
     error: Option<String>,
+    /// The last reason that was told, since when the peer has not spoken as a gate does.
+    told: Option<String>,
     retries: u32,
     next: Option<Timestamp>,
 }
@@ -32,6 +34,7 @@ impl Row {
             last_event_id: None,
             place,
             error: None,
+            told: None,
             retries: 0,
             next: None,
         }))
@@ -68,7 +71,8 @@ impl Row {
 
     /// The peer has spoken as a gate does.
     pub(super) fn heard(&self) {
-        self.lock().retries = 0;
+        let mut seen = self.lock();
+        (seen.retries, seen.told) = (0, None);
     }
 
     /// An event came.
@@ -80,13 +84,13 @@ impl Row {
         }
     }
 
-    /// It is over for now, and goes on at `next`, if it does. Answers whether that is another reason than the last one.
+    /// It is over for now, and goes on at `next`, if it does. Answers whether that is to be told: it has spoken meanwhile, or it is another
+    /// reason than the last one.
     pub(super) fn over(&self, state: PeerState, why: String, retries: u32, next: Option<Timestamp>) -> bool {
         let mut seen = self.lock();
-        let was_listening = seen.connected.take().is_some();
-        let is_news = was_listening || seen.error.as_ref() != Some(&why);
+        let is_news = seen.told.replace(why.clone()).as_ref() != Some(&why);
         (seen.state, seen.retries, seen.next) = (state, retries, next);
-        seen.error = Some(why);
+        (seen.connected, seen.error) = (None, Some(why));
         is_news
     }
 

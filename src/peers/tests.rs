@@ -10,6 +10,7 @@ use crossbeam::channel::{Receiver, Sender, unbounded};
 use far::{Far, HANG};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -24,6 +25,11 @@ enum Told {
 struct Recorder(Sender<Told>);
 
 impl Ear for Recorder {
+    fn own(&self) -> &Incarnation {
+        static OWN: LazyLock<Incarnation> = LazyLock::new(|| Incarnation::parse(&"0f".repeat(16)).unwrap());
+        &OWN
+    }
+
     fn hear(&self, _: &PeerSettings, version: &Version) {
         assert_ne!(version.repo.as_str(), "https://forge/broken", "on purpose");
         self.0.send(Told::Version(version.clone())).unwrap();
@@ -94,6 +100,11 @@ fn incarnation() -> String {
     "0a".repeat(16)
 }
 
+/// How the gate of that name greets.
+fn hello(incarnation: &str) -> String {
+    format!("event: hello\ndata: {{\"incarnation\":\"{incarnation}\"}}\n\n")
+}
+
 /// As a gate writes it.
 fn event(number: u64, repo: &str, seq: u64) -> String {
     let by = incarnation();
@@ -130,7 +141,8 @@ fn what_a_peer_tells_is_passed_on_and_goes_on_where_it_broke_off() {
     assert_eq!((talk.field("accept"), talk.field("last-event-id")), (Some("text/event-stream"), None));
     talk.stream();
     assert_eq!(scene.hears(), Told::Missed, "nobody knows what was before");
-    talk.say(": alive\n\nevent: hello\ndata: {}\n\n");
+    talk.say(": alive\n\n");
+    talk.say(&hello(&incarnation()));
     talk.say(&event(7, APP, 3));
     assert_eq!(scene.hears(), version(APP, 3));
     let view = scene.await_state("resume", PeerState::Listening);
@@ -148,7 +160,7 @@ fn what_a_peer_tells_is_passed_on_and_goes_on_where_it_broke_off() {
     let last = format!("{}-10", incarnation());
     assert_eq!(talk.field("last-event-id"), Some(last.as_str()));
     assert_eq!(scene.view("resume").last_event_id, Some(last));
-    talk.stream();
+    talk.greet();
     talk.say(&event(11, APP, 5));
     assert_eq!(scene.hears(), version(APP, 5), "nothing was missed");
     talk.say("event: reset\ndata: {}\n\n");
@@ -161,12 +173,11 @@ fn thirty_one_clean_ends_and_it_still_listens() {
     scene.peers.follow(&[scene.peer("again", far.address())]);
     for _ in 0..31 {
         let mut talk = far.accept();
-        talk.stream();
-        talk.say("event: hello\ndata: {}\n\n");
+        talk.greet();
         talk.end();
     }
     let mut talk = far.accept();
-    talk.stream();
+    talk.greet();
     talk.say(&event(1, APP, 1));
     let heard: Vec<Told> = (0..33).map(|_| scene.hears()).collect();
     assert_eq!(heard.last(), Some(&version(APP, 1)));
@@ -209,7 +220,7 @@ fn a_no_is_final_until_the_settings_are_read_again() {
     scene.peers.follow(std::slice::from_ref(&peer));
     let mut talk = far.accept();
     assert_eq!(talk.field("authorization"), Some("Bearer another"));
-    talk.stream();
+    talk.greet();
     scene.await_state("refused", PeerState::Listening);
     // One that listens goes on as it is.
     scene.peers.follow(&[peer]);
@@ -223,7 +234,7 @@ fn a_listener_that_waits_asks_at_once_when_the_settings_are_read_again_and_goes_
     let peer = scene.peer("hurried", far.address());
     scene.peers.follow(std::slice::from_ref(&peer));
     let mut talk = far.accept();
-    talk.stream();
+    talk.greet();
     talk.say(&event(7, APP, 3));
     assert_eq!([scene.hears(), scene.hears()], [Told::Missed, version(APP, 3)]);
     talk.end();
@@ -231,7 +242,7 @@ fn a_listener_that_waits_asks_at_once_when_the_settings_are_read_again_and_goes_
     scene.peers.follow(std::slice::from_ref(&peer));
     let mut talk = far.accept();
     assert_eq!(talk.field("last-event-id"), Some(format!("{}-7", incarnation()).as_str()));
-    talk.stream();
+    talk.greet();
     talk.say(&event(8, APP, 4));
     assert_eq!(scene.hears(), version(APP, 4), "nothing was missed");
 }
@@ -267,7 +278,7 @@ fn what_is_no_stream_of_events_ends_it_and_is_not_asked_for_again() {
     let (scene, far) = (Scene::new(QUICK), Far::new());
     scene.peers.follow(&[scene.peer("garbled", far.address())]);
     let mut talk = far.accept();
-    talk.stream();
+    talk.greet();
     talk.say(&event(1, APP, 1));
     assert_eq!([scene.hears(), scene.hears()], [Told::Missed, version(APP, 1)]);
     talk.say(&"x".repeat(stream::LINE_MAX + 1));
@@ -280,15 +291,75 @@ fn what_is_no_stream_of_events_ends_it_and_is_not_asked_for_again() {
 }
 
 #[test]
+fn a_peer_is_believed_of_what_it_did_itself_and_nothing_before_it_says_who_it_is() {
+    let (scene, far) = (Scene::new(QUICK), Far::new());
+    scene.peers.follow(&[scene.peer("liar", far.address())]);
+    let mut talk = far.accept();
+    talk.stream();
+    talk.say(&event(1, APP, 1));
+    talk.say(&hello(&"0b".repeat(16)));
+    talk.say(&event(2, APP, 2));
+    let own = event(3, APP, 3).replace(&incarnation(), &"0b".repeat(16));
+    talk.say(&own);
+    assert_eq!(scene.hears(), Told::Missed);
+    let Told::Version(heard) = scene.hears() else { panic!() };
+    assert_eq!((heard.incarnation.as_str(), heard.seq), ("0b".repeat(16).as_str(), 3));
+    talk.say("event: hello\ndata: {}\n\n");
+    talk.await_end();
+    far::eventually("it is told", || {
+        scene.view("liar").error.is_some_and(|why| why.contains("which gate it is"))
+    });
+}
+
+#[test]
+fn of_two_that_go_by_one_name_and_of_one_that_goes_by_ours_nothing_is_heard() {
+    let (scene, far, twin, mirror) = (Scene::new(QUICK), Far::new(), Far::new(), Far::new());
+    let peers = [("first", &far), ("twin", &twin), ("mirror", &mirror)];
+    let peers = peers.map(|(name, far)| scene.peer(name, far.address()));
+    scene.peers.follow(&peers[..1]);
+    let mut first = far.accept();
+    first.greet();
+    first.say(&event(1, APP, 1));
+    assert_eq!([scene.hears(), scene.hears()], [Told::Missed, version(APP, 1)]);
+    scene.peers.follow(&peers);
+    for (name, far, words) in [
+        ("twin", &twin, "it goes by the name of peer first in the fleet"),
+        ("mirror", &mirror, "it goes by this gate's own name in the fleet"),
+    ] {
+        for _ in 0..2 {
+            let mut talk = far.accept();
+            talk.stream();
+            let by = if name == "twin" { incarnation() } else { "0f".repeat(16) };
+            talk.say(&format!("{}{}", hello(&by), event(9, APP, 1 << 50).replace(&incarnation(), &by)));
+            talk.await_end();
+            far::eventually(words, || scene.view(name).error.is_some_and(|why| why.starts_with(words)));
+        }
+        assert!(scene.view(name).retries > 0, "it is asked less and less often");
+    }
+    first.say(&event(2, APP, 2));
+    let heard: Vec<Told> = (0..5).map(|_| scene.hears()).filter(|told| *told != Told::Missed).collect();
+    assert_eq!(heard, [version(APP, 2)]);
+    // When the first has left, the other is believed.
+    scene.peers.follow(&peers[1..]);
+    first.await_end();
+    let mut talk = twin.accept();
+    talk.greet();
+    talk.say(&event(3, APP, 3));
+    far::eventually("it is heard", || scene.hears() == version(APP, 3));
+}
+
+#[test]
 fn a_defect_costs_a_connection_and_the_third_in_a_row_parks_the_listener() {
     let (scene, far, other) = (Scene::new(QUICK), Far::new(), Far::new());
     let peers = [scene.peer("defect", far.address()), scene.peer("sound", other.address())];
     scene.peers.follow(&peers);
     let mut sound = other.accept();
     sound.stream();
+    let other_name = "0b".repeat(16);
+    sound.say(&hello(&other_name));
     for _ in 0..3 {
         let mut talk = far.accept();
-        talk.stream();
+        talk.greet();
         talk.say(&event(1, "https://forge/broken", 1));
         talk.await_end();
     }
@@ -300,8 +371,9 @@ fn a_defect_costs_a_connection_and_the_third_in_a_row_parks_the_listener() {
     let mut talk = far.accept();
     talk.stream();
     scene.await_state("defect", PeerState::Listening);
-    sound.say(&event(1, APP, 1));
-    far::eventually("the other one hears", || scene.hears() == version(APP, 1));
+    sound.say(&event(1, APP, 1).replace(&incarnation(), &other_name));
+    let is_of_other = |told| matches!(told, Told::Version(heard) if heard.incarnation.as_str() == other_name);
+    far::eventually("the other one hears", || is_of_other(scene.hears()));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::flight::{Cause, Flight, Place as Seat};
 use super::schedule::served;
 use crate::config::{CredentialSettings, UpstreamSettings};
 use crate::git::pool::Class;
-use crate::model::fleet::{RefDigest, Version};
+use crate::model::fleet::{Incarnation, RefDigest, Version};
 use crate::model::name::RepoName;
 use crate::model::upstream::{HttpUrl, Origin};
 use crate::sys::poll::{self, Interest, Watch};
@@ -224,6 +224,12 @@ impl Keeper {
                 self.0.wishes.add(repo, version.digest.clone(), due);
             }
         }
+    }
+
+    /// The fleet's name for this publisher.
+    #[must_use]
+    pub fn publisher(&self) -> &Incarnation {
+        self.0.parts.store.publisher()
     }
 
     /// Anything may have happened that was not heard: each mirror asks its upstream at the next read.

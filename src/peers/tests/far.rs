@@ -115,6 +115,12 @@ impl Talk {
         self.write("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n");
     }
 
+    /// Begins one as the gate does that the events of these tests are of.
+    pub(super) fn greet(&mut self) {
+        self.stream();
+        self.say(&super::hello(&super::incarnation()));
+    }
+
     /// Says something in it.
     pub(super) fn say(&mut self, text: &str) {
         self.write(&format!("{:x}\r\n{text}\r\n", text.len()));
