@@ -39,7 +39,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use versions::InHand;
+use versions::{Hearings, InHand};
 
 /// The database's name in the data directory.
 const DATABASE: &str = "tidegate.db";
@@ -64,6 +64,7 @@ struct Inner {
     entered: Entered,
     telling: Telling,
     in_hand: InHand,
+    hearings: Hearings,
     /// The level of `PRAGMA synchronous` at which a commit waits for the disk.
     waiting: &'static str,
 }
@@ -108,6 +109,7 @@ impl Store {
             entered: Entered::default(),
             telling: Telling::new(incarnation, bus),
             in_hand: InHand::default(),
+            hearings: Hearings::default(),
             waiting,
         })))
     }

@@ -11,7 +11,18 @@ use crate::model::name::RepoName;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension};
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
+
+/// Repositories of another publisher that are remembered: those of a large forge. Of one that was forgotten everything is
+/// news, and costs a look at its upstream.
+const OF_ONE_MAX: u32 = 20_000;
+
+/// Those of all others together: at the longest names that are served, a hundred megabytes.
+const OF_ALL_MAX: u32 = 5 * OF_ONE_MAX;
+
+/// How many more there may be before what is too much is forgotten, which takes a tenth of a second.
+const TOO_MANY_AT_ONCE: u32 = 2048;
 
 /// The versions of a store.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +58,10 @@ pub struct LeftIntent {
 /// The announcements of this life that somebody still has in his hands.
 #[derive(Debug, Default)]
 pub(super) struct InHand(Mutex<HashSet<i64>>);
+
+/// How often something was heard in this life.
+#[derive(Debug, Default)]
+pub(super) struct Hearings(AtomicU32);
 
 /// What came of what was announced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,9 +259,20 @@ impl Versions<'_> {
             let is_news = is_news(db, version, is_himself).map_err(StoreError::database(DOING))?;
             if is_news {
                 put(db, version, now)?;
+                self.bound(db)?;
             }
             Ok(is_news)
         })
+    }
+
+    /// Now and then, forgets what was heard the longest ago, where that is more than is remembered.
+    fn bound(&self, db: &Connection) -> Result<(), StoreError> {
+        let Hearings(heard) = &self.0.0.hearings;
+        if heard.fetch_add(1, Ordering::Relaxed) % TOO_MANY_AT_ONCE > 0 {
+            return Ok(());
+        }
+        forget_beyond(db, self.0.publisher(), OF_ONE_MAX, OF_ALL_MAX)
+            .map_err(StoreError::database("forgetting what was heard long ago"))
     }
 
     /// What every publisher has said last of a repository.
@@ -405,6 +431,28 @@ fn is_news(db: &Connection, version: &Version, is_himself: bool) -> rusqlite::Re
          iif(?3, seq = ?4 AND digest IS ?5 AND removed = ?6, seq >= ?4))",
     )?
     .query_row((repo.as_str(), incarnation.as_str(), is_himself, seq, digest, is_removed), |row| row.get(0))
+}
+
+/// Forgets what was heard the longest ago of others than `own`, beyond `of_one` of each and `of_all` together.
+fn forget_beyond(db: &Connection, own: &Incarnation, of_one: u32, of_all: u32) -> rusqlite::Result<()> {
+    let all: u32 = db
+        .prepare_cached("SELECT count(*) FROM versions WHERE incarnation <> ?1")?
+        .query_row([own.as_str()], |row| row.get(0))?;
+    if all <= of_one {
+        return Ok(());
+    }
+    db.prepare_cached(
+        "DELETE FROM versions WHERE (repo, incarnation) IN (SELECT repo, incarnation FROM ( \
+           SELECT repo, incarnation, row_number() OVER (PARTITION BY incarnation ORDER BY at DESC) AS place \
+           FROM versions WHERE incarnation <> ?1) WHERE place > ?2)",
+    )?
+    .execute((own.as_str(), of_one))?;
+    db.prepare_cached(
+        "DELETE FROM versions WHERE (repo, incarnation) IN (SELECT repo, incarnation FROM versions \
+           WHERE incarnation <> ?1 ORDER BY at DESC LIMIT -1 OFFSET ?2)",
+    )?
+    .execute((own.as_str(), of_all))
+    .map(drop)
 }
 
 fn put(db: &Connection, version: &Version, now: Timestamp) -> Result<(), StoreError> {

@@ -33,6 +33,10 @@ const JITTER: Duration = Duration::from_millis(200);
 /// How long after a failure the next sync begins at the earliest, however much is heard.
 pub(super) const AFTER_FAILURE: Duration = Duration::from_secs(10);
 
+/// How long after the start of a sync the next one begins at the earliest: who is told of a change every millisecond asks the
+/// upstream no more often than that, unless somebody reads.
+const BETWEEN: Duration = Duration::from_secs(1);
+
 /// Syncs that are under way at one upstream for what was heard: the others of its share of the lane are for readers.
 const AT_ONCE: usize = 2;
 
@@ -196,7 +200,8 @@ impl Drop for Share {
 }
 
 impl Keeper {
-    /// Notes what was heard, and doubts the mirrors that may lack it. They are synced in a moment, unless their upstream is
+    /// Notes what was heard where it can matter here: of a repository that an upstream of this gate has, or that its publisher
+    /// hosts. Doubts the mirrors that may lack it. They are synced in a moment, unless their upstream is
     /// shown the credentials of readers alone. What this gate has said itself, what was heard before, and what a mirror has
     /// already, is no news.
     pub fn hear(&self, heard: &Heard<'_>) {
@@ -204,8 +209,13 @@ impl Keeper {
         if version.incarnation == *store.publisher() {
             return;
         }
+        let (hosted, names) = (version.repo.as_hosted(), self.names_of(heard));
+        let is_its_own = hosted.as_ref().is_some_and(|(host, _)| *host == version.incarnation);
+        if names.is_empty() && !is_its_own {
+            return;
+        }
         // What was heard on a way that does not tell where another gate's own repositories are has reached no mirror.
-        let is_placed = heard.origin.is_some() && version.repo.as_hosted().is_some();
+        let is_placed = heard.origin.is_some() && hosted.is_some();
         // A peer tells of nothing but what it did itself.
         let is_himself = heard.origin.is_some();
         match store.versions().hear(version, is_himself, Timestamp::now()) {
@@ -214,7 +224,7 @@ impl Keeper {
             // What could not be noted is heard again, and is news all the same.
             Err(error) => log::error!("noting a version of {}: {error}", version.repo),
         }
-        for repo in self.mirrors_of(heard) {
+        for repo in names.into_iter().filter(|repo| self.find(repo).is_some()) {
             if self.has(&repo, version.digest.as_ref()) {
                 continue;
             }
@@ -263,8 +273,8 @@ impl Keeper {
         })
     }
 
-    /// The mirrors of a repository that are here: one for each upstream that has it below its address.
-    fn mirrors_of(&self, heard: &Heard<'_>) -> Vec<RepoName> {
+    /// The names of a repository here: one for each upstream that has it below its address, and serves it.
+    fn names_of(&self, heard: &Heard<'_>) -> Vec<RepoName> {
         let key = &heard.version.repo;
         let address = match (key.as_hosted(), heard.origin) {
             (Some((_, repo)), Some(origin)) => format!("{origin}/{repo}"),
@@ -276,7 +286,7 @@ impl Keeper {
             let path = address.strip_prefix(&upstream.url.as_text())?.strip_prefix('/')?;
             RepoName::parse(&format!("{}/{path}", upstream.name)).ok()
         });
-        names.filter(|repo| self.find(repo).is_some()).collect()
+        names.filter(|repo| served(upstreams, repo).is_some()).collect()
     }
 
     /// Whether a mirror is known to have just these refs.
@@ -304,12 +314,12 @@ impl Keeper {
         None
     }
 
-    /// How long an upstream that has failed is left alone.
+    /// How long an upstream that was asked a moment ago, or has failed, is left alone.
     fn pause(&self, repo: &RepoName) -> Option<Duration> {
         let row = self.0.states.find(repo)?.row;
-        row.failed?;
+        let pause = if row.failed.is_some() { AFTER_FAILURE } else { BETWEEN };
         let passed = Duration::try_from(Timestamp::now().duration_since(row.attempted)).unwrap_or_default();
-        AFTER_FAILURE.checked_sub(passed).filter(|left| !left.is_zero())
+        pause.checked_sub(passed).filter(|left| !left.is_zero())
     }
 }
 

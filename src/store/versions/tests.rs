@@ -273,3 +273,41 @@ fn numbers_of_events_that_a_crash_of_the_machine_may_undo_are_used_up_before_the
     let next = store.events().after(heard).unwrap();
     assert!(next.len() == 1 && next[0].number > heard, "{next:?}");
 }
+
+#[test]
+fn of_what_others_say_no_more_is_kept_than_may_be_and_the_oldest_goes() {
+    let (_home, store) = moved(Vec::new(), 1);
+    let insert = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?2) \
+                  INSERT INTO versions SELECT printf('https://forge.example/%06d', i), ?1, 1, NULL, 0, i FROM n";
+    let flood = |by: &str, count: u32| {
+        let flooded = store.write("flooding", |db| {
+            db.execute(insert, (by.repeat(32), count)).map_err(StoreError::database("flooding"))
+        });
+        flooded.unwrap();
+    };
+    let count = |by: &str| {
+        let count = "SELECT count(*), coalesce(min(at), 0) FROM versions WHERE incarnation = ?1";
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, u32>(0)?, row.get::<_, i64>(1)?));
+        store.read("counting", |db| db.query_row(count, [by.repeat(32)], row)).unwrap()
+    };
+    flood("e", OF_ONE_MAX + 5);
+    flood("f", 10);
+    let incarnation = Incarnation::parse(&"d".repeat(32)).unwrap();
+    let hear = |seq| {
+        let by = incarnation.clone();
+        let version = Version { repo: key(), incarnation: by, seq, digest: None, is_removed: false };
+        store.versions().hear(&version, false, at(0)).unwrap();
+    };
+    hear(1);
+    assert_eq!([count("e"), count("f")], [(OF_ONE_MAX, 6), (10, 1)]);
+    flood("c", 3);
+    (2..=TOO_MANY_AT_ONCE).map(u64::from).for_each(hear);
+    assert_eq!([count("c").0, count("d").0], [3, 1]);
+    assert_eq!(store.versions().own().unwrap().len(), 1, "its own are never too many");
+    let of_all = store.write("forgetting", |db| {
+        forget_beyond(db, store.publisher(), 8, 15).map_err(StoreError::database("forgetting"))
+    });
+    of_all.unwrap();
+    assert_eq!(["c", "d", "e", "f"].map(|by| count(by).0).iter().sum::<u32>(), 15);
+    assert_eq!(count("e").0, 8);
+}

@@ -1,6 +1,7 @@
 //! Gates that listen to each other.
 
 mod alone;
+mod flood;
 mod removal;
 mod shown;
 mod three;
