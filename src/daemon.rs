@@ -208,7 +208,7 @@ impl Runtime {
         let git = find_git(&reaper, &settings, environment)?;
         let root = settings.root_to_serve()?;
         let root = root.map_or(Ok(Root::none()), |path| Root::open(path, settings.follow_symlinks))?;
-        let store = Store::open(&settings.data_dir)?;
+        let store = Store::open_to_tell(&settings.data_dir)?;
         prepare_directories(&settings.data_dir)?;
         let listeners = listeners(&settings)?;
         let addresses: Vec<Address> = listeners.iter().map(|listener| listener.address().clone()).collect();

@@ -68,6 +68,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "src/store/migrations/0010_numbers.sql",
         "507620d490daf8d706b451f20a5178d5d88717e2a25fd2792059b0392e719313",
     ),
+    (
+        "src/store/migrations/0011_home.sql",
+        "b2d17fe762918e460f18377d82133f1519532523838e9c0c1e35580957583449",
+    ),
 ];
 
 /// Words that mark unfinished work, spelt so that this file does not hold them.

@@ -104,6 +104,9 @@ impl Store {
     pub fn set_audience(&self, audience: Audience) -> Result<(), StoreError> {
         let names: Vec<&str> = audience.sinks.iter().map(|one| one.sink.as_str()).collect();
         let dropped = outbox::keep_only(self, &names)?;
+        for sink in audience.sinks.iter().filter(|sink| sink.keeps == Keeps::Latest) {
+            outbox::drop_of_others(self, &sink.sink)?;
+        }
         if dropped > 0 {
             log::warn!(
                 "dropped {dropped} events that were to be published where nothing is published any more"

@@ -17,6 +17,7 @@ const STEPS: &[&str] = &[
     include_str!("migrations/0008_denied_mirrors.sql"),
     include_str!("migrations/0009_mirrors_of_mirrors.sql"),
     include_str!("migrations/0010_numbers.sql"),
+    include_str!("migrations/0011_home.sql"),
 ];
 
 /// Takes the steps that the database has not taken, each in a transaction of its own.

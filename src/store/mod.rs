@@ -10,6 +10,7 @@ pub mod epochs;
 mod error;
 pub mod events;
 mod fingerprint;
+mod home;
 mod key;
 pub mod lock;
 mod migrate;
@@ -86,17 +87,29 @@ impl Store {
     /// When the directory is not ours or open to others, when the database is newer than this program or does not belong to
     /// the key beside it, and when the disk or SQLite refuse.
     pub fn open(data_dir: &Path) -> Result<Self, StoreError> {
-        Self::open_waiting(data_dir, "FULL")
+        Self::open_waiting(data_dir, "FULL", false)
     }
 
-    fn open_waiting(data_dir: &Path, waiting: &'static str) -> Result<Self, StoreError> {
+    /// As [`Store::open`], for the one gate that tells others of what changes here: in a data directory that was copied or
+    /// restored it takes another name than the one whose copy it is.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_to_tell(data_dir: &Path) -> Result<Self, StoreError> {
+        Self::open_waiting(data_dir, "FULL", true)
+    }
+
+    fn open_waiting(data_dir: &Path, waiting: &'static str, is_to_tell: bool) -> Result<Self, StoreError> {
         private::directory(data_dir)?;
         let _turn = take_turn(data_dir)?;
         let path = data_dir.join(DATABASE);
         private::touch(&path)?;
         let mut writer = connect(&path).map_err(StoreError::database("opening tidegate.db"))?;
         migrate::migrate(&mut writer, &path)?;
-        let (key, incarnation) = identify(&mut writer, data_dir)?;
+        let (key, mut incarnation) = identify(&mut writer, data_dir)?;
+        if is_to_tell {
+            incarnation = home::settle(&mut writer, &path, &key, incarnation)?;
+        }
         let reader = connect_reader(&path).map_err(StoreError::database("opening tidegate.db to read"))?;
         let newest = events::newest(&writer).map_err(StoreError::database("reading events"))?;
         let bus = Bus::after_event(newest);
@@ -117,7 +130,7 @@ impl Store {
     /// As [`Store::open`], without waiting for the disk: for tests of many thousand transactions.
     #[cfg(test)]
     fn open_relaxed(data_dir: &Path) -> Result<Self, StoreError> {
-        Self::open_waiting(data_dir, "OFF")
+        Self::open_waiting(data_dir, "OFF", false)
     }
 
     /// Opens a database that is there.
@@ -262,7 +275,7 @@ fn connect_reader(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// The key and the incarnation of this database. Both are made once; a database that has its row never gets
+/// The key and the incarnation of this database. Both are made once, but for what [`home`] says of copies; a database that has its row never gets
 /// another key, for that would silently end every token.
 fn identify(writer: &mut Connection, data_dir: &Path) -> Result<(Key, Incarnation), StoreError> {
     const DOING: &str = "reading the identity of tidegate.db";

@@ -222,3 +222,17 @@ pub(super) fn keep_only(store: &Store, sinks: &[&str]) -> Result<usize, StoreErr
             .map_err(StoreError::database(DOING))
     })
 }
+
+/// Drops what a sink, which is to know the latest only, was to be told under a name that this publisher goes by no more: under
+/// the new one it is told again.
+pub(super) fn drop_of_others(store: &Store, sink: &SinkName) -> Result<(), StoreError> {
+    const DOING: &str = "dropping what was to be told under another name";
+    store.write(DOING, |db| {
+        db.execute(
+            "DELETE FROM outbox WHERE sink = ?1 AND body ->> 'incarnation' <> ?2",
+            (sink.as_str(), store.publisher().as_str()),
+        )
+        .map(drop)
+        .map_err(StoreError::database(DOING))
+    })
+}

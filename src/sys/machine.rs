@@ -6,6 +6,9 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
+/// Where the identity of the installation is.
+const MACHINE_ID: &str = "/etc/machine-id";
+
 /// Where cgroups are mounted.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
@@ -20,6 +23,15 @@ pub fn uid() -> u32 {
 pub fn host_name() -> String {
     let name = gethostname().ok().and_then(|name| name.into_string().ok());
     name.filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".to_owned())
+}
+
+/// What tells this installation of a system from all others, where it says so (machine-id(5)).
+#[must_use]
+pub fn identity() -> Option<String> {
+    let text = fs::read_to_string(MACHINE_ID).ok()?;
+    let id = text.trim();
+    let is_one = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_one.then(|| id.to_owned())
 }
 
 /// Whether `/dev/null` can be used, as the standard input of every git is: without it the first git would seem to be
