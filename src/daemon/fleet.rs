@@ -44,6 +44,12 @@ impl Home for Gate {
         self.keeper.hear(&Heard { version, origin: None });
     }
 
+    fn is_outdone(&self, version: &Version) -> bool {
+        let hear = || self.store.versions().hear(version, false, Timestamp::now());
+        version.incarnation == *self.store.publisher()
+            && hear().inspect_err(|error| log::error!("{error}")).unwrap_or(false)
+    }
+
     fn remember(&self, version: &Version) {
         log::warn!(
             "this gate has told of more changes of {} than it knows of: its database was set back; it goes on counting from {}",

@@ -109,7 +109,8 @@ pub struct RedisView {
     pub connected: Option<String>,
     /// When the last one was.
     pub last_event: Option<String>,
-    /// Why the last connection ended, or there was none, until there is one again.
+    /// Why the last connection ended, or there was none, until there is one again; then, that another gate goes by the name
+    /// of this one, where it does.
     pub error: Option<String>,
 }
 

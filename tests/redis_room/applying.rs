@@ -58,18 +58,17 @@ fn a_number_that_nobody_can_have_counted_to_is_none() {
         let listener = Listener::start(&server.url(), &kept);
         listener.await_connection();
         assert!(server.ask(&["HGET", &key, incarnation(1).as_str()]).starts_with("4 "), "it is told again");
-        assert_eq!(teller.tell(&change(1, 5)).1, true);
-        let told = event(&change(1, 5)).replace("\"seq\":5", &format!("\"seq\":{number}"));
-        server.ask(&[
-            "PUBLISH",
-            "tidegate:events",
-            &told.replacen('{', &format!("{{\"epoch\":\"{}\",", "0".repeat(32)), 1),
-        ]);
-        teller.tell(&change(1, 6));
-        listener.await_version(&change(1, 6));
-        let heard = kept.notes().heard;
-        assert_eq!(heard, [change(2, 7), change(1, 4), change(1, 5), change(1, 6)], "{number}");
         assert_eq!(kept.notes().remembered, []);
+        drop(listener);
+        let other = Listener::ready(&server.url());
+        assert!(teller.tell(&change(1, 5)).1);
+        let told = event(&change(1, 5)).replace("\"seq\":5", &format!("\"seq\":{number}"));
+        let told = told.replacen('{', &format!("{{\"epoch\":\"{}\",", "0".repeat(32)), 1);
+        server.ask(&["PUBLISH", "tidegate:events", &told]);
+        teller.tell(&change(1, 6));
+        other.await_version(&change(1, 6));
+        let heard = other.kept.notes().heard;
+        assert_eq!(heard[2..], [change(1, 5), change(1, 6)], "{number}");
     }
 }
 

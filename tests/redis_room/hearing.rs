@@ -112,6 +112,24 @@ fn the_end_comes_at_once_whatever_is_waited_for() {
 }
 
 #[test]
+fn whoever_goes_by_the_name_of_the_gate_is_found_out_by_what_he_tells() {
+    let server = RedisServer::start();
+    let kept = Kept::default();
+    kept.own(vec![change(1, 4)]);
+    let listener = Listener::start(&server.url(), &kept);
+    listener.await_connection();
+    let doubts = kept.notes().doubts;
+    let mut teller = Teller::to(&server.url());
+    teller.tell(&change(1, 5));
+    listener.await_failure("another gate tells of changes in this one's name");
+    assert!(listener.is_connected());
+    teller.tell(&change(2, 1));
+    listener.await_version(&change(2, 1));
+    assert_eq!(kept.notes().doubts, doubts + 1);
+    assert!(!kept.notes().heard.contains(&change(1, 5)));
+}
+
+#[test]
 fn a_server_that_falls_silent_is_left_and_heard_again_when_it_speaks() {
     let server = RedisServer::start();
     let listener = Listener::ready(&server.url());

@@ -114,6 +114,13 @@ impl Home for Kept {
         self.0.lock().unwrap().heard.push(version.clone());
     }
 
+    fn is_outdone(&self, version: &Version) -> bool {
+        let is_outdone = |own: &Version| {
+            (&own.repo, &own.incarnation) == (&version.repo, &version.incarnation) && own.seq < version.seq
+        };
+        self.notes().own.iter().any(is_outdone)
+    }
+
     fn remember(&self, version: &Version) {
         self.0.lock().unwrap().remembered.push(version.clone());
     }

@@ -40,6 +40,10 @@ const PARKED: Duration = Duration::from_secs(60);
 /// How long the names of all repositories of a fleet may be together, in bytes: half a million of them are as long.
 const REPOS_BYTES_MAX: usize = 64 << 20;
 
+/// What is wrong where two gates go by one name.
+const TWIN: &str = "another gate tells of changes in this one's name: it runs on a copy of this data directory; stop one of \
+                    them, or start it with a data directory of its own";
+
 /// What is told of an attempt that failed.
 const EPOCH: &str = "asking for the epoch";
 const REPOS: &str = "listing repositories";
@@ -58,6 +62,9 @@ pub trait Home: Send {
 
     /// Somebody says this; it may have been heard before.
     fn hear(&self, version: &Version);
+
+    /// Whether this bears the gate's own name, and is a later change than it has made. It counts behind that from now on.
+    fn is_outdone(&self, version: &Version) -> bool;
 
     /// From now on the gate counts from this number, and has told of it: the server has heard more in its name than it knows
     /// of, so it was set back itself.
@@ -101,7 +108,7 @@ pub struct SourceState {
     pub connected: Option<Timestamp>,
     /// When the last event came.
     pub last_event: Option<Timestamp>,
-    /// Why the last connection ended, or the last attempt failed; `None` while there is one.
+    /// Why the last connection ended, or the last attempt failed; while there is one, what is wrong all the same, if anything.
     pub error: Option<String>,
 }
 
@@ -131,7 +138,7 @@ impl RedisSource {
             SourceState { state: PeerState::Connecting, connected: None, last_event: None, error: None };
         let (state, stop) = (Arc::new(Mutex::new(before)), Stop::new()?);
         let states = SourceStates { url: server.url().clone(), state: Arc::clone(&state) };
-        let mut listener = Listener { server, home, stop: stop.clone(), state, known: None };
+        let mut listener = Listener { server, home, stop: stop.clone(), state, known: None, has_twin: false };
         let thread = thread::spawn("redis", move || listener.run())?;
         Ok(Self { thread, states, stop })
     }
@@ -191,6 +198,8 @@ struct Listener {
     state: Arc<Mutex<SourceState>>,
     /// The epoch for which nothing is left to be done.
     known: Option<Epoch>,
+    /// Whether somebody else has told of changes in the gate's name.
+    has_twin: bool,
 }
 
 impl Listener {
@@ -243,7 +252,7 @@ impl Listener {
         // What is published from now on waits in the connection.
         self.settle()?;
         log::info!("redis {}: heard from now on", self.server.url());
-        self.set(PeerState::Listening, None);
+        self.set(PeerState::Listening, self.has_twin.then(|| TWIN.to_owned()));
         lock(&self.state).connected = Some(Timestamp::now());
         loop {
             match connection.receive(LISTEN, Instant::now() + SILENCE)? {
@@ -270,8 +279,21 @@ impl Listener {
         // Others may publish there what they like.
         let Some((epoch, version)) = script::read_event(told) else { return Ok(()) };
         lock(&self.state).last_event = Some(Timestamp::now());
-        self.home.hear(&version);
+        if self.home.is_outdone(&version) {
+            self.note_twin(&version);
+        } else {
+            self.home.hear(&version);
+        }
         if self.known.as_ref() == Some(&epoch) { Ok(()) } else { self.look_at_epoch() }
+    }
+
+    /// Somebody else goes by the gate's name. What he has changed, no mirror is believed to have.
+    fn note_twin(&mut self, version: &Version) {
+        if !std::mem::replace(&mut self.has_twin, true) {
+            log::error!("redis {}: {TWIN}: {} was changed by it", self.server.url(), version.repo);
+        }
+        lock(&self.state).error = Some(TWIN.to_owned());
+        self.home.doubt_all();
     }
 
     fn look_for_life(&mut self, connection: &mut Connection) -> Result<(), Failed> {
@@ -324,9 +346,12 @@ impl Listener {
         aside.ask_all(&repos, VERSIONS, script::ask_versions, |repo, answer| {
             for version in script::read_versions(repo, answer, VERSIONS)? {
                 match own.get_mut(repo).filter(|own| own.incarnation == version.incarnation) {
+                    None if self.home.is_outdone(&version) => self.home.remember(&version),
                     None => self.home.hear(&version),
                     Some(ours) if ours.seq > version.seq => {}
                     Some(ours) if ours.seq == version.seq => drop(own.remove(repo)),
+                    // It was made and told since.
+                    Some(_) if !self.home.is_outdone(&version) => drop(own.remove(repo)),
                     // What it has told since bore numbers that others know already. So one more is told, of which nothing is
                     // known but that it is news.
                     Some(ours) => {

@@ -15,8 +15,14 @@ use crate::support::redis::{RedisServer, Relay};
 use crate::support::run::Run;
 use crate::support::{HANG, Random, SLACK, eventually, number_from, repo};
 use nix::sys::signal::Signal;
+use tidegate::config::FleetSettings;
 use tidegate::model::fleet::{RepoKey, Version};
+use tidegate::model::redis::RedisUrl;
+use tidegate::outbox::Limits;
+use tidegate::outbox::redis::Server;
+use tidegate::outbox::redis::sink::RedisSink;
 use tidegate::store::Store;
+use tidegate::sys::stop::Stop;
 
 /// Forgets everything when it ends.
 const FLEETING: [&str; 4] = ["--save", "", "--appendonly", "no"];
@@ -407,6 +413,33 @@ fn a_gate_that_was_restored_from_a_backup_is_heard() {
     let before = heard(&key);
     member.push("e");
     eventually(HANG, "and what comes now", || heard(&key) > before);
+    member.gate.stop();
+}
+
+#[test]
+fn a_gate_whose_name_another_one_has_says_so_and_is_heard_all_the_same() {
+    let server = RedisServer::start_with(&FLEETING);
+    let member = Member::new(&server.url());
+    member.await_connection();
+    member.push("a");
+    let (key, own) = (member.key(), member.store().publisher().clone());
+    eventually(HANG, "the change is published", || server.version(key.as_str()) == 1);
+    let settings =
+        FleetSettings { redis: Some(RedisUrl::parse(&server.url()).unwrap()), ..FleetSettings::default() };
+    let stop = Stop::new().unwrap();
+    let limits = Limits { until: Instant::now() + HANG, stop: &stop };
+    let twin =
+        Version { repo: key.clone(), incarnation: own.clone(), seq: 5, digest: None, is_removed: false };
+    let told =
+        format!("{{\"event\":\"repo.version\",\"incarnation\":\"{own}\",\"repo\":\"{key}\",\"seq\":5}}");
+    let redis = Server::of(&settings).unwrap().unwrap();
+    assert!(RedisSink::new(redis).publish(&twin, &told, &limits).unwrap().is_news);
+    let words = "another gate tells of changes in this one's name";
+    let shown = || member.gate.control("/-/api/v1/peers").expect(200).json()["redis"]["error"].to_string();
+    eventually(HANG, "it is shown", || shown().contains(words));
+    member.push("b");
+    eventually(HANG, "the next change is counted behind it", || server.version(key.as_str()) == 6);
+    assert_eq!(member.gate.log().lines(words).len(), 1);
     member.gate.stop();
 }
 
