@@ -135,8 +135,8 @@ fn a_thousand_removals_and_returns_never_make_two_connections() {
         if round % 3 > 0 {
             let mut stream = far.meet();
             before.replace(stream.try_clone().unwrap()).into_iter().for_each(await_end);
-            // Walking the kernel's table takes it ten milliseconds.
-            assert!(round % 10 > 0 || far.connections() == 1);
+            // Walking the kernel's table takes it ten milliseconds, and may miss one while those of other tests come and go.
+            assert!(round % 10 > 0 || far.connections() <= 1);
             if round % 3 > 1 {
                 stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n").unwrap();
             }
