@@ -69,7 +69,9 @@ impl Damage {
         let bad =
             lines().filter_map(|line| line.strip_prefix(BAD_REF)).filter(|name| name.starts_with("refs/"));
         let refs: Vec<String> = bad.map(str::to_owned).collect();
-        let is_any = !refs.is_empty() || lines().any(|line| SIGNS.iter().any(|sign| line.contains(sign)));
+        let is_any = !refs.is_empty()
+            || is_shown(stderr)
+            || lines().any(|line| SIGNS.iter().any(|sign| line.contains(sign)));
         is_any.then_some(Self { refs })
     }
 }

@@ -1,6 +1,6 @@
 //! A mirror that is being made: a directory in `DATA/tmp` that goes with its maker unless it became one.
 
-use super::litter::entries;
+use super::shape::entries;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;

@@ -5,9 +5,10 @@
 //! ([`crate::git::leftovers`]), everything that looks like it goes, whoever made it and whenever.
 
 use super::refs;
+use super::shape::entries;
 use std::ffi::OsStr;
 use std::fs::{self, DirEntry};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -98,15 +99,6 @@ fn remove_if(entry: &DirEntry, is_litter: Test) -> io::Result<usize> {
         fs::remove_file(entry.path())?
     }
     Ok(1)
-}
-
-/// What is in a directory; nothing in one that is not there.
-pub(super) fn entries(dir: &Path) -> io::Result<Vec<DirEntry>> {
-    match fs::read_dir(dir) {
-        Ok(entries) => entries.collect(),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error),
-    }
 }
 
 #[cfg(test)]

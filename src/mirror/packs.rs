@@ -1,6 +1,6 @@
 //! What lies in a mirror, what lay there when it was tended last, and what there is to do about the difference.
 
-use super::litter::entries;
+use super::shape::entries;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Write;

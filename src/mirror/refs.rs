@@ -10,7 +10,7 @@
 
 use super::bring::run;
 use super::changes::{Refs, is_in_the_way};
-use super::litter::entries;
+use super::shape::loose_refs;
 use super::turns::Turn;
 use crate::git::ask::{self, AskError};
 use crate::git::head::{self, Head};
@@ -206,7 +206,7 @@ pub(super) fn is_unsettled(git_dir: &Path) -> bool {
 
 fn pack_loose(git_dir: &Path, turn: &Turn, tools: &Tools<'_>) -> Result<(), RefsError> {
     let failed = || failed_at("looking for loose refs of", git_dir);
-    if loose(git_dir).map_err(failed())?.is_empty() {
+    if loose_refs(git_dir).map_err(failed())?.is_empty() {
         return Ok(());
     }
     turn.set_clean(false);
@@ -216,26 +216,10 @@ fn pack_loose(git_dir: &Path, turn: &Turn, tools: &Tools<'_>) -> Result<(), Refs
         return Err(RefsError::Git { what: "pack-refs", outcome: Box::new(outcome) });
     }
     // What git does not pack names nothing, or stands for another one: no mirror has such refs.
-    let left = loose(git_dir).map_err(failed())?;
+    let left = loose_refs(git_dir).map_err(failed())?;
     left.iter().try_for_each(fs::remove_file).map_err(failed_at("removing broken refs of", git_dir))?;
     turn.set_clean(true);
     Ok(())
-}
-
-/// The files of loose refs, but those of the gate's own.
-fn loose(git_dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let (mut ahead, mut files) = (vec![git_dir.join("refs")], Vec::new());
-    while let Some(dir) = ahead.pop() {
-        for entry in entries(&dir)? {
-            let path = entry.path();
-            match entry.file_type()?.is_dir() {
-                true if path == git_dir.join(OWN) => {}
-                true => ahead.push(path),
-                false => files.push(path),
-            }
-        }
-    }
-    Ok(files)
 }
 
 fn failed_at(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RefsError {

@@ -8,18 +8,19 @@
 use crate::git::head::{self, Head};
 use crate::git::object_format::ObjectFormat;
 use crate::git::packed_refs;
+use crate::model::mirrored::OWN;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, DirEntry, OpenOptions};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Directories without which git takes no place for a repository, or has no objects.
 const DIRECTORIES: [&str; 3] = ["refs", "objects", "objects/pack"];
 
 /// Files that let git see another history than the upstream has, or objects that are elsewhere. No mirror has one.
-pub(super) const FOREIGN: [&str; 3] = ["objects/info/alternates", "shallow", "info/grafts"];
+pub(super) const FOREIGN: [&str; 4] = ["commondir", "objects/info/alternates", "shallow", "info/grafts"];
 
 /// Where the packs are.
 const PACKS: &str = "objects/pack";
@@ -29,7 +30,8 @@ const PACKS: &str = "objects/pack";
 const SERVING: &str =
     "[uploadpack]\n\tallowFilter = true\n[uploadpackfilter \"sparse:oid\"]\n\tallow = false\n";
 
-/// Whether the mirror at `git_dir` has everything that makes it one, and nothing that none has. What is in its packs is another question.
+/// Whether the mirror at `git_dir` has everything that makes it one, and nothing that none has. What is in its packs is
+/// another question.
 pub(super) fn is_whole(git_dir: &Path) -> bool {
     let text = |name| fs::read_to_string(git_dir.join(name)).unwrap_or_default();
     Head::parse(&text(head::FILE)).is_some()
@@ -58,11 +60,35 @@ pub(super) fn configure(git_dir: &Path) -> io::Result<()> {
     OpenOptions::new().append(true).open(file)?.write_all(SERVING.as_bytes())
 }
 
+/// What is in a directory; nothing in one that is not there.
+pub(super) fn entries(dir: &Path) -> io::Result<Vec<DirEntry>> {
+    match fs::read_dir(dir) {
+        Ok(entries) => entries.collect(),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The files of loose refs, but those of the gate's own.
+pub(super) fn loose_refs(git_dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let (mut ahead, mut files) = (vec![git_dir.join("refs")], Vec::new());
+    while let Some(dir) = ahead.pop() {
+        for entry in entries(&dir)? {
+            let path = entry.path();
+            match entry.file_type()?.is_dir() {
+                true if path == git_dir.join(OWN) => {}
+                true => ahead.push(path),
+                false => files.push(path),
+            }
+        }
+    }
+    Ok(files)
+}
+
 /// What somebody else changes who changes the refs or the packs of a mirror.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Look {
-    refs: Option<Stamp>,
-    packs: Option<Stamp>,
+    stamps: Stamps,
     /// The packs themselves, and how many bytes each has: more of them are no harm.
     sizes: BTreeMap<OsString, u64>,
 }
@@ -70,16 +96,20 @@ pub(super) struct Look {
 /// What `stat` says of a file: its inode, size and last change of the content, in seconds and nanoseconds.
 type Stamp = (u64, u64, i64, i64);
 
+/// Those of the packed refs, of HEAD and of the directory of packs.
+type Stamps = [Option<Stamp>; 3];
+
 impl Look {
     /// At the mirror at `git_dir`.
     pub(super) fn at(git_dir: &Path) -> Self {
-        let (refs, packs) = stamps(git_dir);
-        Self { refs, packs, sizes: pack_sizes(git_dir) }
+        Self { stamps: stamps(git_dir), sizes: pack_sizes(git_dir) }
     }
 
-    /// Whether nobody has changed anything since.
+    /// Whether nobody has changed anything since. A loose ref is always somebody else's.
     pub(super) fn is_still_so(&self, git_dir: &Path) -> bool {
-        stamps(git_dir) == (self.refs, self.packs) && pack_sizes(git_dir) == self.sizes
+        stamps(git_dir) == self.stamps
+            && loose_refs(git_dir).is_ok_and(|refs| refs.is_empty())
+            && pack_sizes(git_dir) == self.sizes
     }
 
     /// Whether a pack is gone since, or has another length.
@@ -89,12 +119,12 @@ impl Look {
     }
 }
 
-fn stamps(git_dir: &Path) -> (Option<Stamp>, Option<Stamp>) {
+fn stamps(git_dir: &Path) -> Stamps {
     let stamp = |name| {
         let meta = fs::symlink_metadata(git_dir.join(name)).ok()?;
         Some((meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
     };
-    (stamp(packed_refs::FILE), stamp(PACKS))
+    [packed_refs::FILE, head::FILE, PACKS].map(stamp)
 }
 
 fn pack_sizes(git_dir: &Path) -> BTreeMap<OsString, u64> {

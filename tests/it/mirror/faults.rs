@@ -349,6 +349,52 @@ fn a_mirror_whose_bytes_are_damaged_is_made_anew_once_a_clone_has_failed_of_it()
 }
 
 #[test]
+fn a_sync_that_meets_damage_makes_the_mirror_anew() {
+    let scene = Scene::new();
+    let served = repo::history(&scene.place, "app.git");
+    let gate = scene.gate("open", STALE).text("sweeper.mirror_upkeep", "366d").start();
+    cloned_main(&scene, &gate, "first");
+    await_tended(&gate, 1.0);
+    for suffix in ["pack", "idx"] {
+        for pack in packs(&scene.mirror("app.git")) {
+            let file = pack.with_extension(suffix);
+            let mut content = fs::read(&file).unwrap();
+            content[..64].fill(0xff);
+            rewrite(&file, &content);
+        }
+        let new = commit(&served, suffix, Some("refs/heads/main"));
+        assert_eq!(cloned_main(&scene, &gate, suffix), new);
+        assert_eq!(gate.get(DOOR).expect(200).header("tidegate-stale"), None);
+        scene.place.client().at(&scene.mirror("app.git")).git(&["fsck", "--full", "--strict"]).ok();
+    }
+}
+
+#[test]
+fn refs_that_a_hand_has_put_into_a_mirror_go_with_the_next_sync() {
+    let scene = Scene::new();
+    let served = repo::history(&scene.place, "app.git");
+    let gate = scene.gate("open", FRESH).start();
+    let main = cloned_main(&scene, &gate, "first");
+    let old = served.oid("main~1");
+    let mirror = scene.place.client().at(&scene.mirror("app.git"));
+    let listed = |protocol: u8| {
+        let client = scene.place.client().protocol(protocol);
+        client.git(&["ls-remote", &gate.url("forge/app")]).ok().text()
+    };
+    let right = listed(0);
+    for change in [
+        ["update-ref", "refs/heads/main", &old],
+        ["update-ref", "refs/heads/deep/own", &old],
+        ["symbolic-ref", "HEAD", "refs/heads/topic"],
+    ] {
+        mirror.git(&change).ok();
+        sync(&scene).ok();
+        assert_eq!((listed(0), listed(2)), (right.clone(), right.clone()), "{change:?}");
+    }
+    assert_eq!(cloned_main(&scene, &gate, "after"), main);
+}
+
+#[test]
 fn wrong_bytes_that_git_sends_on_as_they_are_show_at_the_next_full_repack() {
     let scene = Scene::new();
     repo::history(&scene.place, "app.git");
