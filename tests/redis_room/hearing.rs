@@ -175,3 +175,18 @@ fn a_key_of_another_kind_keeps_nobody_from_hearing_of_the_others() {
         assert!(refused.contains("WRONGTYPE"), "{refused}");
     }
 }
+
+#[test]
+fn a_repository_to_which_very_many_gates_have_written_keeps_nobody_from_hearing_of_it_and_of_the_others() {
+    let server = RedisServer::start();
+    let other = Version { repo: RepoKey::parse("https://forge.example/acme/other").unwrap(), ..change(1, 3) };
+    Teller::to(&server.url()).tell(&change(1, 5));
+    Teller::to(&server.url()).tell(&other);
+    let gone = "for number = 1, 12000 do redis.call('HSET', KEYS[1], string.format('%032x', number), \
+                '7 ' .. string.rep('a', 64) .. ' 0') end";
+    server.ask(&["EVAL", gone, "1", &format!("tidegate:v:{REPO}")]);
+    let listener = Listener::ready(&server.url());
+    let heard = listener.kept.notes().heard;
+    assert!(heard.contains(&change(1, 5)) && heard.contains(&other));
+    assert!(heard.len() >= 12_002, "{} are heard", heard.len());
+}

@@ -91,7 +91,7 @@ fn a_gate_logs_in_with_what_its_file_has_now() {
         "+set",
         "+hget",
         "+hset",
-        "+hgetall",
+        "+hscan",
         "+publish",
         "+sadd",
         "+sscan",

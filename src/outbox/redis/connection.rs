@@ -10,7 +10,7 @@ use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::Instant;
 
-/// The longest answer, in bytes: the hash of a repository has a hundred bytes for each gate that ever wrote to it.
+/// The longest answer, in bytes: what there may be much of is asked for in pieces of a fifth of that.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// Requests that are under way at a time: enough that the way to the server does not count, few enough that both sides

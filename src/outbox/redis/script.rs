@@ -15,6 +15,10 @@ const EPOCH: &str = "tidegate:epoch";
 const REPOS: &str = "tidegate:repos";
 /// How many of them are asked for at a time: with the longest names they still fit an answer.
 const REPOS_AT_A_TIME: u32 = 200;
+/// How many versions of one repository are asked for at a time, as a rule all; each takes a hundred bytes or two.
+const VERSIONS_AT_A_TIME: u32 = 1000;
+/// Where a scan begins, and what the server says at its end.
+pub(super) const START: &str = "0";
 /// What the names of hashes of versions begin with.
 const VERSIONS: &str = "tidegate:v:";
 /// What the name of the channel begins with.
@@ -140,8 +144,8 @@ pub(super) fn rehearsal(url: &RedisUrl) -> [(&'static str, Cmd); 5] {
     let tries = "redis.call('HGET', KEYS[1], 'version') redis.call('SET', KEYS[1], '', 'XX')";
     [
         made("running a script", &["EVAL", tries, "1", VERSIONS]),
-        made("reading versions", &["HGETALL", VERSIONS]),
-        made("listing repositories", &["SSCAN", REPOS, "0"]),
+        made("reading versions", &["HSCAN", VERSIONS, START]),
+        made("listing repositories", &["SSCAN", REPOS, START]),
         made("publishing", &["PUBLISH", &format!("{}:nobody", channel(url)), ""]),
         made("subscribing", &["SUBSCRIBE", &channel(url)]),
     ]
@@ -172,8 +176,8 @@ pub(super) fn read_epoch(answer: &Value, doing: &'static str) -> Result<Epoch, R
     text(answer).and_then(Epoch::parse).ok_or(RedisError::Foreign { doing })
 }
 
-/// Asks for some of the repositories that there are: the first for "0", and then what [`read_repos`] says until it says
-/// that again.
+/// Asks for some of the repositories that there are: the first for [`START`], and then what [`read_repos`] says until it
+/// says that again.
 pub(super) fn ask_repos(cursor: &str) -> Cmd {
     let mut scan = cmd("SSCAN");
     scan.arg(REPOS).arg(cursor).arg("COUNT").arg(REPOS_AT_A_TIME);
@@ -190,26 +194,29 @@ pub(super) fn read_repos(answer: &Value, doing: &'static str) -> Result<(String,
     read().ok_or(RedisError::Foreign { doing })
 }
 
-/// Asks for the versions of a repository.
-pub(super) fn ask_versions(repo: &RepoKey) -> Cmd {
-    let mut get = cmd("HGETALL");
-    get.arg(versions_key(repo));
-    get
+/// Asks for some of the versions of a repository, as [`ask_repos`] does: whoever begins to write to one anew is one more for
+/// ever.
+pub(super) fn ask_versions(repo: &RepoKey, cursor: &str) -> Cmd {
+    let mut scan = cmd("HSCAN");
+    scan.arg(versions_key(repo)).arg(cursor).arg("COUNT").arg(VERSIONS_AT_A_TIME);
+    scan
 }
 
-/// The answer to [`ask_versions`]. What no gate wrote is passed over.
+/// The answer to [`ask_versions`]: where the next begin, and these. What no gate wrote is passed over.
 pub(super) fn read_versions(
     repo: &RepoKey,
     answer: &Value,
     doing: &'static str,
-) -> Result<Vec<Version>, RedisError> {
-    let items = items(answer).ok_or(RedisError::Foreign { doing })?;
-    let (pairs, _) = items.as_chunks::<2>();
-    let fields = pairs.iter().filter_map(|[name, value]| Some((text(name)?, text(value)?)));
-    Ok(fields
-        .filter(|(name, _)| *name != SUM)
-        .filter_map(|(name, value)| read_version(repo, name, value))
-        .collect())
+) -> Result<(String, Vec<Version>), RedisError> {
+    let read = || {
+        let [cursor, fields]: &[Value; 2] = items(answer)?.try_into().ok()?;
+        let (pairs, _) = items(fields)?.as_chunks::<2>();
+        let fields = pairs.iter().filter_map(|[name, value]| Some((text(name)?, text(value)?)));
+        let versions = fields.filter(|(name, _)| *name != SUM);
+        let versions = versions.filter_map(|(name, value)| read_version(repo, name, value)).collect();
+        Some((text(cursor)?.to_owned(), versions))
+    };
+    read().ok_or(RedisError::Foreign { doing })
 }
 
 fn read_version(repo: &RepoKey, incarnation: &str, kept: &str) -> Option<Version> {

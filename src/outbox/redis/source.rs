@@ -10,7 +10,7 @@
 
 use super::connection::Connection;
 use super::pauses::Pauses;
-use super::script::{self, Epoch};
+use super::script::{self, Epoch, START};
 use super::{RedisError, Server};
 use crate::model::fleet::{RepoKey, SEQ_MAX, Version, written};
 use crate::model::peer::{PeerState, RedisView};
@@ -36,6 +36,10 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 const PANICS_MAX: u32 = 3;
 /// How long one sleeps who has nothing to do until the end.
 const PARKED: Duration = Duration::from_secs(60);
+
+/// In how many pieces the versions of one repository are read at most: half a million of them. What is beyond is passed over,
+/// for the others' sake.
+const PIECES_MAX: usize = 500;
 
 /// How long the names of all repositories of a fleet may be together, in bytes: half a million of them are as long.
 const REPOS_BYTES_MAX: usize = 64 << 20;
@@ -342,9 +346,8 @@ impl Listener {
             own.into_iter().map(|version| (version.repo.clone(), version)).collect();
         let mut repos = list(aside)?;
         repos.extend(own.keys().cloned());
-        let repos: Vec<RepoKey> = repos.into_iter().collect();
-        aside.ask_all(&repos, VERSIONS, script::ask_versions, |repo, answer| {
-            for version in script::read_versions(repo, answer, VERSIONS)? {
+        read_all(aside, repos, |repo, versions| {
+            for version in versions {
                 match own.get_mut(repo).filter(|own| own.incarnation == version.incarnation) {
                     None if self.home.is_outdone(&version) => self.home.remember(&version),
                     None => self.home.hear(&version),
@@ -360,7 +363,6 @@ impl Listener {
                     }
                 }
             }
-            Ok(())
         })?;
         Ok(own.into_values().collect())
     }
@@ -376,19 +378,48 @@ impl Listener {
 /// Every repository of which the server knows.
 fn list(aside: &mut Connection) -> Result<BTreeSet<RepoKey>, RedisError> {
     let (mut repos, mut bytes) = (BTreeSet::new(), 0);
-    let mut cursor = "0".to_owned();
+    let mut cursor = START.to_owned();
     loop {
         let (next, some) = script::read_repos(&aside.ask(&script::ask_repos(&cursor), REPOS)?, REPOS)?;
         bytes += some.iter().map(|repo| repo.as_str().len()).sum::<usize>();
         repos.extend(some);
         cursor = next;
-        if cursor == "0" {
+        if cursor == START {
             return Ok(repos);
         }
         if bytes > REPOS_BYTES_MAX {
             return Err(RedisError::Foreign { doing: REPOS });
         }
     }
+}
+
+/// Hands over the versions of each of these, those of one repository in pieces.
+fn read_all(
+    aside: &mut Connection,
+    repos: BTreeSet<RepoKey>,
+    mut take: impl FnMut(&RepoKey, Vec<Version>),
+) -> Result<(), RedisError> {
+    let mut left: Vec<_> = repos.into_iter().map(|repo| (repo, START.to_owned())).collect();
+    for _ in 0..PIECES_MAX {
+        if left.is_empty() {
+            break;
+        }
+        let mut more = Vec::new();
+        let ask = |(repo, cursor): &(RepoKey, String)| script::ask_versions(repo, cursor);
+        aside.ask_all(&left, VERSIONS, ask, |(repo, _), answer| {
+            let (cursor, versions) = script::read_versions(repo, answer, VERSIONS)?;
+            take(repo, versions);
+            if cursor != START {
+                more.push((repo.clone(), cursor));
+            }
+            Ok(())
+        })?;
+        left = more;
+    }
+    for (repo, _) in left {
+        log::warn!("{repo}: more gates have told the server of changes of it than are asked for");
+    }
+    Ok(())
 }
 
 fn ask_epoch(aside: &mut Connection) -> Result<Epoch, RedisError> {
