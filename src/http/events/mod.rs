@@ -6,11 +6,13 @@
 //! that does not read but what its socket holds, which is bounded: such a client is dropped, and may come back to where
 //! it was.
 //!
-//! `wish` is what a client wants, `viewer` who it is, `frame` the format, `stream` the way of events to it.
+//! `wish` is what a client wants, `viewer` who it is, `frame` the format, `stream` the way of events to it, `turn` who may read
+//! what he missed.
 
 mod frame;
 mod stream;
 mod streams;
+mod turn;
 mod viewer;
 mod wish;
 

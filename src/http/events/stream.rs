@@ -5,6 +5,7 @@
 
 use super::frame;
 use super::streams::Dropped;
+use super::turn::Turn;
 use super::viewer::Viewer;
 use super::wish::{Filter, Lost, Start};
 use crate::bus::{After, Tick};
@@ -181,7 +182,7 @@ impl<'a> Stream<'a> {
                 (self.is_live, self.lag) = (true, Duration::ZERO);
                 self.wait(&tick)
             }
-            After::Notices(notices) => self.pass_on(&notices),
+            After::Notices(notices) => self.pass_on(&notices, None),
             After::Gap if self.is_live && self.lag >= LAG_MAX => Err(End::Dropped(Dropped::Behind)),
             After::Gap => self.read_on(),
         }
@@ -217,17 +218,27 @@ impl<'a> Stream<'a> {
 
     /// Reads what the bus does not have any more.
     fn read_on(&mut self) -> Result<(), End> {
+        let turn = self.app.streams.turn();
+        // Many may have been before, and much may have happened.
+        if !self.app.stop.is_running() {
+            return Err(End::Stopping);
+        }
+        if poll::wait([Some((self.client.fd(), Interest::HangUp))], Some(Duration::ZERO))? == [true] {
+            return Err(self.departure());
+        }
         let events = self.app.store.events();
         let notices = events.after(self.known)?;
         // Asked after the look, so that nothing between can have been forgotten before it.
         if notices.is_empty() || !events.has_all_after(self.known)? {
             self.known = self.app.store.bus().newest();
+            drop(turn);
             return self.reset(Lost::Expired);
         }
-        self.pass_on(&notices)
+        self.pass_on(&notices, Some(turn))
     }
 
-    fn pass_on<N: Borrow<Notice>>(&mut self, notices: &[N]) -> Result<(), End> {
+    /// Passes on what the client may know of these, and has no `turn` while it waits for room.
+    fn pass_on<N: Borrow<Notice>>(&mut self, notices: &[N], mut turn: Option<Turn>) -> Result<(), End> {
         self.viewer.renew(&self.app.store)?;
         let rules = self.app.rules.get();
         let sight = Sight { rules: &rules, upstreams: self.app.road.upstreams() };
@@ -238,10 +249,12 @@ impl<'a> Stream<'a> {
                 self.told += 1;
             }
             if piece.len() >= PIECE {
+                drop(turn.take());
                 self.send(&std::mem::take(&mut piece))?;
             }
             self.known = notice.number;
         }
+        drop(turn);
         if piece.is_empty() { Ok(()) } else { self.send(&piece) }
     }
 

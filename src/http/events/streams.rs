@@ -1,5 +1,6 @@
 //! How many streams of events there are, and why some were ended by the gate.
 
+use super::turn::{Turn, Turns};
 use crate::http::metrics::Page;
 use crate::model::name::UserName;
 use std::collections::BTreeMap;
@@ -49,6 +50,7 @@ struct Shared {
     /// Whose streams are open, and how many.
     open: Mutex<BTreeMap<Option<UserName>, usize>>,
     serial: AtomicU64,
+    turns: Turns,
     dropped: [AtomicU64; Dropped::ALL.len()],
 }
 
@@ -73,8 +75,8 @@ impl Streams {
     /// Places for `max` of them.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        let (open, serial) = (Mutex::default(), AtomicU64::new(0));
-        Self(Arc::new(Shared { max, open, serial, dropped: Default::default() }))
+        let (open, serial, turns, dropped) = Default::default();
+        Self(Arc::new(Shared { max, open, serial, turns, dropped }))
     }
 
     /// How many there may be.
@@ -102,6 +104,11 @@ impl Streams {
         *own += 1;
         let serial = self.0.serial.fetch_add(1, Ordering::Relaxed);
         Ok(Place { streams: self.clone(), serial, user })
+    }
+
+    /// The turn to read what a stream has missed, once all have had theirs who asked before.
+    pub(super) fn turn(&self) -> Turn {
+        self.0.turns.take()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Option<UserName>, usize>> {
