@@ -53,7 +53,7 @@ const JOBS: [Row; 14] = [
     ("leftovers", |every| every.leftovers, Sweeper::clean_leftovers),
     ("tokens", |every| every.tokens, Sweeper::forget_expired_tokens),
     ("checkpoint", |every| every.checkpoint, Sweeper::checkpoint),
-    ("retry-forwards", |every| every.retry_forwards, |sweeper| sweeper.road.forward_due()),
+    ("retry-forwards", |every| every.retry_forwards, Sweeper::pass_on),
     ("expire-pushes", |every| every.expire_pushes, |sweeper| sweeper.road.expire_due()),
     ("close-orphans", |every| every.close_orphans, |sweeper| sweeper.road.close_orphans()),
     ("sweep-held", |every| every.sweep_held, |sweeper| sweeper.road.sweep_held()),
@@ -90,6 +90,12 @@ impl Sweeper {
     fn clean_leftovers(&self) -> Result<(), String> {
         self.leases.tend();
         Ok(())
+    }
+
+    /// Pushes, and word of changes that the database did not take.
+    fn pass_on(&self) -> Result<(), String> {
+        self.changes.settle_due();
+        self.road.forward_due()
     }
 
     fn sync_mirrors(&self) -> Result<(), String> {

@@ -10,6 +10,7 @@ use crate::git::pool::Lane;
 use crate::mirror::upstreams::Upstreams;
 use crate::model::fleet::{RefDigest, RepoKey};
 use crate::model::name::RepoName;
+use crate::model::pause::Doubling;
 use crate::store::versions::{Intent, LeftIntent, Standing};
 use crate::store::{Store, StoreError};
 use crate::supervise::{Deadline, Reaper};
@@ -25,6 +26,10 @@ const LIST_LIMIT: Duration = Duration::from_secs(60);
 
 /// Repositories that are looked at for changes by others; one takes a hundred bytes.
 const WATCHED_MAX: usize = 100_000;
+
+/// The pauses between attempts to tell what could not be told: of a database that was full for a moment nobody notices, and
+/// one that stays so is left alone.
+const PAUSES: Doubling = Doubling { first: Duration::from_secs(1), most: Duration::from_secs(60) };
 
 /// What is needed to look at repositories.
 #[derive(Debug)]
@@ -56,6 +61,8 @@ struct Shared {
     parts: ChangesParts,
     watched: Mutex<BTreeSet<RepoName>>,
     is_looking: AtomicBool,
+    /// How often in a row something could not be told, and when that is tried again.
+    untold: Mutex<Option<(u32, Instant)>>,
     told: Mutex<HashSet<RepoName>>,
     is_told: Condvar,
 }
@@ -105,8 +112,8 @@ impl Changes {
         let own = parts.store.versions().own()?.into_iter().filter(|version| !version.is_removed);
         let hosted = own.filter_map(|version| version.repo.as_hosted()).map(|(_, name)| name);
         let watched = Mutex::new(hosted.take(WATCHED_MAX).collect());
-        let (told, is_told) = Default::default();
-        Ok(Self(Arc::new(Shared { parts, watched, is_looking: AtomicBool::new(false), told, is_told })))
+        let (is_looking, untold, told, is_told) = Default::default();
+        Ok(Self(Arc::new(Shared { parts, watched, is_looking, untold, told, is_told })))
     }
 
     /// Looks after this hosted repository from now on.
@@ -117,7 +124,8 @@ impl Changes {
         }
     }
 
-    /// Tells what came of a push into a hosted repository. What cannot be told now is found out later.
+    /// Tells what came of a push into a hosted repository. What cannot be told now is found out soon, by
+    /// [`Changes::settle_due`].
     pub fn tell(&self, intent: Intent, repo: &RepoName, repository: &Repository, came: Came) {
         let done = match came {
             Came::Nothing => intent.withdraw(),
@@ -130,13 +138,21 @@ impl Changes {
                     (Came::Moved, _) => intent.moved(&standing, Timestamp::now()),
                     (_, Some(_)) => intent.settle(&standing, Timestamp::now()),
                     // The announcement stays until the refs can be listed.
-                    (_, None) => return,
+                    (_, None) => return self.put_off(),
                 }
             }
         };
         if let Err(error) = done {
-            log::error!("{repo}: what has changed is not told yet: {error}");
+            log::error!("{repo}: what has changed is not told yet, and is tried again: {error}");
+            self.put_off();
         }
+    }
+
+    /// What could not be told is tried again after a pause that grows.
+    fn put_off(&self) {
+        let mut untold = self.untold();
+        let times = untold.map_or(1, |(times, _)| times.saturating_add(1));
+        *untold = Some((times, Instant::now() + PAUSES.after(times)));
     }
 
     /// The refs of a repository as they are now; `None`, with a line in the log, where git cannot list them.
@@ -154,13 +170,26 @@ impl Changes {
 
     /// Lets a worker look for changes that nobody has told of, unless one does.
     pub fn begin_look(&self) {
+        self.begin(|changes| {
+            changes.settle_left();
+            changes.look_at_all();
+        });
+    }
+
+    /// Lets a worker tell what could not be told before, where it is time for that.
+    pub fn settle_due(&self) {
+        if self.untold().is_some_and(|(_, due)| due <= Instant::now()) {
+            self.begin(Self::settle_left);
+        }
+    }
+
+    fn begin(&self, look: impl FnOnce(&Self) + Send + 'static) {
         if self.0.is_looking.swap(true, Ordering::AcqRel) {
             return;
         }
         let changes = self.clone();
         let job = move || {
-            changes.settle_left();
-            changes.look_at_all();
+            look(&changes);
             changes.0.is_looking.store(false, Ordering::Release);
         };
         match self.0.parts.lane.submit(job) {
@@ -171,14 +200,28 @@ impl Changes {
 
     /// Takes up what was announced, by an earlier life of the gate or by a thread that failed, and never ended.
     pub fn settle_left(&self) {
+        let before = *self.untold();
         let left = match self.0.parts.store.versions().left_intents() {
             Ok(left) => left,
-            Err(error) => return log::error!("{error}"),
+            Err(error) => {
+                log::error!("{error}");
+                return self.put_off();
+            }
         };
+        let mut is_all_told = true;
         for intent in left.iter().take_while(|_| self.0.parts.stop.is_running()) {
             if let Err(error) = self.settle(intent) {
                 log::warn!("{}: what may have changed is not told yet: {error}", intent.repo);
+                is_all_told = false;
             }
+        }
+        if !is_all_told {
+            return self.put_off();
+        }
+        // What could not be told since the look is for the next one.
+        let mut untold = self.untold();
+        if *untold == before {
+            *untold = None;
         }
     }
 
@@ -232,6 +275,10 @@ impl Changes {
         let told = self.0.is_told.wait_while(self.told(), |told| told.contains(repo));
         told.unwrap_or_else(PoisonError::into_inner).insert(repo.clone());
         Word { changes: self, repo }
+    }
+
+    fn untold(&self) -> MutexGuard<'_, Option<(u32, Instant)>> {
+        self.0.untold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn told(&self) -> MutexGuard<'_, HashSet<RepoName>> {

@@ -92,7 +92,7 @@ impl Note {
 impl Drop for Note {
     fn drop(&mut self) {
         if let Err(error) = self.store.writes().end(self.id) {
-            log::warn!("{error}; the next start looks after that job again");
+            log::warn!("{error}; the next start looks once more for what that job may have left");
         }
     }
 }

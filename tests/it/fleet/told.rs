@@ -66,6 +66,22 @@ fn a_gate_that_is_killed_between_the_change_and_the_word_of_it_tells_it_after_it
 }
 
 #[test]
+fn a_change_that_the_database_does_not_take_is_told_soon_after_it_does_again() {
+    let (place, _served) = place();
+    let gate = place.gate().text("sweeper.watch_repositories", "7d").start();
+    let clone = place.client().cloned(&[], &gate.url_as("alice", "app"), &place.work("clone"));
+    let database = rusqlite::Connection::open(place.data().join("tidegate.db")).unwrap();
+    let full = "CREATE TRIGGER full BEFORE INSERT ON versions BEGIN SELECT RAISE(FAIL, 'disk full'); END";
+    database.execute_batch(full).unwrap();
+    clone.git(&["push", "origin", "HEAD:refs/heads/a"]).ok();
+    eventually(HANG, "the log says so", || gate.log().has("what may have changed is not told yet"));
+    assert!(versions(&place, "app").is_empty());
+    database.execute_batch("DROP TRIGGER full").unwrap();
+    eventually(HANG, "it is told", || versions(&place, "app") == [1]);
+    gate.stop();
+}
+
+#[test]
 fn what_others_do_to_a_hosted_repository_is_found_and_its_removal_is_the_last_word() {
     let (place, served) = place();
     let gate = place.gate().text("sweeper.watch_repositories", "20ms").start();
