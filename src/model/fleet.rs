@@ -334,12 +334,12 @@ pub fn event_id(incarnation: &Incarnation, number: i64) -> String {
     format!("{incarnation}-{number}")
 }
 
-/// The publisher and the number in such a text.
+/// The publisher and the number in such a text, written as [`event_id`] does.
 #[must_use]
 pub fn parse_event_id(text: &str) -> Option<(Incarnation, i64)> {
     let (incarnation, number) = text.split_once('-')?;
-    let number = number.parse().ok().filter(|number| *number >= 0)?;
-    Some((Incarnation::parse(incarnation).ok()?, number))
+    let read = number.parse().ok().filter(|read: &i64| *read >= 0 && read.to_string() == number)?;
+    Some((Incarnation::parse(incarnation).ok()?, read))
 }
 
 /// A time as events write it.
@@ -402,8 +402,11 @@ mod tests {
     fn the_place_in_a_stream_is_read_as_it_is_written() {
         let id = event_id(&incarnation(), 17);
         assert_eq!(parse_event_id(&id), Some((incarnation(), 17)));
-        for wrong in ["", "17", "x-17", &format!("{}-", incarnation()), &format!("{}--1", incarnation())] {
+        for wrong in ["", "17", "x-17"] {
             assert_eq!(parse_event_id(wrong), None, "{wrong}");
+        }
+        for number in ["", "-1", "+3", "03", " 3"] {
+            assert_eq!(parse_event_id(&format!("{}-{number}", incarnation())), None, "{number}");
         }
     }
 }
