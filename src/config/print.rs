@@ -1,4 +1,4 @@
-//! The effective settings as TOML that reads back as the same settings.
+//! The effective settings as TOML that reads back as the same settings, secrets aside.
 
 use super::keys::{CHECK_KEYS, KEYS, Key, section};
 use super::{Settings, checks, peer, rules, upstream, webhook};
@@ -15,7 +15,7 @@ impl Settings {
         keys.iter().map(|key| (key.path, key.get(self))).collect()
     }
 
-    /// The whole as a configuration file.
+    /// The whole as a configuration file; of the address of a webhook the server alone, as elsewhere.
     #[must_use]
     pub fn to_toml(&self) -> String {
         let mut toml = String::new();

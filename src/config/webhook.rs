@@ -227,7 +227,7 @@ fn problem(key: &str, why: String) -> Problem {
     Problem { place: String::new(), key: format!("{}.{key}", WebhookDraft::PATH), why }
 }
 
-/// The webhooks as TOML.
+/// The webhooks as TOML, but for what may be secret of their addresses.
 pub(super) fn to_toml(webhooks: &[WebhookSettings]) -> String {
     let mut toml = String::new();
     for webhook in webhooks {
@@ -242,7 +242,7 @@ pub(super) fn to_toml(webhooks: &[WebhookSettings]) -> String {
             "\n[[{}]]\nname = {}\nurl = {}\n{}events = {}\ngive_up_after = {}\ntimeout = {}\nallow_private = {}\n{ca_file}",
             WebhookDraft::PATH,
             quoted(name),
-            quoted(url.reveal()),
+            quoted(url.masked()),
             file("secret_file", secret_file),
             quoted_list(&events),
             time(give_up_after),
