@@ -82,7 +82,7 @@ impl Sight<'_> {
         } else if matches!(error, ureq::Error::ConnectionFailed) {
             Fault::Unreachable(self.by_way(why))
         } else if matches!(error, ureq::Error::Tls(_) | ureq::Error::Pem(_) | ureq::Error::Rustls(_)) {
-            Fault::Tls(why)
+            Fault::Tls(tls_words(why))
         } else {
             Fault::Malformed(why)
         }
@@ -99,7 +99,7 @@ impl Sight<'_> {
             self.timed_out()
         } else if kind == ErrorKind::InvalidData {
             // What the TLS library has against the other side comes in this shape.
-            Fault::Tls(why)
+            Fault::Tls(tls_words(why))
         } else if BREAKS.contains(&kind) {
             Fault::BrokenOff(self.by_way(why))
         } else {
@@ -123,6 +123,17 @@ impl Sight<'_> {
     fn by_way(&self, what: String) -> String {
         self.proxy.map_or(what.clone(), |proxy| format!("{what} (through the proxy {proxy})"))
     }
+}
+
+/// What the TLS library says, in plain words where its own are the name of a type.
+#[must_use]
+pub fn tls_words(why: String) -> String {
+    if !why.contains("CaUsedAsEndEntity") {
+        return why;
+    }
+    "its certificate is one of an authority (CA:TRUE), as openssl req -x509 makes them, and not of a server: have it sign \
+     another one for the server, or make it with -addext basicConstraints=critical,CA:FALSE"
+        .to_owned()
 }
 
 /// Whether a limit ended a read: while an answer is read, the client hands its own error on inside of another.

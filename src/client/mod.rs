@@ -13,5 +13,5 @@ pub mod secrets;
 mod socket;
 
 pub use agents::{Agents, IDLE};
-pub use fault::{Fault, Sight, Unreached, is_timeout};
+pub use fault::{Fault, Sight, Unreached, is_timeout, tls_words};
 pub use names::Names;

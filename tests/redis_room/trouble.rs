@@ -251,6 +251,21 @@ fn within_tls_the_server_is_believed_if_an_authority_of_ours_vouches_for_it() {
     assert!(listener.end() < AT_ONCE);
     let error = refusal(&mut Teller::to(&server.url()));
     assert!(error.starts_with("greeting: "), "{error}");
+    // One certificate for both, as they are made by hand, and then as they are to be.
+    let (pem, key) = (at("ours.pem"), at("ours.key"));
+    let files = ["--tls-cert-file", &pem, "--tls-key-file", &key, "--tls-ca-cert-file", &pem];
+    server.crash();
+    server.set_options(&[&tls[..], &files[..]].concat());
+    server.restart();
+    let error = refusal(&mut Teller::of(&trusting("ours.pem")));
+    assert!(error.starts_with("connecting: its certificate is one of an authority (CA:TRUE)"), "{error}");
+    openssl(&format!(
+        "req -x509 -key {key} -subj /CN=redis -days 2 -addext basicConstraints=critical,CA:FALSE \
+         -addext subjectAltName=IP:127.0.0.1 -out {pem}"
+    ));
+    server.crash();
+    server.restart();
+    assert!(Teller::of(&trusting("ours.pem")).tell(&change(1, 2)).1);
 }
 
 #[track_caller]

@@ -32,6 +32,7 @@ pub use script::{Applied, Epoch};
 pub use server::{Found, Server};
 
 use crate::client::secrets::SecretError;
+use crate::client::tls_words;
 use crate::model::text::{clip, sanitize};
 use line::Stopping;
 use redis::ServerError;
@@ -106,6 +107,11 @@ impl RedisError {
         }
         if source.kind() == ErrorKind::UnexpectedEof {
             let source = io::Error::new(source.kind(), "the server closed the connection");
+            return Self::Broken { doing, source };
+        }
+        if source.kind() == ErrorKind::InvalidData {
+            // What the TLS library has against the other side comes in this shape.
+            let source = io::Error::new(source.kind(), tls_words(source.to_string()));
             return Self::Broken { doing, source };
         }
         Self::Broken { doing, source }
