@@ -84,17 +84,18 @@ fn a_listener_in_the_middle_of_a_stream_or_of_a_connect_is_removed_at_once() {
 fn a_silent_peer_is_left_after_a_while_and_followed_again() {
     let idle = Duration::from_millis(100);
     let (scene, far) = (Scene::new(Timing { idle, ..QUICK }), Far::new());
+    let begun = Instant::now();
     scene.peers.follow(&[scene.peer("silent", far.address())]);
     for _ in 0..3 {
         let mut talk = far.accept();
-        let begun = Instant::now();
         talk.stream();
         talk.say(": alive\n\n");
         talk.await_end();
-        assert!(begun.elapsed() >= idle);
         let error = scene.view("silent").error;
         assert!(error.is_none_or(|error| error == "it has said nothing for 100ms"));
     }
+    // None of them can be timed alone: each may have begun long before it is met here.
+    assert!(begun.elapsed() >= 3 * idle);
 }
 
 #[test]
