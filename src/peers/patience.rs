@@ -17,6 +17,9 @@ pub struct Timing {
     pub pause: Duration,
     /// The longest pause.
     pub pause_max: Duration,
+    /// A connection on which the peer spoke as a gate does was a good one if it lived this long: others greet and close, for
+    /// ever.
+    pub lasting: Duration,
     /// A connection that lived this long was a good one, whatever was said on it.
     pub settled: Duration,
 }
@@ -26,7 +29,7 @@ impl Timing {
     #[must_use]
     pub const fn new(idle: Duration) -> Self {
         let (pause, pause_max) = (Duration::from_secs(1), Duration::from_secs(60));
-        Self { idle, pause, pause_max, settled: pause_max }
+        Self { idle, pause, pause_max, lasting: Duration::from_secs(10), settled: pause_max }
     }
 }
 
@@ -70,7 +73,8 @@ impl Patience {
         if is_settled {
             self.faults = 0;
         }
-        if is_settled || (ended.has_heard && !ended.error.is_malformed()) {
+        let has_lasted = ended.has_heard && ended.lived >= timing.lasting;
+        if is_settled || (has_lasted && !ended.error.is_malformed()) {
             self.failures = 0;
         }
         self.failures = self.failures.saturating_add(1);
@@ -119,15 +123,17 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_was_heard_or_stayed_is_asked_again_soon() {
+    fn a_peer_that_was_heard_for_a_while_or_stayed_is_asked_again_soon() {
         let mut patience = Patience::default();
         let in_vain = ended(PeerError::Silent(Duration::ZERO), false, 0);
         assert_eq!([1.0, 2.0, 4.0], [(); 3].map(|()| waits(&mut patience, &in_vain)));
-        assert_eq!(waits(&mut patience, &ended(PeerError::Closed, true, 0)).to_bits(), 1_f64.to_bits());
+        let greeting = ended(PeerError::Closed, true, 9);
+        assert_eq!([8.0, 16.0], [(); 2].map(|()| waits(&mut patience, &greeting)), "it greets and closes");
+        assert_eq!(waits(&mut patience, &ended(PeerError::Closed, true, 10)).to_bits(), 1_f64.to_bits());
         assert_eq!([2.0, 4.0], [(); 2].map(|()| waits(&mut patience, &in_vain)));
         let stayed = ended(PeerError::Silent(Duration::ZERO), false, 60);
         assert_eq!(waits(&mut patience, &stayed).to_bits(), 1_f64.to_bits());
-        let garbled = ended(PeerError::Stream(StreamError::NotText), true, 0);
+        let garbled = ended(PeerError::Stream(StreamError::NotText), true, 10);
         assert_eq!([2.0, 4.0], [(); 2].map(|()| waits(&mut patience, &garbled)), "it would say it again");
     }
 
