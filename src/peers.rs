@@ -9,7 +9,7 @@
 //! | for | rooms |
 //! |---|---|
 //! | the life of a listener | `listener` |
-//! | when it asks again | [`patience`] |
+//! | when it asks again, and how much it heeds | [`patience`], `restraint` |
 //! | one connection | `connection`, `error` |
 //! | the format of events | [`stream`] |
 //! | who it says that it is | `speakers` |
@@ -23,6 +23,7 @@ mod connection;
 mod error;
 mod listener;
 pub mod patience;
+mod restraint;
 mod row;
 mod speakers;
 pub mod stream;
@@ -71,7 +72,8 @@ pub trait Ear: Send + Sync {
     /// A peer says that a repository has this version.
     fn hear(&self, peer: &PeerSettings, version: &Version);
 
-    /// Anything may have happened that was not heard.
+    /// Anything may have happened that was not heard. A peer that gives reason for it again and again is heeded less and less
+    /// often.
     fn missed(&self);
 }
 

@@ -3,6 +3,7 @@
 use super::connection::Connection;
 use super::error::PeerError;
 use super::patience::{Ended, Next, Patience, Timing};
+use super::restraint::Restraint;
 use super::row::Row;
 use super::speakers::{Speaker, Speakers};
 use super::stream::{Event, Parser};
@@ -45,13 +46,12 @@ pub(super) struct Listener {
 }
 
 /// What is known of a connection while it lasts.
-struct Life {
+struct Life<'a> {
     begun: Instant,
     has_heard: bool,
     /// Who it has said that it is.
     speaker: Option<Speaker>,
-    /// Whether it has said anything in another name, or without a number.
-    has_strayed: bool,
+    restraint: &'a mut Restraint,
     /// Why nothing that it says is heard any more.
     fault: Option<PeerError>,
 }
@@ -66,9 +66,9 @@ impl Listener {
     /// Listens when whoever had the name before has ended.
     pub(super) fn run(self, turn: &Turn) {
         let _alone = turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut patience = Patience::default();
+        let (mut patience, mut restraint) = (Patience::default(), Restraint::default());
         while !self.is_stopped() {
-            let ended = self.attempt();
+            let ended = self.attempt(&mut restraint);
             if self.is_stopped() {
                 break;
             }
@@ -79,8 +79,14 @@ impl Listener {
                         break;
                     }
                 }
-                Next::Rest(state) => return self.tell(&ended, patience.failures(), state, None),
+                Next::Rest(state) => {
+                    self.tell(&ended, patience.failures(), state, None);
+                    break;
+                }
             }
+        }
+        if restraint.doubts.is_wanted() {
+            self.ear.missed();
         }
         log::debug!("peer {}: listener {} has ended", self.peer.name, self.generation);
     }
@@ -90,10 +96,11 @@ impl Listener {
     }
 
     /// One connection. A panic is how a defect shows: it ends the connection, and is counted.
-    fn attempt(&self) -> Ended {
+    fn attempt(&self, restraint: &mut Restraint) -> Ended {
         self.row.connecting();
+        self.doubt_in_time(restraint);
         let begun = Instant::now();
-        let mut life = Life { begun, has_heard: false, speaker: None, has_strayed: false, fault: None };
+        let mut life = Life { begun, has_heard: false, speaker: None, restraint, fault: None };
         let error = catch_unwind(AssertUnwindSafe(|| self.follow(&mut life))).unwrap_or(PeerError::Defect);
         if error.is_malformed() {
             // Whatever it was would come again.
@@ -102,7 +109,7 @@ impl Listener {
         Ended { error, lived: life.begun.elapsed(), has_heard: life.has_heard }
     }
 
-    fn follow(&self, life: &mut Life) -> PeerError {
+    fn follow(&self, life: &mut Life<'_>) -> PeerError {
         // A client of this connection's own: when that is over, nothing of it is kept open.
         let agents = self.agents.beside(self.stop.clone());
         let last = self.row.place();
@@ -115,10 +122,11 @@ impl Listener {
         self.row.listening(Timestamp::now());
         if last.is_none() {
             // From now on nothing is missed; before, anything may have been.
-            self.ear.missed();
+            life.restraint.doubts.want();
         }
         let (mut parser, mut slice) = (Parser::default(), vec![0; SLICE]);
         loop {
+            self.doubt_in_time(life.restraint);
             let length = match connection.read(&mut slice) {
                 Ok(0) => return PeerError::Closed,
                 Ok(length) => length,
@@ -134,7 +142,15 @@ impl Listener {
         }
     }
 
-    fn take(&self, event: Event, life: &mut Life) {
+    /// Says that anything may have been missed, where there is reason and it is time; a peer gives a sign of life every few
+    /// seconds, or is left.
+    fn doubt_in_time(&self, restraint: &mut Restraint) {
+        if restraint.doubts.is_due(&self.timing, Instant::now()) {
+            self.ear.missed();
+        }
+    }
+
+    fn take(&self, event: Event, life: &mut Life<'_>) {
         if self.is_stopped() || life.fault.is_some() {
             return;
         }
@@ -153,7 +169,7 @@ impl Listener {
         }
         match event.name.as_str() {
             HELLO => {}
-            RESET => self.ear.missed(),
+            RESET => life.restraint.doubts.want(),
             name => match EventName::parse(name) {
                 Ok(EventName::RepoVersion | EventName::RepoRemoved) => self.hear(&event, life),
                 Ok(EventName::Push(_) | EventName::MirrorSynced | EventName::MirrorFailed) | Err(_) => {}
@@ -179,7 +195,7 @@ impl Listener {
         entered.map_err(|other| PeerError::Another { other })
     }
 
-    fn hear(&self, event: &Event, life: &mut Life) {
+    fn hear(&self, event: &Event, life: &mut Life<'_>) {
         let is_removed = event.name == EventName::RepoRemoved.text();
         let speaker = life.speaker.as_ref().map(|speaker| &speaker.incarnation);
         let why = match serde_json::from_str::<NoticeBody>(&event.data) {
@@ -191,10 +207,9 @@ impl Listener {
             Ok(NoticeBody { seq, .. }) => format!("its number is {seq:?}"),
             Err(error) => error.to_string(),
         };
-        // Once for each connection: there may be thousands in a second.
-        let level = if life.has_strayed { log::Level::Debug } else { log::Level::Warn };
-        log::log!(level, "peer {}: an event is passed over: {}", self.peer.name, sanitize(&why));
-        life.has_strayed = true;
+        let Some(before) = life.restraint.complaints.add(Instant::now()) else { return };
+        let more = if before > 0 { format!("; so were {before} more before it") } else { String::new() };
+        log::warn!("peer {}: an event is passed over: {}{more}", self.peer.name, sanitize(&why));
     }
 
     /// Says how it goes on: aloud the first time, and quietly while nothing changes.

@@ -58,7 +58,8 @@ fn what_concerns_nobody_here_is_not_kept_and_thousands_of_events_are_few_questio
     });
     let mine = (1..=2000).map(|number| event(&format!("{upstream}/app"), number));
     let last = [event(&format!("{NAME}/own"), 1)];
-    let events: String = strange.chain(mine).chain(last).collect();
+    let garbled = "event: repo.version\ndata: x\n\n".repeat(5000);
+    let events: String = strange.chain(mine).chain([garbled]).chain(last).collect();
     let (asked, begun) = (origin.count("/info/refs"), Instant::now());
     member.reload(&peer("teller", teller(events), &member.place));
     let versions = |repo: &str| {
@@ -67,6 +68,7 @@ fn what_concerns_nobody_here_is_not_kept_and_thousands_of_events_are_few_questio
     };
     eventually(HANG, "the last is heard", || versions(&format!("{NAME}/own")).len() == 1);
     assert_eq!(versions(&format!("{upstream}/app"))[0].seq, 2000);
+    assert_eq!(member.gate.log().text().matches("an event is passed over").count(), 1);
     for repo in
         ["https://elsewhere/7".to_owned(), format!("{upstream}/closed/7"), format!("{}/7", "0b".repeat(16))]
     {
