@@ -182,7 +182,7 @@ fn a_server_that_hangs_is_given_up_and_the_end_of_the_gate_is_not_kept_waiting()
     let begun = Instant::now();
     let error = teller.try_tell(&change(1, 2)).unwrap_err();
     assert!(matches!(error, RedisError::Late { .. }), "{error}");
-    assert!(error.to_string().starts_with("publishing a version: no answer within 5."), "{error}");
+    assert!(error.to_string().starts_with("publishing a version: no answer within "), "{error}");
     assert!(begun.elapsed() < HANG);
     let stop = Stop::new().unwrap();
     let (theirs, url) = (stop.clone(), server.url());
