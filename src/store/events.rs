@@ -56,6 +56,8 @@ pub struct Audience {
 pub(super) struct Telling {
     pub(super) incarnation: Incarnation,
     pub(super) bus: Bus,
+    /// Numbers up to this one may have been given to something by an earlier life.
+    used: i64,
     audience: Mutex<Arc<Audience>>,
     /// Up to this one numbers are used, for all that the disk will ever know.
     reserved: Mutex<i64>,
@@ -156,6 +158,21 @@ impl Events<'_> {
         Ok(number == newest || (number < newest && self.oldest()?.is_some_and(|oldest| oldest <= number + 1)))
     }
 
+    /// Whether there was an event `number`, as far as is known: it is kept, or all that are kept came after it. There are gaps
+    /// between the numbers of two lives, and behind those that a backup has.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn may_have_had(&self, number: i64) -> Result<bool, StoreError> {
+        self.0.read("reading events", |db| {
+            db.prepare_cached(
+                "SELECT NOT EXISTS (SELECT 1 FROM events WHERE number < ?1) \
+                 OR EXISTS (SELECT 1 FROM events WHERE number = ?1)",
+            )?
+            .query_row([number], |row| row.get(0))
+        })
+    }
+
     /// Forgets events that are older than `before`, and all but the latest `most`; answers how many.
     ///
     /// # Errors
@@ -197,9 +214,16 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Option<Notice>> {
 }
 
 impl Telling {
-    pub(super) fn new(incarnation: Incarnation, bus: Bus) -> Self {
-        let reserved = Mutex::new(bus.newest());
-        Self { incarnation, bus, audience: Mutex::default(), reserved, fresh: Mutex::default() }
+    /// For the publisher `incarnation` and the events in `db`.
+    pub(super) fn new(incarnation: Incarnation, db: &Connection) -> rusqlite::Result<Self> {
+        let used = db
+            .prepare_cached("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0)")?
+            .query_row((), |row| row.get(0))?;
+        let newest: Option<i64> =
+            db.prepare_cached("SELECT max(number) FROM events")?.query_row((), |row| row.get(0))?;
+        let bus = Bus::after_event(newest.unwrap_or(used));
+        let (audience, fresh) = (Mutex::default(), Mutex::default());
+        Ok(Self { incarnation, bus, used, audience, reserved: Mutex::new(used), fresh })
     }
 
     /// Adds an event to the transaction `db`.
@@ -306,14 +330,8 @@ impl Telling {
         let kept = db
             .prepare_cached("SELECT coalesce(max(number), 0) FROM events")?
             .query_row((), |row| row.get(0))?;
-        Ok(self.bus.newest().max(kept) + 1)
+        Ok(self.bus.newest().max(kept).max(self.used) + 1)
     }
-}
-
-/// The number of the last event that there may have been, also if it is not kept any more; 0 where there was none.
-pub(super) fn newest(db: &Connection) -> rusqlite::Result<i64> {
-    db.prepare_cached("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0)")?
-        .query_row((), |row| row.get(0))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

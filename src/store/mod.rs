@@ -26,7 +26,6 @@ pub mod writes;
 pub use error::StoreError;
 pub use fingerprint::Fingerprint;
 
-use crate::bus::Bus;
 use crate::model::fleet::Incarnation;
 use crate::sys::random;
 use events::Telling;
@@ -111,8 +110,7 @@ impl Store {
             incarnation = home::settle(&mut writer, &path, &key, incarnation)?;
         }
         let reader = connect_reader(&path).map_err(StoreError::database("opening tidegate.db to read"))?;
-        let newest = events::newest(&writer).map_err(StoreError::database("reading events"))?;
-        let bus = Bus::after_event(newest);
+        let telling = Telling::new(incarnation, &writer).map_err(StoreError::database("reading events"))?;
         Ok(Self(Arc::new(Inner {
             data_dir: data_dir.to_owned(),
             writer: Mutex::new(writer),
@@ -120,7 +118,7 @@ impl Store {
             key,
             boot: hex(&random::bytes::<16>().map_err(StoreError::Random)?),
             entered: Entered::default(),
-            telling: Telling::new(incarnation, bus),
+            telling,
             in_hand: InHand::default(),
             hearings: Hearings::default(),
             waiting,

@@ -99,7 +99,7 @@ impl Start {
         if incarnation != *store.publisher() {
             return lost(Lost::Foreign);
         }
-        if number > newest {
+        if number > newest || !store.events().may_have_had(number)? {
             return lost(Lost::Unknown);
         }
         match store.events().has_all_after(number)? {

@@ -268,10 +268,13 @@ fn numbers_of_events_that_a_crash_of_the_machine_may_undo_are_used_up_before_the
     store.write("undoing", |db| db.execute(undo, ()).map_err(StoreError::database("undoing"))).unwrap();
     drop(store);
     let store = Store::open(&home.path().join("data")).unwrap();
-    assert!(store.events().has_all_after(heard).unwrap() && store.events().has_all_after(1).unwrap());
+    assert!(store.events().has_all_after(3).unwrap() && store.events().has_all_after(1).unwrap());
+    assert_eq!(store.bus().newest(), 3, "nobody who has heard all has missed anything");
     change(&store, 'c');
-    let next = store.events().after(heard).unwrap();
+    let next = store.events().after(3).unwrap();
     assert!(next.len() == 1 && next[0].number > heard, "{next:?}");
+    let had = |number| store.events().may_have_had(number).unwrap();
+    assert!(had(0) && had(3) && had(next[0].number) && !had(heard), "what is lost is not passed for known");
 }
 
 #[test]
