@@ -34,7 +34,7 @@ const GRANTS_MAX: usize = 10_000;
 
 /// How long after a sync its mirror is served to the second request of a clone without another: longer than clients take
 /// between the two, and an upstream that has said no meanwhile is asked again at the next first one.
-const SECOND_REQUEST: Duration = Duration::from_secs(5 * 60);
+const SECOND_REQUEST: Duration = Duration::from_secs(60);
 
 /// The upstream's side of a request.
 #[derive(Clone, Debug)]
