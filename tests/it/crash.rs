@@ -40,6 +40,11 @@ fn survivors(place: &Place) -> Vec<procfs::Process> {
     procfs::working_in(place.mark()).into_iter().filter(own).collect()
 }
 
+/// Those that are none of the children of the gate that runs now.
+fn survivors_beside(gate: &Gate, place: &Place) -> Vec<procfs::Process> {
+    survivors(place).into_iter().filter(|process| process.parent != gate.pid()).collect()
+}
+
 #[test]
 fn a_gate_killed_during_twenty_pushes_starts_again_clean() {
     let place = Place::new();
@@ -64,7 +69,7 @@ fn a_gate_killed_during_twenty_pushes_starts_again_clean() {
 
     let foreign = lock_as_another(&place);
     let gate = setup.start();
-    let left: Vec<_> = survivors(&place).into_iter().filter(|process| process.parent != gate.pid()).collect();
+    let left = survivors_beside(&gate, &place);
     assert!(left.is_empty(), "survivors: {}", listing(&left));
     assert_eq!(repo::leftovers(&place.root()), foreign);
     assert!(is_empty(&place.data().join("tmp")), "spooled bodies are left");
@@ -111,7 +116,8 @@ fn a_gate_killed_during_maintenance_starts_again_clean() {
     assert!(!repo::leftovers(&place.root()).is_empty(), "there is no lock to clean");
     let foreign = lock_as_another(&place);
     let gate = place.gate().start();
-    assert!(survivors(&place).is_empty(), "survivors: {}", listing(&survivors(&place)));
+    let left = survivors_beside(&gate, &place);
+    assert!(left.is_empty(), "survivors: {}", listing(&left));
     assert_eq!(repo::leftovers(&place.root()), foreign);
     let tip = clone.commit("a", b"b", "b");
     clone.git(&["push", &gate.url_as("alice", "demo"), "HEAD"]).ok();
@@ -143,7 +149,8 @@ fn survivors_of_another_gate_are_left_alone() {
     our_gate.crash();
     assert!(!survivors(&ours).is_empty());
     let again = ours.gate().start();
-    assert!(survivors(&ours).is_empty(), "{}", listing(&survivors(&ours)));
+    let left = survivors_beside(&again, &ours);
+    assert!(left.is_empty(), "survivors: {}", listing(&left));
     assert!(!their_gate.running("sleep").is_empty(), "the push of another gate was ended");
     again.stop();
 }

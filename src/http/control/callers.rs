@@ -4,14 +4,22 @@
 use crate::http::message::Headers;
 use std::collections::HashMap;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// The field with a caller's number.
 const FIELD: &str = "Tidegate-Caller";
 
 /// All callers whose requests are being answered; clones share them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Callers(Arc<Mutex<Crowd>>);
+pub(super) struct Callers(Arc<Room>);
+
+#[derive(Debug, Default)]
+struct Room {
+    crowd: Mutex<Crowd>,
+    /// Notified when somebody leaves.
+    left: Condvar,
+}
 
 #[derive(Debug, Default)]
 struct Crowd {
@@ -42,8 +50,15 @@ impl Callers {
         self.lock().present.get(&number).cloned()
     }
 
+    /// Waits until all have their answers, for `limit` at most.
+    pub(super) fn await_departure(&self, limit: Duration) {
+        let is_anybody_here = |crowd: &mut Crowd| !crowd.present.is_empty();
+        // Who is still here then is cut off.
+        drop(self.0.left.wait_timeout_while(self.lock(), limit, is_anybody_here));
+    }
+
     fn lock(&self) -> MutexGuard<'_, Crowd> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.crowd.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -57,6 +72,7 @@ impl Caller {
 impl Drop for Caller {
     fn drop(&mut self) {
         self.callers.lock().present.remove(&self.number);
+        self.callers.0.left.notify_all();
     }
 }
 
@@ -80,5 +96,11 @@ mod tests {
         drop(one);
         assert!(callers.find(&of_one).is_none() && callers.find(&of_other).is_some());
         assert!(callers.find(&Headers::new()).is_none());
+        callers.await_departure(Duration::ZERO);
+        std::thread::scope(|scope| {
+            let leaving = scope.spawn(|| callers.await_departure(Duration::from_secs(600)));
+            drop(other);
+            leaving.join().unwrap();
+        });
     }
 }

@@ -39,6 +39,9 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 /// How long the pages may take to answer, beside what they are asked to wait, and then the caller to read the answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
+/// How long whoever has asked may take, as the door closes, to be answered: what he waits for has ended by then.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
 /// The longest answer, in bytes: a full status of a large gate is below one MiB.
 const ANSWER_MAX: u64 = 64 << 20;
 
@@ -84,7 +87,7 @@ impl Guard {
         self.thread.is_finished()
     }
 
-    /// Takes no more connections, cuts those that are open, and waits for their threads.
+    /// Takes no more connections, lets those be answered who have asked, cuts the others, and waits for their threads.
     pub(super) fn close(self) {
         self.closing.store(true, Ordering::Relaxed);
         end_accepting(&self.listener);
@@ -118,6 +121,7 @@ fn accept_all(listener: &UnixListener, behind: &Arc<Behind>, closing: &AtomicBoo
             }
         }
     }
+    behind.callers.await_departure(LAST_ANSWERS);
     callers.iter().for_each(|caller| hang_up(&caller.stream));
     for caller in callers {
         if caller.thread.join().is_err() {
@@ -147,10 +151,14 @@ fn hang_up(stream: &UnixStream) {
 /// Serves one request and no more.
 fn serve(stream: &Arc<UnixStream>, behind: &Behind) -> io::Result<()> {
     let mut caller = Timed { stream, until: Instant::now() + REQUEST_LIMIT };
+    // Whoever has asked is here until he has his answer.
+    let _present;
     let answer = match receive(&mut caller) {
         Ok(Some(request)) => {
             let present = behind.callers.enter(stream);
-            ask(&request.rewritten(&present.field()), &*behind.connect)?
+            let answer = ask(&request.rewritten(&present.field()), &*behind.connect)?;
+            _present = present;
+            answer
         }
         Ok(None) => return Ok(()),
         Err(Unserved::Refused(refused)) => refusal(&refused)?,

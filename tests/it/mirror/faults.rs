@@ -287,8 +287,9 @@ fn a_mirror_that_a_stranger_has_broken_is_made_anew_by_the_next_read_however_fre
 fn a_history_that_a_stranger_has_cut_off_is_not_served_while_the_upstream_is_away() {
     let mut scene = Scene::new();
     let main = repo::history(&scene.place, "app.git").oid("main");
-    let gate = scene.gate("open", FRESH).start();
+    let gate = scene.gate("open", FRESH).text("sweeper.mirror_upkeep", "366d").start();
     cloned_main(&scene, &gate, "first");
+    await_tended(&gate, 1.0);
     let shallow = scene.mirror("app.git").join("shallow");
     fs::write(&shallow, format!("{main}\n")).unwrap();
     scene.origin.stop();

@@ -98,10 +98,10 @@ fn a_stop_tells_every_reader_and_leaves_no_git() {
 fn a_reader_whose_time_is_over_in_the_middle_is_told_so() {
     let place = Place::new();
     let tip = repo::big(&place, "demo.git", 24).oid("main");
-    let limit = Duration::from_secs(2);
+    let limit = Duration::from_secs(3);
     // One from the disk with a length, one from the disk without, and one at the pace of its reader.
     for (before, room) in [(2, "1GiB"), (0, "1GiB"), (0, "16MiB")] {
-        let setup = place.gate().text("git.read_deadline", "2s").text("cache.pack_bytes_max", room);
+        let setup = place.gate().text("git.read_deadline", "3s").text("cache.pack_bytes_max", room);
         let gate = setup.start();
         (0..before).for_each(|_| drop(asking(&gate, &tip).answer().expect(200)));
         let mut slow = asking(&gate, &tip);
@@ -109,7 +109,7 @@ fn a_reader_whose_time_is_over_in_the_middle_is_told_so() {
         assert!(!slow.some().unwrap().is_empty());
         eventually(HANG, "its time is over", || begun.elapsed() > limit + limit / 2);
         let rest = String::from_utf8_lossy(&slow.rest_of_answer()).into_owned();
-        let words = "\u{3}git-upload-pack was ended by the server: its read_deadline of 2s has passed";
+        let words = "\u{3}git-upload-pack was ended by the server: its read_deadline of 3s has passed";
         assert!(rest.contains(words), "{before} {room}: {} bytes without a word", rest.len());
         gate.await_childless(HANG);
         gate.stop();
