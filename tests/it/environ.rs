@@ -54,7 +54,8 @@ const ADDED_BY_GIT: [&str; 9] = [
 
 /// A gate in an environment full of things that are nobody else's business.
 fn gate(place: &Place) -> Gate {
-    let mut setup = place.gate().set("git.write_workers", 2);
+    // What goes to a store is made at once, and what goes to a client waits for him.
+    let mut setup = place.gate().set("git.write_workers", 2).set("cache.packs", false);
     for (key, value) in [
         ("SECRET_OF_THE_GATE", "swordfish"),
         ("GIT_DIR", "/nowhere"),
