@@ -12,6 +12,7 @@ use crate::git::object_format::ObjectFormat;
 use crate::git::pktline::{Dialect, Packet, Packets, ReadError};
 use crate::git::push_request::excerpt;
 use crate::git::push_wire::PushCapabilities;
+use crate::git::ref_format::is_fetchable;
 use crate::git::service::Service;
 use crate::git::wants::Unadvertised;
 use crate::model::oid::Oid;
@@ -292,20 +293,6 @@ fn is_border(line: &[u8]) -> bool {
 
 fn unknown(line: &[u8]) -> AdvertisementError {
     AdvertisementError::Line(excerpt(line))
-}
-
-/// Whether git takes `name` for the name of a ref (git-check-ref-format(1)); others it ignores in a fetch.
-pub(crate) fn is_fetchable(name: &str) -> bool {
-    let is_bad =
-        |c: char| c.is_ascii_control() || matches!(c, ' ' | '~' | '^' | ':' | '?' | '*' | '[' | '\\');
-    let is_segment =
-        |segment: &str| !segment.is_empty() && !segment.starts_with('.') && !segment.ends_with(".lock");
-    name.starts_with("refs/")
-        && !name.ends_with('.')
-        && !name.contains("..")
-        && !name.contains("@{")
-        && !name.contains(is_bad)
-        && name.split('/').all(is_segment)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What `HEAD` of a repository names.
 
-use crate::git::advertisement::is_fetchable;
+use crate::git::ref_format::is_fetchable;
 use crate::model::oid::Oid;
 
 /// The name of the file in its repository.

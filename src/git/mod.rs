@@ -5,7 +5,7 @@
 //! | starting git | [`command`], [`held`], [`upstream`], [`credential_file`], [`inspect`], [`service`], [`version`], [`ask`], [`upkeep`], `repack`, [`tools`], [`pool`] |
 //! | the wire | [`pktline`], [`sideband`], [`push_request`], [`push_wire`], [`fetch_request`], [`wants`], [`recipe`], [`report`], [`advertisement`], [`push_advertisement`], [`capabilities`], [`ls_refs`] |
 //! | what git answers | [`learned`], [`responses`], [`push_answer`], [`porcelain`], [`transport_fault`] |
-//! | repositories on disk | [`layout`], [`object_format`], [`pack_index`], [`settings`], [`head`], [`packed_refs`], `stamps`, [`generation`], [`refs_cache`], [`lease`], [`footprint`], [`reach`], [`leftovers`], [`survey`] |
+//! | repositories on disk | [`layout`], [`object_format`], [`pack_index`], [`settings`], [`head`], `ref_format`, [`packed_refs`], `stamps`, [`generation`], [`refs_cache`], [`lease`], [`footprint`], [`reach`], [`leftovers`], [`survey`] |
 //!
 //! Nothing here knows HTTP; only [`ask`] and [`upkeep`] start processes, through `supervise`.
 
@@ -38,6 +38,7 @@ pub mod push_request;
 pub mod push_wire;
 pub mod reach;
 pub mod recipe;
+mod ref_format;
 mod ref_locks;
 pub mod refs_cache;
 pub mod remark;
