@@ -151,19 +151,20 @@ fn hang_up(stream: &UnixStream) {
 /// Serves one request and no more.
 fn serve(stream: &Arc<UnixStream>, behind: &Behind) -> io::Result<()> {
     let mut caller = Timed { stream, until: Instant::now() + REQUEST_LIMIT };
-    // Whoever has asked is here until he has his answer.
-    let _present;
-    let answer = match receive(&mut caller) {
+    match receive(&mut caller) {
         Ok(Some(request)) => {
+            // He is here until he has his answer.
             let present = behind.callers.enter(stream);
             let answer = ask(&request.rewritten(&present.field()), &*behind.connect)?;
-            _present = present;
-            answer
+            reply(&mut caller, &answer)
         }
-        Ok(None) => return Ok(()),
-        Err(Unserved::Refused(refused)) => refusal(&refused)?,
-        Err(Unserved::Lost(error)) => return Err(error),
-    };
+        Ok(None) => Ok(()),
+        Err(Unserved::Refused(refused)) => reply(&mut caller, &refusal(&refused)?),
+        Err(Unserved::Lost(error)) => Err(error),
+    }
+}
+
+fn reply(caller: &mut Timed<'_>, answer: &[u8]) -> io::Result<()> {
     caller.until = Instant::now() + ANSWER_LIMIT;
     // The server does not say that no other request is served after this one.
     let start_line = answer.windows(2).position(|end| end == b"\r\n").map_or(0, |at| at + 2);
