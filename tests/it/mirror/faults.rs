@@ -255,6 +255,16 @@ fn empty_packs(mirror: &Path) {
     }
 }
 
+/// Spoils the head of each pack of a mirror, or the fan-out of its index: no git gets past either.
+fn spoil(mirror: &Path, suffix: &str) {
+    for pack in packs(mirror) {
+        let file = pack.with_extension(suffix);
+        let mut content = fs::read(&file).unwrap();
+        content[..64].fill(0xff);
+        rewrite(&file, &content);
+    }
+}
+
 /// A new mirror is tended about now, and a repack is no stranger.
 #[track_caller]
 fn await_tended(gate: &Gate, times: f64) {
@@ -327,13 +337,7 @@ fn a_mirror_whose_bytes_are_damaged_is_made_anew_once_a_clone_has_failed_of_it()
     for (round, suffix) in ["pack", "idx"].into_iter().enumerate() {
         let mended = || gate.log().lines("mirror forge/app synced cause=repair").len();
         assert_eq!(mended(), round);
-        for pack in packs(&scene.mirror("app.git")) {
-            let file = pack.with_extension(suffix);
-            let mut content = fs::read(&file).unwrap();
-            // The head of a pack, and the fan-out of an index: no git gets past either.
-            content[..64].fill(0xff);
-            rewrite(&file, &content);
-        }
+        spoil(&scene.mirror("app.git"), suffix);
         // The pack that the others get is remembered.
         scene
             .place
@@ -357,12 +361,7 @@ fn a_sync_that_meets_damage_makes_the_mirror_anew() {
     cloned_main(&scene, &gate, "first");
     await_tended(&gate, 1.0);
     for suffix in ["pack", "idx"] {
-        for pack in packs(&scene.mirror("app.git")) {
-            let file = pack.with_extension(suffix);
-            let mut content = fs::read(&file).unwrap();
-            content[..64].fill(0xff);
-            rewrite(&file, &content);
-        }
+        spoil(&scene.mirror("app.git"), suffix);
         let new = commit(&served, suffix, Some("refs/heads/main"));
         assert_eq!(cloned_main(&scene, &gate, suffix), new);
         assert_eq!(gate.get(DOOR).expect(200).header("tidegate-stale"), None);

@@ -1,6 +1,8 @@
 //! A pack that comes to no good end: every reader is told, and nobody gets it later.
 
 use super::{Traced, asking, assert_whole, await_packs, packs};
+use crate::support::gate::Gate;
+use crate::support::http::Wire;
 use crate::support::place::Place;
 use crate::support::{HANG, SLACK, eventually, repo};
 use nix::sys::signal::{Signal, kill};
@@ -10,6 +12,16 @@ use std::time::{Duration, Instant};
 
 /// Bytes that a reader has taken when the git is killed.
 const SEEN: usize = 1 << 20;
+
+/// Two who wait for one pack: he for whom it is made, and one who follows.
+#[track_caller]
+fn both_waiting(gate: &Gate, tip: &str) -> [Wire; 2] {
+    let first = asking(gate, tip);
+    await_packs(gate, "miss", 1);
+    let second = asking(gate, tip);
+    await_packs(gate, "follower", 1);
+    [first, second]
+}
 
 #[test]
 fn every_reader_of_a_pack_whose_git_is_killed_is_told_and_the_next_request_is_served() {
@@ -49,10 +61,7 @@ fn a_git_that_fails_before_its_first_byte_fails_for_all_and_is_not_kept() {
     let traced = Traced::new(&place);
     let gate = traced.gate(&place).start();
     traced.hold();
-    let mut readers = vec![asking(&gate, &tip)];
-    await_packs(&gate, "miss", 1);
-    readers.push(asking(&gate, &tip));
-    await_packs(&gate, "follower", 1);
+    let readers = both_waiting(&gate, &tip);
     eventually(HANG, "git is at it", || gate.leaders("upload-pack").len() == 1);
     kill(Pid::from_raw(gate.leaders("upload-pack")[0].pid), Signal::SIGKILL).unwrap();
     for mut reader in readers {
@@ -83,10 +92,7 @@ fn a_stop_tells_every_reader_and_leaves_no_git() {
     let traced = Traced::new(&place);
     let mut gate = traced.gate(&place).text("limits.drain", "1s").start();
     traced.hold();
-    let mut readers = vec![asking(&gate, &tip)];
-    await_packs(&gate, "miss", 1);
-    readers.push(asking(&gate, &tip));
-    await_packs(&gate, "follower", 1);
+    let readers = both_waiting(&gate, &tip);
     eventually(HANG, "git is at it", || gate.leaders("upload-pack").len() == 1);
     gate.signal(Signal::SIGTERM);
     for mut reader in readers {
@@ -100,7 +106,7 @@ fn a_reader_whose_time_is_over_in_the_middle_is_told_so() {
     let place = Place::new();
     let tip = repo::big(&place, "demo.git", 24).oid("main");
     let limit = Duration::from_secs(3);
-    // That of a chunk may stand anywhere, also in the words.
+    // The frame of a chunk may stand anywhere, also in the words.
     let frame = Regex::new("\r\n[0-9a-f]+\r\n").unwrap();
     // One from the disk with a length, one from the disk without, and one at the pace of its reader.
     for (before, room) in [(2, "1GiB"), (0, "1GiB"), (0, "16MiB")] {
@@ -127,10 +133,7 @@ fn a_deadline_that_passes_is_told_to_every_reader() {
     let traced = Traced::new(&place);
     let gate = traced.gate(&place).text("git.read_deadline", "2s").start();
     traced.hold();
-    let mut readers = vec![asking(&gate, &tip)];
-    await_packs(&gate, "miss", 1);
-    readers.push(asking(&gate, &tip));
-    await_packs(&gate, "follower", 1);
+    let readers = both_waiting(&gate, &tip);
     for mut reader in readers {
         reader.answer().expect(200).says("its read_deadline of 2s has passed");
     }
