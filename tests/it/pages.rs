@@ -2,10 +2,9 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::thread;
 
-use crate::support::browser::chromium;
+use crate::support::browser::Chromium;
 use crate::support::gate::Gate;
 use crate::support::http::basic;
 use crate::support::place::Place;
@@ -17,10 +16,10 @@ const HOSTILE: &str = "<script>document.title='taken'</script><img src=x onerror
 
 /// What Chromium makes of the page at `url`: its document, after all that ran in it.
 #[track_caller]
-fn document(place: &Place, url: &str) -> String {
-    let mut chromium = chromium(place);
-    chromium.args(["--dump-dom", url]);
-    run(chromium, b"", HANG).ok().text()
+fn document(chromium: &Chromium, place: &Place, url: &str) -> String {
+    let mut command = chromium.command(place);
+    command.args(["--dump-dom", url]);
+    run(command, b"", HANG).ok().text()
 }
 
 /// A push that waits, and all of whose words are hostile.
@@ -48,12 +47,14 @@ fn a_browser_shows_a_push_with_everything_and_runs_nothing_of_it() {
     let place = Place::new();
     let gate = waiting_gate(&place);
     let push = hostile_push(&place, &gate);
-    let list = document(&place, &gate.url_as("rita", "-/"));
+    let chromium = Chromium::new();
+    chromium.reaches(gate.address());
+    let list = document(&chromium, &place, &gate.url_as("rita", "-/"));
     assert!(
         list.contains("<a href=\"/-/pushes/1\">1</a>") && list.contains("class=\"badge pending\""),
         "{list}"
     );
-    let page = document(&place, &gate.url_as("rita", "-/pushes/1"));
+    let page = document(&chromium, &place, &gate.url_as("rita", "-/pushes/1"));
     for part in [
         "<title>Push 1: pending · Tidegate</title>",
         "<span>rita</span>",
@@ -73,7 +74,7 @@ fn a_browser_shows_a_push_with_everything_and_runs_nothing_of_it() {
             ["<script", "<img", "<b>", "<i>", "javascript:"].iter().any(|tag| document.contains(tag));
         assert!(!is_markup, "{document}");
     }
-    let own = document(&place, &gate.url_as("alice", "-/pushes/1"));
+    let own = document(&chromium, &place, &gate.url_as("alice", "-/pushes/1"));
     assert!(own.contains("/-/pushes/1/cancel") && !own.contains("/-/pushes/1/approve"), "{own}");
     drop(push);
 }
@@ -85,8 +86,9 @@ fn a_browser_would_not_run_a_script_that_stood_in_a_page() {
     let answer = gate.wire().get("/-/", &[("Authorization", &basic("rita"))]).expect(200);
     let policy =
         format!("Content-Security-Policy: {}\r\n", answer.header("content-security-policy").unwrap());
+    let chromium = Chromium::new();
     let title = |fields: &str| {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = chromium.listener("127.0.0.1:0");
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n{fields}Connection: close\r\n\r\n");
         let page = "<!DOCTYPE html><title>calm</title><script>document.title='taken'</script>";
@@ -96,7 +98,7 @@ fn a_browser_would_not_run_a_script_that_stood_in_a_page() {
                 let _ = stream.write_all(format!("{head}{page}").as_bytes());
             }
         });
-        let document = document(&place, &url);
+        let document = document(&chromium, &place, &url);
         document.split("<title>").nth(1).unwrap().split('<').next().unwrap().to_owned()
     };
     assert_eq!(title(""), "taken", "without the policy it runs: this test would see it");

@@ -8,7 +8,7 @@ use std::thread;
 
 use super::{Desk, TRAVEL};
 use crate::support::HANG;
-use crate::support::browser::chromium;
+use crate::support::browser::Chromium;
 use crate::support::http::basic;
 use crate::support::place::Place;
 use crate::support::run::Running;
@@ -35,8 +35,7 @@ struct Site {
 }
 
 impl Site {
-    fn before(gate: SocketAddr) -> Site {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    fn before(gate: SocketAddr, listener: TcpListener) -> Site {
         let (tell, heard) = mpsc::channel();
         let site = Site { address: listener.local_addr().unwrap(), gate: Arc::new(Mutex::new(gate)), heard };
         let gate = Arc::clone(&site.gate);
@@ -103,10 +102,11 @@ fn pass_on(head: &[String], mut client: TcpStream, gate: SocketAddr) -> io::Resu
 fn a_browser_hears_what_happens_and_comes_back_to_where_it_was_when_the_gate_starts_again() {
     let desk = Desk::new();
     let gate = desk.gate().start();
-    let site = Site::before(gate.address());
+    let chromium = Chromium::new();
+    let site = Site::before(gate.address(), chromium.listener("127.0.0.1:0"));
     // Not in the place of the gate, with which all goes that works there.
     let elsewhere = Place::new();
-    let mut browser = chromium(&elsewhere);
+    let mut browser = chromium.command(&elsewhere);
     browser.args(["--remote-debugging-port=0", &format!("http://{}/", site.address)]);
     let browser = Running::start(browser, Vec::new());
     assert_eq!(site.next()[0], "hello");
