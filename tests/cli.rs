@@ -631,12 +631,13 @@ fn a_clone_that_is_cut_wherever_it_stands_names_its_deadline() {
             "[git]\nprogram = {program:?}\nread_deadline = \"2s\"\n[[rule]]\nrepos = \"**\"\nread = \"anyone\"\n"
         ),
     );
-    // In the digits, before the band, in the data; and where the side band is about to begin.
+    // In the digits, before the band, in the data; and where the side band is about to begin. Progress takes an upload-pack.
     let cuts =
         [(0, "1000000 2"), (2, "1000000 3"), (2, "1000000 4"), (2, "1000000 100"), (0, "1 0"), (2, "1 0")];
     for (number, (version, cut)) in cuts.into_iter().enumerate() {
         place.write("cut", &format!("{cut}\n"));
-        let clone = format!("git -c protocol.version={version} clone {}/noise clone-{number}", gate.url);
+        let clone =
+            format!("git -c protocol.version={version} clone --progress {}/noise clone-{number}", gate.url);
         let (done, said) = sh(&place, &clone);
         assert!(!done && said.contains("read_deadline"), "version {version}, {cut}: {said}");
     }

@@ -196,6 +196,19 @@ impl Git {
         self.invocation(args, env)
     }
 
+    /// `git pack-objects` with these `options`, as `git upload-pack` starts it: a pack of all that the objects reach whose ids
+    /// are its input, a line each.
+    #[must_use]
+    pub fn pack(&self, git_dir: &Path, options: &[&'static str]) -> Invocation {
+        let fixed = ["pack-objects", "--revs", "--stdout"].into_iter();
+        let options = fixed.chain(options.iter().copied()).map(OsString::from);
+        let args = std::iter::once(git_dir_option(git_dir)).chain(options).collect();
+        let mut env = self.environment(Usage::Read, git_dir);
+        // Nobody's fetch makes this machine fetch (git(1)).
+        env.push(pair("GIT_NO_LAZY_FETCH", "1"));
+        self.invocation(args, env)
+    }
+
     /// The maintenance that `git receive-pack` would start behind our back (`receive.autogc`), here in the foreground.
     /// Whether it is wanted is the repository's own setting, see [`crate::git::settings`].
     #[must_use]
@@ -453,6 +466,15 @@ mod tests {
         let advertise = "receive-pack --stateless-rpc --http-backend-info-refs -- /srv/a.git";
         assert_eq!(args(Service::ReceivePack, true), advertise);
         assert_eq!(args(Service::ReceivePack, false), "receive-pack --stateless-rpc -- /srv/a.git");
+    }
+
+    #[test]
+    fn a_pack_is_asked_for_as_upload_pack_does_it_and_fetches_nothing_itself() {
+        let invocation = git("git version 2.47.3").pack(Path::new("/srv/a.git"), &["--thin"]);
+        let args = invocation.args.join(OsStr::new(" ")).into_string().unwrap();
+        assert_eq!(args, "--git-dir=/srv/a.git pack-objects --revs --stdout --thin");
+        assert_eq!(variables(&invocation)["GIT_NO_LAZY_FETCH"], "1");
+        assert_eq!(forced(&invocation)["pack.threads"], "1");
     }
 
     #[test]

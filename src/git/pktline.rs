@@ -12,6 +12,9 @@ use std::io::{self, ErrorKind, Read};
 /// The longest packet, its four digits included (`LARGE_PACKET_MAX` in git).
 pub const PACKET_MAX: usize = 65520;
 
+/// The packet that ends a section.
+pub const FLUSH: &[u8] = b"0000";
+
 /// The digits that stand before every packet.
 pub const HEADER: usize = 4;
 
@@ -110,19 +113,27 @@ pub(crate) fn hex(digits: [u8; HEADER]) -> Option<usize> {
     digits.into_iter().try_fold(0, |value, digit| Some(value << 4 | char::from(digit).to_digit(16)? as usize))
 }
 
+/// The four digits before a packet of `length` bytes, their own included.
+///
+/// # Panics
+/// When it is longer than [`PACKET_MAX`].
+pub(crate) fn digits(length: usize) -> [u8; HEADER] {
+    assert!(length <= PACKET_MAX, "{length} bytes do not fit a packet");
+    let digit = |shift: u32| b"0123456789abcdef"[length >> shift & 0xf];
+    [digit(12), digit(8), digit(4), digit(0)]
+}
+
 /// Appends a packet to `out`.
 ///
 /// # Panics
 /// When the payload is longer than `PACKET_MAX - HEADER` bytes: every caller splits at a limit of its own below that.
 pub fn encode(packet: Packet<'_>, out: &mut Vec<u8>) {
     match packet {
-        Packet::Flush => out.extend(b"0000"),
+        Packet::Flush => out.extend(FLUSH),
         Packet::Delim => out.extend(b"0001"),
         Packet::ResponseEnd => out.extend(b"0002"),
         Packet::Data(payload) => {
-            let length = payload.len() + HEADER;
-            assert!(length <= PACKET_MAX, "a payload of {} bytes does not fit a packet", payload.len());
-            out.extend(format!("{length:04x}").into_bytes());
+            out.extend(digits(payload.len() + HEADER));
             out.extend(payload);
         }
     }

@@ -4,6 +4,7 @@
 //! Only requests are understood whose answer is settled by the objects that they name: `done`, and no `have`. Whatever
 //! depends on more, or is not known here, says so by a [`Bypass`], and git answers it for that client alone.
 
+use crate::git::object_format::ObjectFormat;
 use crate::git::wants::WANTS_MAX;
 use crate::model::oid::Oid;
 use sha2::{Digest, Sha256};
@@ -54,10 +55,17 @@ impl Bypass {
 }
 
 /// Words without a value that shape the answer. What they mean is git's business; only whether they are there counts.
-const FLAGS: [&[u8]; 5] = [INCLUDE_TAG, b"thin-pack", b"no-progress", b"ofs-delta", b"deepen-relative"];
+const FLAGS: [&[u8]; 5] = [INCLUDE_TAG, b"thin-pack", NO_PROGRESS, b"ofs-delta", b"deepen-relative"];
 
 /// The one of [`FLAGS`] whose answer depends on refs.
 const INCLUDE_TAG: &[u8] = b"include-tag";
+
+/// The one of [`FLAGS`] without which there are lines to be shown beside the pack.
+const NO_PROGRESS: &[u8] = b"no-progress";
+
+/// What git-upload-pack(1) makes of words of a request when it has git-pack-objects(1) make the pack.
+const PACK_OPTIONS: [(&[u8], &str); 3] =
+    [(b"thin-pack", "--thin"), (b"ofs-delta", "--delta-base-offset"), (INCLUDE_TAG, "--include-tag")];
 
 /// Longest filter that is read, in bytes: those of git's own clients are short.
 const FILTER_MAX: usize = 256;
@@ -86,6 +94,20 @@ impl Recipe {
     #[must_use]
     pub fn includes_tags(&self) -> bool {
         self.flags.contains(INCLUDE_TAG)
+    }
+
+    /// The options for git-pack-objects(1), where its pack of all that is wanted is the whole answer. `None` where an
+    /// upload-pack has more to do: for shallow clients, for filters, to show progress, or to refuse a hash that a repository
+    /// of `format` does not have.
+    #[must_use]
+    pub fn pack_options(&self, format: ObjectFormat) -> Option<Vec<&'static str>> {
+        let Self { wants: _, shallows, flags, object_format, deepen, deepen_since, filter } = self;
+        let is_all = shallows.is_empty() && deepen.is_none() && deepen_since.is_none() && filter.is_none();
+        // Whoever says nothing means SHA-1 (gitprotocol-v2(5), object-format).
+        let said = object_format.as_deref().unwrap_or(ObjectFormat::Sha1.name().as_bytes());
+        let is_plain = is_all && flags.contains(NO_PROGRESS) && said == format.name().as_bytes();
+        let options = PACK_OPTIONS.iter().filter(|(flag, _)| flags.contains(flag));
+        is_plain.then(|| options.map(|(_, option)| *option).collect())
     }
 
     /// Adds all of it to `hash`, each part with its length.
@@ -291,6 +313,27 @@ mod tests {
         let other = draft.finish().unwrap();
         assert_eq!(one, other);
         assert_eq!(hash(&one), hash(&other));
+    }
+
+    #[test]
+    fn only_what_is_a_pack_and_nothing_else_is_left_to_pack_objects() {
+        let options = |lines: &[&str], format| read(lines).unwrap().pack_options(format);
+        let plain = ["want A", "no-progress"];
+        assert_eq!(options(&plain, ObjectFormat::Sha1), Some(vec![]));
+        assert_eq!(options(&plain, ObjectFormat::Sha256), None, "nothing said means SHA-1");
+        let all = ["want A", "include-tag", "ofs-delta", "no-progress", "thin-pack"];
+        let found = options(&all, ObjectFormat::Sha1);
+        assert_eq!(found, Some(vec!["--thin", "--delta-base-offset", "--include-tag"]));
+        assert_eq!(options(&["want A"], ObjectFormat::Sha1), None, "there is progress to be shown");
+        for more in ["shallow B", "deepen 1", "deepen-since 1", "filter blob:none"] {
+            assert_eq!(options(&[&plain[..], &[more]].concat(), ObjectFormat::Sha1), None, "{more}");
+        }
+        let mut draft = Draft::default();
+        draft.capability(b"object-format=sha256");
+        plain.iter().chain(&["done"]).for_each(|line| draft.argument(line.replace('A', A).as_bytes()));
+        let wide = draft.finish().unwrap();
+        assert_eq!(wide.pack_options(ObjectFormat::Sha256), Some(vec![]));
+        assert_eq!(wide.pack_options(ObjectFormat::Sha1), None, "git refuses it");
     }
 
     #[test]

@@ -4,8 +4,9 @@
 //! error; without one, `ERR <text>` may take the place of any packet. Text from elsewhere passes through [`sanitize`]
 //! first, since clients up to git 2.47 print it to a terminal as it comes.
 
-use crate::git::pktline::{HEADER, Packet, encode, hex};
+use crate::git::pktline::{HEADER, Packet, digits, encode, hex};
 use crate::model::text::sanitize;
+use std::time::Duration;
 
 /// How much one side-band packet carries, band byte not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,14 +52,27 @@ impl Band {
 /// The empty data packet: invisible to the client, it keeps a silent connection alive.
 pub const KEEP_ALIVE: &[u8] = b"0005\x01";
 
+/// How long a connection may be silent before that is sent, as git has it (`uploadpack.keepAlive`, `receive.keepAlive`).
+pub const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(5);
+
 /// Longest text of the one packet that ends a stream, in bytes: it fits the smallest side band.
 const LAST_WORDS_MAX: usize = 900;
+
+/// Bytes before the payload of a packet with a band: the digits of its length, and the band.
+pub const BAND_HEADER: usize = HEADER + 1;
+
+/// What stands before `len` bytes of `band`.
+#[must_use]
+pub fn band_header(band: Band, len: usize) -> [u8; BAND_HEADER] {
+    let [a, b, c, d] = digits(BAND_HEADER + len);
+    [a, b, c, d, band.byte()]
+}
 
 /// Appends `bytes` to `out` as packets of `band`, as many as their length needs.
 pub fn encode_band(band: Band, bytes: &[u8], width: Width, out: &mut Vec<u8>) {
     for part in bytes.chunks(width.payload()) {
-        let payload: Vec<u8> = std::iter::once(band.byte()).chain(part.iter().copied()).collect();
-        encode(Packet::Data(&payload), out);
+        out.extend(band_header(band, part.len()));
+        out.extend(part);
     }
 }
 

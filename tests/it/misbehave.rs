@@ -52,7 +52,7 @@ fn every_misbehaving_git_ends_in_time_and_the_client_is_told_why() {
     let fake = FakeGit::new(&place);
     let gate = impatient(&place, &fake).start();
     for (what, steps, names_deadline) in ROWS {
-        fake.when("upload-pack", steps);
+        fake.when_serving(steps);
         let requests = [
             http::request("GET", "/demo/info/refs?service=git-upload-pack", &[], b""),
             http::post("demo", "git-upload-pack", &[("Git-Protocol", "version=2")], &pkt::fetch(&tip)),
@@ -136,11 +136,18 @@ fn a_clone_that_stalls_half_way_tells_the_client_in_the_side_band() {
     let tip = served.oid("main");
     let fake = FakeGit::new(&place);
     let gate = impatient(&place, &fake).start();
-    // The head of a v2 answer and one packet of the side band, whole or begun; then nothing.
-    for said in ["000dpackfile\\n0009\\1hell", "000dpackfile\\n0032\\1hell"] {
-        fake.when("upload-pack", &format!("say {said}"));
+    let whole = pkt::fetch(&tip);
+    let with_progress = pkt::command("fetch", &[&format!("want {tip}"), "done"]);
+    for (command, said, request) in [
+        // The head of a v2 answer and one packet of the side band, whole or begun; then nothing.
+        ("upload-pack", "000dpackfile\\n0009\\1hell", &with_progress),
+        ("upload-pack", "000dpackfile\\n0032\\1hell", &with_progress),
+        ("pack-objects", "hell", &whole),
+    ] {
+        fake.when(command, &format!("say {said}"));
         let version = [("Git-Protocol", "version=2")];
-        let answer = gate.wire().post("demo", "git-upload-pack", &version, &pkt::fetch(&tip)).expect(200);
+        let answer = gate.wire().post("demo", "git-upload-pack", &version, request).expect(200);
+        assert_eq!(pkt::band(&answer.body, 1)[..4], *b"hell");
         let told = String::from_utf8_lossy(&pkt::band(&answer.body, 3)).into_owned();
         assert!(told.contains("read_deadline"), "{said}: {}", answer.text());
     }
@@ -217,7 +224,7 @@ fn a_git_that_succeeds_without_a_word_has_not_served_its_refs() {
 fn watch_leaders(gate: &Gate, stop: &AtomicBool) -> usize {
     let mut most = 0;
     while !stop.load(Ordering::Relaxed) {
-        most = most.max(gate.leaders("upload-pack").len());
+        most = most.max(gate.leaders("upload-pack").len() + gate.leaders("pack-objects").len());
         pass(Duration::from_millis(1));
     }
     most
@@ -228,7 +235,7 @@ fn a_lane_never_has_more_leaders_than_workers_even_when_clients_storm_and_leave(
     let place = Place::new();
     let tip = repo::history(&place, "demo.git").oid("main");
     let fake = FakeGit::new(&place);
-    fake.when("upload-pack", "ignore");
+    fake.when_serving("ignore");
     let gate = impatient(&place, &fake).text("git.kill_grace", "100ms").start();
     let request = http::post("demo", "git-upload-pack", &[("Git-Protocol", "version=2")], &pkt::fetch(&tip));
     let mut random = Random::announced();
@@ -265,13 +272,13 @@ fn a_client_that_leaves_while_git_is_silent_ends_it() {
     let place = Place::new();
     let tip = repo::history(&place, "demo.git").oid("main");
     let fake = FakeGit::new(&place);
-    fake.when("upload-pack", "hang");
+    fake.when_serving("hang");
     let gate = impatient(&place, &fake).text("git.read_deadline", "1h").start();
     let mut wire = gate.wire();
     wire.send(http::post("demo", "git-upload-pack", &[("Git-Protocol", "version=2")], &pkt::fetch(&tip)));
     // Bytes that wait unread are pipelining and must not hide that the client leaves.
     wire.send(b"GET /-/healthz HTTP/1.1\r\n");
-    eventually(HANG, "git runs", || !gate.running("upload-pack").is_empty());
+    eventually(HANG, "git runs", || !gate.running("pack-objects").is_empty());
     let gone = Instant::now();
     drop(wire);
     gate.await_childless(Duration::from_secs(1) + SLACK);

@@ -74,11 +74,11 @@ fn what_runs_now_is_shown_with_its_age_and_deadline() {
     let tip = repo::history(&place, "demo.git").oid("main");
     let fake = FakeGit::new(&place);
     let gate = place.gate().text("git.program", fake.program().to_str().unwrap()).start();
-    fake.when("upload-pack", "hang");
+    fake.when_serving("hang");
     let mut wire = gate.wire();
     wire.send(http::post("demo", "git-upload-pack", &[("Git-Protocol", "version=2")], &pkt::fetch(&tip)));
-    eventually(HANG, "git runs", || !gate.running("upload-pack").is_empty());
-    let pid = gate.running("upload-pack")[0].pid;
+    eventually(HANG, "git runs", || !gate.running("pack-objects").is_empty());
+    let pid = gate.running("pack-objects")[0].pid;
     let shown = gate.control("/-/api/v1/children").expect(200).json();
     let child = shown["children"]
         .as_array()

@@ -64,7 +64,7 @@ fn hung(place: &Place, drain: &str, as_pid_1: bool) -> (Gate, Vec<Wire>) {
         place.gate().text("git.program", fake.program().to_str().unwrap()).text("git.kill_grace", "1s");
     let gate = setup.text("limits.drain", drain).pid_1(as_pid_1).start();
     let (tip, topic) = (served.oid("main"), served.oid("topic"));
-    fake.when("upload-pack", "escape-stubborn");
+    fake.when_serving("escape-stubborn");
     let user = http::basic("alice");
     let commands = pkt::updates(&[format!("{topic} {tip} refs/heads/topic")], pkt::REPORT);
     let pack = served.pack(&tip, None);
@@ -77,7 +77,7 @@ fn hung(place: &Place, drain: &str, as_pid_1: bool) -> (Gate, Vec<Wire>) {
         wire.send(request);
         wire
     });
-    eventually(HANG, "the clone hangs", || !gate.running("upload-pack").is_empty());
+    eventually(HANG, "the clone hangs", || !gate.running("pack-objects").is_empty());
     eventually(HANG, "the hook hangs", || !gate.running("sleep").is_empty());
     assert!(!repo::leftovers(&place.root()).is_empty(), "there is no quarantine to clean");
     (gate, wires.into())

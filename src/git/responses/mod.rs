@@ -15,6 +15,7 @@
 
 mod counts;
 mod disk;
+mod framing;
 mod key;
 mod objects;
 mod production;
@@ -22,6 +23,7 @@ mod pump;
 
 pub use crate::git::recipe::Bypass;
 pub use counts::{Cause, Source};
+pub use framing::Maker;
 pub use key::{Key, is_plain};
 pub use objects::Objects;
 pub use production::{Cut, Ending, Look};

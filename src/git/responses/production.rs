@@ -213,6 +213,8 @@ impl Production {
     pub(super) fn begin(&self) -> bool {
         let mut state = self.lock();
         state.is_begun = true;
+        // Whoever waits for a worker waits for a git now.
+        state.tell_all();
         let (queued, is_wanted) = (state.queued.take(), !state.is_abandoned);
         drop(state);
         drop(queued);

@@ -1,9 +1,11 @@
 //! From a git to the answer that it makes, for whoever reads it: one loop that sees the end of each of them.
 
 use super::Producer;
+use super::framing::{self, Maker};
 use super::production::Demand;
-use crate::git::pktline::Tracker;
-use crate::supervise::{Child, Outcome, Why};
+use crate::git::pktline::{FLUSH, Tracker};
+use crate::git::sideband::{KEEP_ALIVE, KEEP_ALIVE_EVERY};
+use crate::supervise::{Child, Exit, Outcome, Why};
 use crate::sys::poll::{self, Interest};
 use crate::sys::stop::{Level, Stop};
 use std::io;
@@ -22,15 +24,22 @@ const GATHERING: Duration = Duration::from_millis(1);
 pub struct Made {
     /// How it ended.
     pub outcome: Outcome,
-    /// Where its output stopped.
+    /// Where the answer stopped.
     pub tracker: Tracker,
+    /// Whether there is any of it.
+    pub has_begun: bool,
 }
 
 /// A git that makes an answer, and how far it has come.
 #[derive(Debug)]
 pub struct Flow {
     child: Child,
+    maker: Maker,
     tracker: Tracker,
+    /// Whether there is anything of the answer.
+    has_begun: bool,
+    /// When there was something last.
+    silent_since: Instant,
     /// Whether the leader has been reaped: from then on an empty pipe is the end of the output.
     exited: bool,
 }
@@ -47,8 +56,9 @@ pub enum Pumped {
 impl Flow {
     /// That of a git that was just started.
     #[must_use]
-    pub const fn of(child: Child) -> Self {
-        Self { child, tracker: Tracker::new(), exited: false }
+    pub fn of(child: Child, maker: Maker) -> Self {
+        let (tracker, has_begun, silent_since) = (Tracker::new(), false, Instant::now());
+        Self { child, maker, tracker, has_begun, silent_since, exited: false }
     }
 
     /// Takes what the git writes, until it ends or must go: because of its deadline, of a stop, or because nobody is left who
@@ -57,13 +67,18 @@ impl Flow {
     pub fn pump(self, producer: &Producer, stop: &Stop, until: Until<'_>) -> Pumped {
         let mut pump = Pump { flow: self, producer, stop, until, is_gathering: false };
         let ended = pump.run();
-        let Flow { child, tracker, exited } = pump.flow;
+        let mut flow = pump.flow;
         let outcome = match ended {
-            Ok(Progress::Over) => child.finish(),
-            Ok(Progress::Paused) => return Pumped::Paused(Self { child, tracker, exited }),
-            Err(why) => child.end(why),
+            Ok(Progress::Over) => flow.child.finish(),
+            Ok(Progress::Paused) => return Pumped::Paused(flow),
+            Err(why) => flow.child.end(why),
         };
-        Pumped::Made(Made { outcome, tracker })
+        let is_whole = flow.has_begun && outcome.ended.is_none() && outcome.exit == Exit::Code(0);
+        if flow.maker == Maker::PackObjects && is_whole {
+            flow.tracker.feed(FLUSH);
+            producer.append(FLUSH);
+        }
+        Pumped::Made(Made { outcome, tracker: flow.tracker, has_begun: flow.has_begun })
     }
 }
 
@@ -125,8 +140,17 @@ impl Pump<'_> {
             } else {
                 self.is_gathering = false;
             }
+            if self.silence().is_some_and(|left| left.is_zero()) {
+                self.pass_on(KEEP_ALIVE);
+            }
         }
         Ok(Progress::Over)
+    }
+
+    /// How much longer nothing may be said, where it is not git that sees to that.
+    fn silence(&self) -> Option<Duration> {
+        let silence = self.flow.silent_since.elapsed();
+        (self.flow.maker == Maker::PackObjects).then(|| KEEP_ALIVE_EVERY.saturating_sub(silence))
     }
 
     fn wait(&self, demand: Demand) -> Result<[bool; 6], Why> {
@@ -134,7 +158,10 @@ impl Pump<'_> {
         let limit = match self.flow.exited && demand == Demand::More {
             true => Duration::ZERO,
             false if self.is_gathering => GATHERING,
-            false => self.flow.child.deadline().left(Instant::now()),
+            false => {
+                let left = self.flow.child.deadline().left(Instant::now());
+                self.silence().map_or(left, |silence| silence.min(left))
+            }
         };
         let relief = match self.until {
             Until::Relieved(fd) => Some((fd, Interest::Read)),
@@ -152,16 +179,33 @@ impl Pump<'_> {
     }
 
     fn take(&mut self, buffer: &mut [u8]) -> Result<(), Why> {
-        match self.flow.child.read_stdout(buffer) {
+        let child = &mut self.flow.child;
+        let taken = match self.flow.maker {
+            Maker::UploadPack => child.read_stdout(buffer),
+            Maker::PackObjects => framing::read_packets(|room| child.read_stdout(room), buffer),
+        };
+        match taken {
             Ok(count) => {
                 self.is_gathering = count < buffer.len() / 2;
-                let bytes = buffer.get(..count).unwrap_or_default();
-                self.flow.tracker.feed(bytes);
-                self.producer.append(bytes);
+                self.pass_on(buffer.get(..count).unwrap_or_default());
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             Err(_) => Err(Why::Internal),
         }
+    }
+
+    fn pass_on(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let flow = &mut self.flow;
+        if flow.maker == Maker::PackObjects && !flow.has_begun {
+            flow.tracker.feed(framing::SECTION);
+            self.producer.append(framing::SECTION);
+        }
+        (flow.has_begun, flow.silent_since) = (true, Instant::now());
+        flow.tracker.feed(bytes);
+        self.producer.append(bytes);
     }
 }

@@ -1,13 +1,15 @@
 //! What a worker does for an answer that several clients may read: one git, whose output goes to the store of answers. No
 //! client is known here; each reads at its own pace ([`super::shared`]).
+//!
+//! Where an upload-pack would do nothing but pass on what its pack-objects writes, the latter is started without it.
 
 use super::Call;
 use super::known;
 use super::work::{self, End};
-use crate::git::command::{Identity, Protocol, Serving};
+use crate::git::command::{Identity, Invocation, Protocol, Serving};
 use crate::git::layout::Repository;
 use crate::git::pool::Claim;
-use crate::git::responses::{self, Cut, Ending, Flow, Made, Producer, Pumped, Until};
+use crate::git::responses::{self, Cut, Ending, Flow, Made, Maker, Producer, Pumped, Until};
 use crate::git::wants::Unadvertised;
 use crate::http::app::App;
 use crate::http::exchange::Exchange;
@@ -16,6 +18,7 @@ use crate::supervise::{Deadline, Exit, Input, Outcome, Spec};
 use crossbeam::channel::bounded;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -30,14 +33,29 @@ pub(super) struct Cold {
     unadvertised: Unadvertised,
     identity: Identity,
     body: File,
+    /// Whether an upload-pack has nothing to add to the pack.
+    packing: Option<Packing>,
     deadline: Deadline,
     producer: Producer,
     /// That of the first client.
     claim: Claim,
 }
 
+/// What a pack-objects is asked for.
+pub(super) struct Packing {
+    /// Its input: an id a line.
+    pub(super) wants: String,
+    pub(super) options: Vec<&'static str>,
+}
+
 impl Cold {
-    pub(super) fn new(call: &Call<'_>, exchange: &Exchange, body: File, producer: Producer) -> Self {
+    pub(super) fn new(
+        call: &Call<'_>,
+        exchange: &Exchange,
+        body: File,
+        packing: Option<Packing>,
+        producer: Producer,
+    ) -> Self {
         Self {
             app: Arc::clone(call.app),
             what: format!("{} {}", call.target.service.command(), call.target.repo),
@@ -47,18 +65,31 @@ impl Cold {
             unadvertised: known::unadvertised(call),
             identity: call.identity.clone(),
             body,
+            packing,
             deadline: work::deadline(call),
             producer,
             claim: work::claim(call, exchange),
         }
     }
 
-    pub(super) fn run(self) {
+    pub(super) fn run(mut self) {
         if !self.producer.begin() {
             return;
         }
+        match self.packing.take() {
+            Some(packing) => self.make(Maker::PackObjects, |cold| cold.pack_spec(&packing)),
+            None => self.serve(),
+        }
+    }
+
+    /// Has an upload-pack answer the request.
+    fn serve(self) {
+        self.make(Maker::UploadPack, Self::serve_spec);
+    }
+
+    fn make(self, maker: Maker, spec: impl FnOnce(&Self) -> io::Result<Spec>) {
         let Self { app, what, producer, .. } = &self;
-        let spec = match self.spec() {
+        let spec = match spec(&self) {
             Ok(spec) => spec,
             Err(error) => {
                 log::error!("{what}: {error}");
@@ -66,7 +97,9 @@ impl Cold {
             }
         };
         match app.reaper.spawn(spec) {
-            Ok(child) => match Flow::of(child).pump(producer, &app.stop, Until::Paced) {
+            Ok(child) => match Flow::of(child, maker).pump(producer, &app.stop, Until::Paced) {
+                // What is wrong with the request an upload-pack says in the words that clients know.
+                Pumped::Made(made) if maker == Maker::PackObjects && has_refused(&made) => self.serve(),
                 Pumped::Made(made) => self.close(made),
                 Pumped::Paused(flow) => self.hand_over(flow),
             },
@@ -111,9 +144,14 @@ impl Cold {
         }
     }
 
-    fn spec(&self) -> std::io::Result<Spec> {
-        let App { git, settings, lanes, .. } = &*self.app;
-        let invocation = git.serve(&Serving {
+    fn pack_spec(&self, packing: &Packing) -> io::Result<Spec> {
+        let App { git, settings, .. } = &*self.app;
+        let input = known::file_of(&settings.data_dir.join("tmp"), packing.wants.as_bytes())?;
+        Ok(self.spec(git.pack(&self.repository.git_dir, &packing.options), input))
+    }
+
+    fn serve_spec(&self) -> io::Result<Spec> {
+        let invocation = self.app.git.serve(&Serving {
             service: SERVICE,
             git_dir: &self.repository.git_dir,
             advertise: false,
@@ -121,16 +159,21 @@ impl Cold {
             identity: &self.identity,
             unadvertised: self.unadvertised,
         });
+        Ok(self.spec(invocation, self.body.try_clone()?))
+    }
+
+    fn spec(&self, invocation: Invocation, input: File) -> Spec {
+        let App { settings, lanes, .. } = &*self.app;
         let mut spec = invocation.spec(&self.what, lanes.pack.kind().name(), self.deadline);
-        spec.stdin = Input::File(self.body.try_clone()?);
+        spec.stdin = Input::File(input);
         spec.grace = settings.git.kill_grace;
-        Ok(spec)
+        spec
     }
 
     /// Tells whoever reads how it ended.
     fn close(&self, made: Made) {
         let Self { what, producer, repository, .. } = self;
-        let Made { outcome, tracker } = made;
+        let Made { outcome, tracker, has_begun: _ } = made;
         self.mirror.iter().for_each(|repo| self.app.keeper.heed(repo, &outcome));
         let end = End::of_exchange(&outcome, &tracker);
         let detail = work::detail(&outcome);
@@ -149,6 +192,11 @@ impl Cold {
         let cut = Cut { words, patience: end.word_limit(), outcome: end.name() };
         producer.end(Ending::Cut(cut), detail, false);
     }
+}
+
+/// Whether a git has ended by itself without a byte.
+fn has_refused(made: &Made) -> bool {
+    !made.has_begun && made.outcome.ended.is_none() && matches!(made.outcome.exit, Exit::Code(_))
 }
 
 /// How an answer ended of which nothing has to be said.

@@ -13,7 +13,7 @@ use crate::git::pool::Ticket;
 use crate::git::push_request::{Command, PushRequest};
 use crate::git::report;
 use crate::git::settings::RepositorySettings;
-use crate::git::sideband::{Band, KEEP_ALIVE, Width, encode_lines};
+use crate::git::sideband::{Band, KEEP_ALIVE, KEEP_ALIVE_EVERY, Width, encode_lines};
 use crate::http::app::App;
 use crate::http::exchange::Exchange;
 use crate::http::refusal::Refusal;
@@ -30,9 +30,6 @@ use jiff::Timestamp;
 use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// How often a silent connection is kept alive, as git does it itself (`receive.keepAlive`).
-const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(5);
 
 /// How often people are reminded that they wait; more often when little time is left.
 const REMIND_EVERY: Duration = Duration::from_secs(60);

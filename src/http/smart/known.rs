@@ -176,7 +176,7 @@ impl Lookup<'_> {
 }
 
 /// A request as the standard input of a git.
-fn file_of(tmp: &Path, request: &[u8]) -> io::Result<File> {
+pub(super) fn file_of(tmp: &Path, request: &[u8]) -> io::Result<File> {
     let mut file = tempfile::tempfile_in(tmp)?;
     file.write_all(request)?;
     file.rewind()?;

@@ -4,12 +4,13 @@
 //! to one client, the line about the age of a mirror, is woven into that client's copy.
 
 use super::Call;
-use super::cold::Cold;
+use super::cold::{Cold, Packing};
 use super::door;
 use super::known;
 use super::work::{self, Asked, End, LAST_WORD_LIMIT, LastWords};
 use crate::git::ask::Asker;
 use crate::git::generation::Generation;
+use crate::git::object_format::ObjectFormat;
 use crate::git::pool::{Claim, NotRun};
 use crate::git::recipe::{Bypass, Recipe};
 use crate::git::remark::Remark;
@@ -48,12 +49,15 @@ pub(super) fn serve(
     let responses = &call.app.responses;
     let found = match recipe {
         Ok(_) if !call.app.settings.cache.packs => Err(Bypass::Off),
-        Ok(recipe) => key(call, exchange, &recipe)?.map(|key| (key, recipe)),
+        Ok(recipe) => key(call, exchange, &recipe)?.map(|(key, format)| (key, format, recipe)),
         Err(bypass) => Err(bypass),
     };
-    let entry = match found {
-        Ok((key, recipe)) => responses.enter(key, Objects::of(&call.repository.common_dir, recipe.wants())),
-        Err(bypass) => Entry::Alone(bypass),
+    let (entry, packing) = match found {
+        Ok((key, format, recipe)) => {
+            let objects = Objects::of(&call.repository.common_dir, recipe.wants());
+            (responses.enter(key, objects), packing(&recipe, format))
+        }
+        Err(bypass) => (Entry::Alone(bypass), None),
     };
     call.app.metrics.cache("pack", outcome(&entry));
     match entry {
@@ -68,7 +72,7 @@ pub(super) fn serve(
         Entry::Lead(reader, producer) => {
             let is_expected = door::was_let_in(call, exchange);
             let claim = Claim::of_repository(call.target.repo.clone(), is_expected);
-            let cold = Cold::new(call, exchange, body, producer);
+            let cold = Cold::new(call, exchange, body, packing, producer);
             let ticket = call.app.lanes.pack.submit_for(claim, move || cold.run());
             reader.wait_in(ticket.map_err(|reason| refuse_lane(call, reason))?);
             deliver(call, exchange, reader, is_expected)
@@ -88,15 +92,27 @@ fn refuse_lane(call: &Call<'_>, reason: NotRun) -> Refusal {
     Refusal::from_lane(reason, false, call.app.settings.git.queue_wait)
 }
 
-/// What the answer depends on.
-fn key(call: &Call<'_>, exchange: &Exchange, recipe: &Recipe) -> Result<Result<Key, Bypass>, Refusal> {
+/// What makes the answer alone, if a git that only packs does.
+fn packing(recipe: &Recipe, format: ObjectFormat) -> Option<Packing> {
+    let options = recipe.pack_options(format)?;
+    let wants = recipe.wants().iter().map(|oid| format!("{oid}\n")).collect();
+    Some(Packing { wants, options })
+}
+
+/// What the answer depends on, and the hash of the repository.
+fn key(
+    call: &Call<'_>,
+    exchange: &Exchange,
+    recipe: &Recipe,
+) -> Result<Result<(Key, ObjectFormat), Bypass>, Refusal> {
     let known = match call.app.repository_settings.known(&call.repository) {
         Some(known) => known,
         None => ask_settings(call, exchange)?,
     };
     work::check_enabled(known.settings, call.target.service)?;
     let refs = if recipe.includes_tags() { generation(call, known.settings) } else { None };
-    Ok(Key::new(&call.repository, &known, known::unadvertised(call), recipe, refs.as_ref()))
+    let key = Key::new(&call.repository, &known, known::unadvertised(call), recipe, refs.as_ref());
+    Ok(key.map(|key| (key, known.settings.object_format())))
 }
 
 /// The state of the refs, where it can be told without git.

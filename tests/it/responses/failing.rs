@@ -62,8 +62,8 @@ fn a_git_that_fails_before_its_first_byte_fails_for_all_and_is_not_kept() {
     let gate = traced.gate(&place).start();
     traced.hold();
     let readers = both_waiting(&gate, &tip);
-    eventually(HANG, "git is at it", || gate.leaders("upload-pack").len() == 1);
-    kill(Pid::from_raw(gate.leaders("upload-pack")[0].pid), Signal::SIGKILL).unwrap();
+    eventually(HANG, "git is at it", || gate.leaders("pack-objects").len() == 1);
+    kill(Pid::from_raw(gate.leaders("pack-objects")[0].pid), Signal::SIGKILL).unwrap();
     for mut reader in readers {
         reader.answer().expect(200).says("git-upload-pack failed");
     }
@@ -93,7 +93,7 @@ fn a_stop_tells_every_reader_and_leaves_no_git() {
     let mut gate = traced.gate(&place).text("limits.drain", "1s").start();
     traced.hold();
     let readers = both_waiting(&gate, &tip);
-    eventually(HANG, "git is at it", || gate.leaders("upload-pack").len() == 1);
+    eventually(HANG, "git is at it", || gate.leaders("pack-objects").len() == 1);
     gate.signal(Signal::SIGTERM);
     for mut reader in readers {
         reader.answer().expect(200).says("the server is stopping");

@@ -3,6 +3,7 @@
 mod admission;
 mod change;
 mod failing;
+mod packing;
 mod shapes;
 mod sharing;
 mod volume;
@@ -34,8 +35,10 @@ impl Traced {
         // Only what was set by whoever starts a git may name such a hook (git-config(1), uploadpack.packObjectsHook).
         let hooked = format!("-c uploadpack.packObjectsHook={} \"$@\"", hook.display());
         let text = format!(
-            "export GIT_TRACE2_EVENT={}\n[ \"$1\" != upload-pack ] || exec {git} {hooked}\nexec {git} \"$@\"",
+            "export GIT_TRACE2_EVENT={}\n[ \"$1\" != upload-pack ] || exec {git} {hooked}\n\
+             [ \"$2\" != pack-objects ] || exec {} {git} \"$@\"\nexec {git} \"$@\"",
             events.display(),
+            hook.display(),
         );
         repo::script(&traced.directory.join("git"), &text);
         traced

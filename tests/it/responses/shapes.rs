@@ -1,10 +1,11 @@
 //! Every shape of a clone or fetch has the same repository for its result with the store and without it.
 
-use super::{content, packs};
+use super::{Traced, V2, content, packs};
 use crate::support::gate::Gate;
 use crate::support::git::Client;
+use crate::support::http::post;
 use crate::support::place::Place;
-use crate::support::repo;
+use crate::support::{pkt, repo};
 
 /// A shape: its name, the repository, the options of the clone, and what follows it.
 type Shape = (&'static str, &'static str, &'static [&'static str], &'static [&'static [&'static str]]);
@@ -27,6 +28,58 @@ const SHAPES: [Shape; 16] = [
     ("sha256", "wide", &[], &[]),
     ("empty", "empty", &[], &[]),
 ];
+
+/// The answer to a fetch of `demo` with these lines, and what comes in its first band.
+#[track_caller]
+fn fetched(gate: &Gate, lines: &[&str]) -> (Vec<u8>, Vec<u8>) {
+    let mut wire = gate.wire();
+    wire.send(post("demo", "git-upload-pack", &V2, &pkt::command("fetch", lines)));
+    let body = wire.answer().expect(200).body;
+    let pack = pkt::band(&body, 1);
+    (body, pack)
+}
+
+#[test]
+fn a_pack_without_an_upload_pack_is_the_one_that_it_would_have_passed_on() {
+    let place = Place::new();
+    let served = repo::history(&place, "demo.git");
+    let (tip, tag) = (served.oid("main"), served.oid("v1"));
+    let traced = Traced::new(&place);
+    let mut packs = Vec::new();
+    for is_on in [false, true] {
+        let gate = traced.gate(&place).set("cache.packs", is_on).start();
+        let before = traced.starts("upload-pack");
+        let mut found = Vec::new();
+        for words in [&["no-progress"][..], &["no-progress", "ofs-delta", "thin-pack", "include-tag"]] {
+            for wants in [vec![&tip], vec![&tip, &tag]] {
+                let wants: Vec<String> = wants.iter().map(|oid| format!("want {oid}")).collect();
+                let wants = wants.iter().map(String::as_str);
+                let lines: Vec<&str> = words.iter().copied().chain(wants).chain(["done"]).collect();
+                let (body, pack) = fetched(&gate, &lines);
+                assert!(body.starts_with(b"000dpackfile\n") && body.ends_with(pkt::FLUSH));
+                found.push(pack);
+            }
+        }
+        let served = traced.starts("upload-pack") - before;
+        assert_eq!(served, if is_on { 0 } else { found.len() }, "with the store: {is_on}");
+        packs.push(found);
+        gate.stop();
+    }
+    assert!(packs[0] == packs[1], "another pack");
+    assert!(packs[0].iter().all(|pack| pack.starts_with(b"PACK")));
+}
+
+#[test]
+fn what_is_wrong_with_a_fetch_is_said_in_the_words_of_git() {
+    let place = Place::new();
+    repo::history(&place, "demo.git");
+    let gate = place.gate().start();
+    let missing = "1".repeat(40);
+    let lines = ["no-progress", &format!("want {missing}"), "done"];
+    let (body, _) = fetched(&gate, &lines);
+    let expected = format!("ERR upload-pack: not our ref {missing}");
+    assert!(String::from_utf8_lossy(&body).contains(&expected), "{}", body.escape_ascii());
+}
 
 #[track_caller]
 fn cloned(place: &Place, gate: &Gate, name: &str, shape: &Shape) -> Client {

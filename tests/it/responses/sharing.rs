@@ -73,7 +73,7 @@ fn no_git_is_left_when_all_clients_die_while_it_counts() {
     traced.hold();
     let clients: Vec<_> = (0..4).map(|_| asking(&gate, &tip)).collect();
     await_packs(&gate, "follower", 3);
-    eventually(HANG, "git is at it", || gate.leaders("upload-pack").len() == 1);
+    eventually(HANG, "git is at it", || gate.leaders("pack-objects").len() == 1);
     drop(clients);
     gate.await_childless(GONE_AFTER + SLACK);
     traced.release();
@@ -119,13 +119,13 @@ fn what_was_asked_for_twice_is_kept_and_sent_with_its_length() {
     let first = asking(&gate, &tip).answer().expect(200);
     assert_eq!(first.header("content-length"), None);
     gate.await_childless(HANG);
-    let starts = traced.starts("upload-pack");
+    let starts = traced.starts("pack-objects");
     for _ in 0..3 {
         let again = asking(&gate, &tip).answer().expect(200);
         assert_eq!(again.header("content-length"), Some(again.body.len().to_string().as_str()));
         assert_eq!(again.body, first.body);
     }
-    assert_eq!((packs(&gate, "hit"), traced.starts("upload-pack")), (3.0, starts));
+    assert_eq!((packs(&gate, "hit"), traced.starts("pack-objects")), (3.0, starts));
     assert_eq!(gate.metric("tidegate_cache_entries", &[]), 1.0);
     assert_eq!(gate.metric("tidegate_cache_bytes", &[]), first.body.len() as f64);
     let line = gate.log().lines(" hit").len();
@@ -217,7 +217,7 @@ fn what_is_kept_or_being_made_is_had_without_a_worker() {
     });
     traced.hold();
     let mut running = asking(&gate, &other);
-    eventually(HANG, "one is made", || gate.leaders("upload-pack").len() == 1);
+    eventually(HANG, "one is made", || gate.leaders("pack-objects").len() == 1);
     let mut alone = gate.wire();
     alone.send(crate::support::http::post(
         "demo",
@@ -225,7 +225,7 @@ fn what_is_kept_or_being_made_is_had_without_a_worker() {
         &[],
         &crate::support::pkt::clone_v0(&tip),
     ));
-    eventually(HANG, "nobody is free", || gate.leaders("upload-pack").len() == 2);
+    eventually(HANG, "nobody is free", || gate.leaders("upload-pack").len() == 1);
     let hits = packs(&gate, "hit");
     asking(&gate, &tip).answer().expect(200);
     assert_eq!(packs(&gate, "hit"), hits + 1.0);

@@ -31,6 +31,11 @@ impl FakeGit {
         self.write(&format!("{command}: {behaviour}\n"));
     }
 
+    /// From now on whatever git answers a fetch behaves as `behaviour` says: an upload-pack, or a pack-objects without one.
+    pub(crate) fn when_serving(&self, behaviour: &str) {
+        self.write(&format!("upload-pack: {behaviour}\npack-objects: {behaviour}\n"));
+    }
+
     /// From now on every command is what it always was.
     pub(crate) fn heal(&self) {
         self.write("");
