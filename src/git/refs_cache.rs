@@ -116,6 +116,14 @@ impl RefsCache {
         answer.or_else(|| Some(self.cut(place, &known, asked.query)))
     }
 
+    /// The state of the refs of a repository to which others may write, if it is that of the list that is remembered: to see
+    /// that costs less than to look at all files anew.
+    #[must_use]
+    pub fn generation(&self, repository: &Repository, settings: RepositorySettings) -> Option<Generation> {
+        let known = self.lock().by_place.get(&repository.git_dir).map(|entry| entry.known.clone())?;
+        (known.settings == settings.digest() && known.generation.is_still(None)).then_some(known.generation)
+    }
+
     /// The same by asking a git for the whole list, which is remembered if nothing has changed meanwhile: neither the refs,
     /// whose state `ours` tells where the gate alone writes them, nor the settings, which `is_still_set` tells.
     ///
@@ -262,6 +270,8 @@ mod tests {
     use crate::git::ls_refs::Reading;
     use crate::git::object_format::ObjectFormat;
     use std::cell::Cell;
+    use std::time::{Duration, Instant};
+    use tempfile::TempDir;
 
     /// A mirror, whose state is told by a number.
     struct Mirror<'a> {
@@ -322,6 +332,27 @@ mod tests {
         let line = |number| format!("0040{} refs/heads/{number:07}\n", "a".repeat(40));
         let said: String = (0..refs).map(line).collect();
         RefList::parse(format!("{said}0000").into_bytes()).unwrap()
+    }
+
+    #[test]
+    fn the_state_of_a_list_is_known_until_a_ref_moves() {
+        let (cache, place) = (RefsCache::new(1 << 20), TempDir::new().unwrap());
+        let path = place.path().to_path_buf();
+        let repository = Repository { git_dir: path.clone(), common_dir: path.clone() };
+        fs::create_dir(path.join("refs")).unwrap();
+        fs::write(path.join("HEAD"), "ref: refs/heads/main\n").unwrap();
+        let settings = RepositorySettings::default();
+        let asked = Asked { repository: &repository, settings, query: &query("") };
+        assert_eq!(cache.generation(&repository, settings), None);
+        let begun = Instant::now();
+        let said = |_| Ok(Said { list: list(1), is_silent: true });
+        while !cache.learn(&asked, || None, || true, said).is_ok_and(|learned| learned.unkept.is_none()) {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it stays fresh");
+        }
+        let known = cache.generation(&repository, settings);
+        assert!(known.is_some() && known == Generation::look(&repository, settings).ok());
+        fs::write(path.join("refs/main"), "1").unwrap();
+        assert_eq!(cache.generation(&repository, settings), None);
     }
 
     #[test]

@@ -117,8 +117,9 @@ fn key(
 
 /// The state of the refs, where it can be told without git.
 fn generation(call: &Call<'_>, settings: RepositorySettings) -> Option<Generation> {
-    let ours = known::ours(call.app, &call.repository);
-    ours.or_else(|| Generation::look(&call.repository, settings).ok())
+    let (app, repository) = (call.app, &call.repository);
+    let known = known::ours(app, repository).or_else(|| app.remembered.refs.generation(repository, settings));
+    known.or_else(|| Generation::look(repository, settings).ok())
 }
 
 /// The settings of a repository that were changed just now take a git, and so a worker.
