@@ -48,8 +48,10 @@ const SHORT_QUEUE: &str = "[git]\nqueue = 8";
 pub(crate) fn rows(bench: &Bench) -> Result<()> {
     let repository = bench.root.join(NAME);
     let tip = ask(&repository, &["rev-parse", "HEAD"])?;
-    let shallow = fetch(&["thin-pack", "no-progress", "ofs-delta", "deepen 1"], &[tip]);
-    let whole = fetch(&["thin-pack", "no-progress", "ofs-delta"], &repository::tips(&repository)?);
+    // As git's own clone asks.
+    let words = ["thin-pack", "no-progress", "include-tag", "ofs-delta"];
+    let shallow = fetch(&[&words[..], &["deepen 1"]].concat(), &[tip]);
+    let whole = fetch(&words, &repository::tips(&repository)?);
     identical(
         bench,
         &format!("{SHALLOW} x fetch --depth=1, {PARALLEL} at once"),
