@@ -12,12 +12,20 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-/// How much is moved at a time, in bytes: all that the pipe of a child holds.
-const STEP: usize = 256 << 10;
+/// How much is passed on at a time, in bytes: all that the pipe of a child holds. A file that is written in such pieces lies
+/// in large pages of the kernel's cache, and sendfile(2) takes half as long for it as for one that grew by kilobytes.
+const PIECE: usize = 256 << 10;
 
-/// How long output gathers in the pipe after a step of less than half: git writes a few kilobytes at a time, and each step
-/// wakes every reader. A git that is faster than a full pipe in this time is rare, and waits no longer than for a slow disk.
-const GATHERING: Duration = Duration::from_millis(1);
+/// A piece with less room than this is full.
+const ROOM_MIN: usize = PIECE / 8;
+
+/// How long output waits for more of it that is passed on with it: git writes a few kilobytes at a time, and each piece wakes
+/// every reader.
+const GATHERING: Duration = Duration::from_millis(50);
+
+/// How long the pipe is left alone after a read of little. A git that fills it in this time is rare, and waits no longer than
+/// for a slow disk.
+const REST: Duration = Duration::from_millis(1);
 
 /// How a git has made an answer.
 #[derive(Debug)]
@@ -65,8 +73,9 @@ impl Flow {
     /// reads; or until what `until` says.
     #[must_use]
     pub fn pump(self, producer: &Producer, stop: &Stop, until: Until<'_>) -> Pumped {
-        let mut pump = Pump { flow: self, producer, stop, until, is_gathering: false };
+        let mut pump = Pump::new(self, producer, stop, until);
         let ended = pump.run();
+        pump.pass_on_all();
         let mut flow = pump.flow;
         let outcome = match ended {
             Ok(Progress::Over) => flow.child.finish(),
@@ -104,13 +113,23 @@ struct Pump<'a> {
     producer: &'a Producer,
     stop: &'a Stop,
     until: Until<'a>,
+    /// What is to be passed on together.
+    piece: Vec<u8>,
+    /// How much of it there is, in bytes.
+    gathered: usize,
+    /// When the first of them came.
+    gathering_since: Instant,
     /// Whether the output is left alone for a moment.
-    is_gathering: bool,
+    is_resting: bool,
 }
 
-impl Pump<'_> {
+impl<'a> Pump<'a> {
+    fn new(flow: Flow, producer: &'a Producer, stop: &'a Stop, until: Until<'a>) -> Self {
+        let (piece, gathered, gathering_since) = (vec![0; PIECE], 0, Instant::now());
+        Self { flow, producer, stop, until, piece, gathered, gathering_since, is_resting: false }
+    }
+
     fn run(&mut self) -> Result<Progress, Why> {
-        let mut buffer = vec![0; STEP];
         while !(self.flow.exited && self.flow.child.stdout_fd().is_none()) {
             if matches!(self.until, Until::Paced) && !self.producer.is_filed() {
                 return Ok(Progress::Paused);
@@ -136,15 +155,25 @@ impl Pump<'_> {
                 self.flow.child.drain_stderr();
             }
             if demand == Demand::More && (output || self.flow.exited) {
-                self.take(&mut buffer)?;
+                self.take()?;
             } else {
-                self.is_gathering = false;
+                self.is_resting = false;
+            }
+            if self.patience().is_some_and(|left| left.is_zero()) {
+                self.pass_on_all();
             }
             if self.silence().is_some_and(|left| left.is_zero()) {
                 self.pass_on(KEEP_ALIVE);
             }
         }
         Ok(Progress::Over)
+    }
+
+    /// How much longer what was gathered may wait for more. The first bytes do not: the client learns that its answer begins.
+    fn patience(&self) -> Option<Duration> {
+        let is_due = !self.flow.has_begun || PIECE - self.gathered < ROOM_MIN;
+        let limit = if is_due { Duration::ZERO } else { GATHERING };
+        (self.gathered > 0).then(|| limit.saturating_sub(self.gathering_since.elapsed()))
     }
 
     /// How much longer nothing may be said, where it is not git that sees to that.
@@ -154,13 +183,13 @@ impl Pump<'_> {
     }
 
     fn wait(&self, demand: Demand) -> Result<[bool; 6], Why> {
-        let takes = demand == Demand::More && !self.is_gathering;
+        let takes = demand == Demand::More && !self.is_resting;
         let limit = match self.flow.exited && demand == Demand::More {
             true => Duration::ZERO,
-            false if self.is_gathering => GATHERING,
+            false if self.is_resting => REST,
             false => {
                 let left = self.flow.child.deadline().left(Instant::now());
-                self.silence().map_or(left, |silence| silence.min(left))
+                [self.silence(), self.patience()].into_iter().flatten().fold(left, Duration::min)
             }
         };
         let relief = match self.until {
@@ -178,21 +207,30 @@ impl Pump<'_> {
         poll::wait(watches, Some(limit)).map_err(|_| Why::Internal)
     }
 
-    fn take(&mut self, buffer: &mut [u8]) -> Result<(), Why> {
-        let child = &mut self.flow.child;
+    fn take(&mut self) -> Result<(), Why> {
+        let (child, room) = (&mut self.flow.child, &mut self.piece[self.gathered..]);
         let taken = match self.flow.maker {
-            Maker::UploadPack => child.read_stdout(buffer),
-            Maker::PackObjects => framing::read_packets(|room| child.read_stdout(room), buffer),
+            Maker::UploadPack => child.read_stdout(room),
+            Maker::PackObjects => framing::read_packets(|room| child.read_stdout(room), room),
         };
         match taken {
             Ok(count) => {
-                self.is_gathering = count < buffer.len() / 2;
-                self.pass_on(buffer.get(..count).unwrap_or_default());
+                self.is_resting = count < room.len() / 2;
+                if self.gathered == 0 {
+                    self.gathering_since = Instant::now();
+                }
+                self.gathered += count;
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             Err(_) => Err(Why::Internal),
         }
+    }
+
+    fn pass_on_all(&mut self) {
+        let (piece, len) = (std::mem::take(&mut self.piece), std::mem::take(&mut self.gathered));
+        self.pass_on(&piece[..len]);
+        self.piece = piece;
     }
 
     fn pass_on(&mut self, bytes: &[u8]) {
