@@ -2,14 +2,13 @@
 //!
 //! A git client that is refused at its first request may come again (429, and some do so by themselves), and has cost
 //! nothing. One that is refused at its last has asked for all before it in vain, and fails. So it is decided at
-//! `GET info/refs`, before any git runs: whoever is let in there has a place in the queue of packs, however long that has
-//! grown when he comes for it, and keeps it for as long as it takes. Repositories take turns there, so one that many want
+//! `GET info/refs`, before any pack is made: whoever is let in there has a place in the queue of packs, however long that
+//! has grown when he comes for it, and keeps it for as long as it takes. Repositories take turns there, so one that many want
 //! packs of closes the door to its own visitors first.
 
 use super::Call;
 use crate::git::command::{Protocol, Service};
 use crate::git::pool::{Claim, Lane};
-use crate::http::app::App;
 use crate::http::exchange::Exchange;
 use crate::http::refusal::Refusal;
 use crate::http::route::{GitTarget, Phase};
@@ -68,18 +67,15 @@ impl Door {
     }
 }
 
-/// Turns away whoever asks with `protocol` for refs, and would wait too long for what he would then ask for.
+/// Turns away whoever asks for refs, and would wait too long for what he would then ask for. He has a right to it, and it is
+/// there.
 ///
 /// # Errors
 /// [`Refusal::Busy`].
-pub(super) fn knock(
-    app: &App,
-    exchange: &Exchange,
-    target: &GitTarget,
-    protocol: Protocol,
-) -> Result<(), Refusal> {
+pub(super) fn knock(call: &Call<'_>, exchange: &Exchange) -> Result<(), Refusal> {
+    let Call { app, target, protocol, .. } = call;
     // Nobody else waits for a pack; what those wait for has a queue of its own.
-    let wants_pack = (target.phase, target.service, protocol)
+    let wants_pack = (target.phase, target.service, *protocol)
         == (Phase::Advertise, Service::UploadPack, Protocol::V2)
         && app.settings.cache.packs;
     let (lane, queue_wait) = (&app.lanes.pack, app.settings.git.queue_wait);

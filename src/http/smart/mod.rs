@@ -73,7 +73,6 @@ pub fn serve(
     target: &GitTarget,
 ) -> Result<Served, Refusal> {
     let protocol = protocol(exchange.request())?.settled(target.service);
-    door::knock(app, exchange, target, protocol)?;
     let (repository, beyond) = match app.road.upstreams().find(&target.repo) {
         None => {
             let repository = find(app, target)?;
@@ -101,6 +100,7 @@ pub fn serve(
         caller,
         identity: Identity { user: caller.name().map(str::to_owned), address: request.peer.address },
     };
+    door::knock(&call, exchange)?;
     match (target.phase, target.service) {
         (Phase::Advertise, _) => work::advertise(&call, exchange),
         (Phase::Exchange, Service::UploadPack) => fetch::fetch(&call, exchange)

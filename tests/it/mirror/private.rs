@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::{DOOR, Scene};
 use crate::support::gate::Gate;
-use crate::support::http::{Answer, basic, basic_with};
+use crate::support::http::{self, Answer, basic, basic_with};
+use crate::support::misbehaving::FakeGit;
 use crate::support::place::token_of;
 use crate::support::{HANG, eventually, pass, pkt, repo};
 
@@ -73,6 +74,40 @@ fn a_pack_that_one_is_given_is_made_and_kept_for_no_other() {
     fetch(Some(&bot)).expect(401);
     assert_eq!(packs("hit"), 1.0);
     assert!(fetch(Some(&carol)).expect(200).body == pack && packs("hit") == 2.0);
+}
+
+#[test]
+fn whoever_the_upstream_does_not_let_in_does_not_learn_that_a_mirror_is_busy() {
+    let (scene, main) = scene();
+    let fake = FakeGit::new(&scene.place);
+    let setup = scene.gate("closed", KEYS).text("git.program", fake.program().to_str().unwrap());
+    let gate = setup.set("git.pack_workers", 1).set("git.queue", 1).start();
+    let bot = basic("bot");
+    let ask = |shown: Option<&str>| {
+        let fields = [("Git-Protocol", "version=2")].into_iter();
+        let fields: Vec<_> = fields.chain(shown.map(|value| ("Authorization", value))).collect();
+        gate.wire().get(DOOR, &fields)
+    };
+    ask(Some(&bot)).expect(200);
+    fake.when("pack-objects", "ignore");
+    let fields = [("Git-Protocol", "version=2"), ("Authorization", &bot)];
+    let load = ["tidegate_workers_busy", "tidegate_queue_depth"];
+    let _waiting: Vec<_> =
+        [(main, 0.0), (scene.place.client().at(&scene.place.repo("app.git")).oid("main~1"), 1.0)]
+            .into_iter()
+            .map(|(oid, waiting)| {
+                let mut wire = gate.wire();
+                wire.send(http::post("forge/app", "git-upload-pack", &fields, &pkt::fetch(&oid)));
+                eventually(HANG, "it is made, or waits", || {
+                    load.map(|name| gate.metric(name, &["lane=\"pack\""])) == [1.0, waiting]
+                });
+                wire
+            })
+            .collect();
+    ask(Some(&bot)).expect(429);
+    for shown in [None, Some(basic("carol"))] {
+        ask(shown.as_deref()).expect(401);
+    }
 }
 
 #[test]

@@ -59,6 +59,7 @@ fn who_would_wait_too_long_is_refused_before_any_git_and_who_was_let_in_is_serve
         .fails()
         .says("429")
         .says("try again in");
+    gate.wire().get(&door("nothing"), &V2).expect(404);
     gate.wire().get(&door("demo"), &[]).expect(200);
     assert_eq!(gate.metric("tidegate_refused_total", &["why=\"busy\""]), 2.0);
     // Four were let in above, and this is the last of them.
