@@ -10,7 +10,7 @@ mod claim;
 mod queue;
 mod sharing;
 
-pub use claim::{Account, Claim, Class};
+pub use claim::{Account, Claim, Class, Coming};
 
 use crate::model::histogram::Histogram;
 use crate::sys::poll::{self, Interest};
@@ -182,7 +182,7 @@ impl Lane {
         if queue.is_closed() {
             return Err(NotRun::Stopping);
         }
-        if queue.is_full(&claim) {
+        if queue.is_full(&claim, Coming::default()) {
             return Err(NotRun::Full);
         }
         let id = queue.push(claim, slot.clone(), Instant::now());
@@ -206,14 +206,14 @@ impl Lane {
         &self.0.waits
     }
 
-    /// How long a job that is submitted now for `claim` will wait, if those before it take as long as the latest did; `None`
-    /// where it would be refused.
+    /// How long a job that is submitted now for `claim`, behind those who are `coming`, will wait, if those before it take as
+    /// long as the latest did; `None` where it would be refused.
     #[must_use]
-    pub fn prospect(&self, claim: &Claim) -> Option<Duration> {
+    pub fn prospect(&self, claim: &Claim, coming: Coming) -> Option<Duration> {
         let queue = self.lock();
         let workers = self.0.size.workers;
-        let before = (queue.before(claim) + queue.busy()).saturating_sub(workers);
-        let is_full = queue.is_full(claim);
+        let before = (queue.before(claim, coming) + queue.busy()).saturating_sub(workers);
+        let is_full = queue.is_full(claim, coming);
         drop(queue);
         let usual = Duration::from_micros(self.0.usual_us.load(Ordering::Relaxed));
         let turns = u32::try_from(before.div_ceil(workers)).unwrap_or(u32::MAX);
@@ -450,10 +450,10 @@ mod tests {
         let lane = lane(1, 1);
         let (_running, _release) = occupy(&lane);
         let waiting = lane.submit(|| ()).unwrap();
-        assert!(lane.prospect(&Claim::of_client(None)).is_none());
+        assert!(lane.prospect(&Claim::of_client(None), Coming::default()).is_none());
         assert_eq!(lane.submit(|| ()).unwrap_err(), NotRun::Full);
         drop(waiting);
-        assert!(lane.prospect(&Claim::of_client(None)).is_some());
+        assert!(lane.prospect(&Claim::of_client(None), Coming::default()).is_some());
     }
 
     fn address(last: u8) -> Claim {

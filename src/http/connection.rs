@@ -26,7 +26,7 @@ pub(super) fn serve(socket: Arc<Socket>, house: &Arc<House>, handler: Arc<dyn Ha
     if socket.prepare(house.limits.write_stall).is_err() {
         return;
     }
-    let mut wire = Wire { socket, inbox: Inbox::default(), stop: house.stop.clone() };
+    let mut wire = Wire { socket, inbox: Inbox::default(), stop: house.stop.clone(), note: None };
     let mut patience = Patience::first(house);
     loop {
         wire = match next_request(&mut wire, house, patience) {

@@ -79,6 +79,17 @@ impl Exchange {
         Arc::clone(&self.wire.socket)
     }
 
+    /// What was noted of the connection at an earlier request.
+    #[must_use]
+    pub fn noted(&self) -> Option<u64> {
+        self.wire.note
+    }
+
+    /// Notes something of the connection for its later requests.
+    pub fn note(&mut self, note: u64) {
+        self.wire.note = Some(note);
+    }
+
     /// The length of the body as the client announced it; `None` when it comes in chunks.
     #[must_use]
     pub fn announced(&self) -> Option<u64> {

@@ -33,6 +33,8 @@ pub(super) struct Wire {
     pub(super) socket: Arc<Socket>,
     pub(super) inbox: Inbox,
     pub(super) stop: Stop,
+    /// What a handler has noted of it.
+    pub(super) note: Option<u64>,
 }
 
 impl Wire {
@@ -59,7 +61,7 @@ impl Wire {
     /// As [`Wire::fill`], at the pace that a client must keep within a body.
     pub(super) fn fill_paced(&mut self, pace: &mut Pace, until: Instant) -> Result<usize, Silence> {
         self.inbox.reserve(INBOX_CHUNKS);
-        let Self { socket, inbox, stop } = self;
+        let Self { socket, inbox, stop, note: _ } = self;
         let count = receive_paced(socket, stop, inbox.spare(), pace, until)?;
         inbox.commit(count);
         Ok(count)

@@ -37,6 +37,15 @@ pub struct Claim {
     pub is_expected: bool,
 }
 
+/// How many are expected to come with jobs that need a worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Coming {
+    /// On the account of whoever asks.
+    pub own: usize,
+    /// On all accounts.
+    pub all: usize,
+}
+
 impl Class {
     /// Every class, in the order in which people are shown them.
     pub const ALL: [Self; 3] = [Self::Forward, Self::Demand, Self::Schedule];

@@ -6,7 +6,7 @@
 //! later, but by a turn of its own account. What nobody waits for goes behind, for [`PATIENCE`] at most.
 
 use super::Size;
-use super::claim::{Account, Claim, Class};
+use super::claim::{Account, Claim, Class, Coming};
 use super::sharing::Sharing;
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -79,14 +79,15 @@ impl<J> Queue<J> {
         self.waiting.iter().filter(|job| job.claim.class == class).count()
     }
 
-    /// Whether there is no room for a job. A free worker takes a job at once, so those that are free leave room beyond the
+    /// Whether there is no room for a job behind those who are `coming`. A free worker takes a job at once, so those that are free leave room beyond the
     /// limit. An account that has something here leaves the last quarter of the limit to others, as it does with the
     /// workers that are kept; the schedule leaves half; and forwards have a queue of their own. What is expected has its room.
-    pub(super) fn is_full(&self, claim: &Claim) -> bool {
+    pub(super) fn is_full(&self, claim: &Claim, coming: Coming) -> bool {
         let [forwards, demand, schedule] = Class::ALL.map(|class| self.waiting(class));
-        let before = if claim.class == Class::Forward { forwards } else { demand + schedule };
+        let waiting = if claim.class == Class::Forward { forwards } else { demand + schedule };
+        let before = waiting + coming.all;
         let (limit, free) = (self.size.queue, self.sharing.workers - self.busy);
-        let has_some = self.purse(claim).is_some_and(|it| it.held > 0 || it.waiting > 0);
+        let has_some = coming.own > 0 || self.purse(claim).is_some_and(|it| it.held > 0 || it.waiting > 0);
         let room = if claim.class == Class::Schedule {
             limit - limit / 2 + free
         } else if has_some {
@@ -97,12 +98,14 @@ impl<J> Queue<J> {
         before >= room && !claim.is_expected
     }
 
-    /// How many of those that wait now will have their turn before a job of this claim, where accounts take turns: of each
-    /// other as many as of its own, and one more.
-    pub(super) fn before(&self, claim: &Claim) -> usize {
-        let own = self.purse(claim).map_or(0, |it| it.waiting);
-        let of_accounts: usize = self.purses.values().map(|it| it.waiting.min(own + 1)).sum();
-        of_accounts + self.waiting.iter().filter(|job| job.claim.account.is_none()).count()
+    /// How many will have their turn before a job of this claim, where accounts take turns: of each other as many of those that
+    /// wait as of its own, and one more. Those of its own who are `coming` count while some of its own wait: else they may all
+    /// want the same.
+    pub(super) fn before(&self, claim: &Claim, coming: Coming) -> usize {
+        let waiting = self.purse(claim).map_or(0, |it| it.waiting);
+        let coming = if waiting > 0 { coming.own } else { 0 };
+        let of_accounts: usize = self.purses.values().map(|it| it.waiting.min(waiting + coming + 1)).sum();
+        of_accounts + coming + self.waiting.iter().filter(|job| job.claim.account.is_none()).count()
     }
 
     /// Lets a job wait; answers the number to take it out with.

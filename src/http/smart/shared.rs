@@ -60,17 +60,14 @@ pub(super) fn serve(
         Err(bypass) => (Entry::Alone(bypass), None),
     };
     call.app.metrics.cache("pack", outcome(&entry));
+    let is_expected = door::was_let_in(call, exchange, matches!(entry, Entry::Lead(..)));
     match entry {
         Entry::Alone(bypass) => {
             let served = alone(call, exchange, body)?;
             Ok(Served { detail: format!("{} {}", bypass.label(), served.detail), ..served })
         }
-        Entry::Join(reader) => {
-            let is_expected = reader.source() == Source::Follower && door::was_let_in(call, exchange);
-            deliver(call, exchange, reader, is_expected)
-        }
+        Entry::Join(reader) => deliver(call, exchange, reader, is_expected),
         Entry::Lead(reader, producer) => {
-            let is_expected = door::was_let_in(call, exchange);
             let claim = Claim::of_repository(call.target.repo.clone(), is_expected);
             let cold = Cold::new(call, exchange, body, packing, producer);
             let ticket = call.app.lanes.pack.submit_for(claim, move || cold.run());

@@ -20,6 +20,33 @@ fn await_waiting(gate: &Gate, count: usize) {
     });
 }
 
+/// Waits until the first answer needs no worker: settings that were changed just now take one each time.
+#[track_caller]
+fn await_known(gate: &Gate, repository: &str) {
+    let known = || gate.metric("tidegate_cache_total", &["kind=\"capabilities\"", "outcome=\"hit\""]);
+    let mut wire = gate.wire();
+    eventually(HANG, "the settings are known", || {
+        let before = known();
+        wire.get(&door(repository), &V2).expect(200);
+        known() > before
+    });
+}
+
+/// Has the only worker and the only place in the queue taken by clones of version 0.
+#[track_caller]
+fn fill_lane_of_fetches(gate: &Gate, repository: &str, oid: &str) -> Vec<Wire> {
+    let lane = |name: &str| gate.metric(name, &["lane=\"read\""]);
+    let clone = |waiting: u8| {
+        let mut wire = gate.wire();
+        wire.send(http::post(repository, "git-upload-pack", &[], &pkt::clone_v0(oid)));
+        eventually(HANG, "it is served, or waits", || {
+            lane("tidegate_workers_busy") == 1.0 && lane("tidegate_queue_depth") == f64::from(waiting)
+        });
+        wire
+    };
+    (0..2).map(clone).collect()
+}
+
 /// A client that has asked `repository` for `oid`.
 fn fetching(gate: &Gate, repository: &str, oid: &str) -> Wire {
     let mut wire = gate.wire();
@@ -36,9 +63,8 @@ fn who_would_wait_too_long_is_refused_before_any_git_and_who_was_let_in_is_serve
     let setup = traced.gate(&place).set("git.pack_workers", 1).set("git.queue", 2);
     let gate = setup.text("git.queue_wait", "1s").start();
     traced.hold();
-    let mut at_door = gate.wire();
     for _ in 0..4 {
-        at_door.get(&door("demo"), &V2).expect(200);
+        gate.wire().get(&door("demo"), &V2).expect(200);
     }
     let mut clients = vec![asking(&gate, &tips[0])];
     await_packs(&gate, "miss", 1);
@@ -187,28 +213,46 @@ fn a_large_pack_goes_on_where_no_worker_is_free_for_its_readers() {
     let big = repo::big(&place, "big.git", 64).oid("main");
     let setup = place.gate().set("git.pack_workers", 1).set("git.read_workers", 1).set("git.queue", 1);
     let gate = setup.text("cache.pack_bytes_max", "16MiB").start();
-    // Settings that were changed just now take a worker each time.
-    eventually(HANG, "the settings are known", || {
-        let known =
-            |it: &Gate| it.metric("tidegate_cache_total", &["kind=\"capabilities\"", "outcome=\"hit\""]);
-        let before = known(&gate);
-        gate.wire().get(&door("big"), &V2).expect(200);
-        known(&gate) > before
-    });
-    let busy = || gate.metric("tidegate_workers_busy", &["lane=\"read\""]);
-    let stuck: Vec<Wire> = (0..2)
-        .map(|number| {
-            let mut wire = gate.wire();
-            wire.send(http::post("big", "git-upload-pack", &[], &pkt::clone_v0(&big)));
-            eventually(HANG, "it is served, or waits", || {
-                busy() == 1.0 && gate.metric("tidegate_queue_depth", &["lane=\"read\""]) == f64::from(number)
-            });
-            wire
-        })
-        .collect();
+    await_known(&gate, "big");
+    let stuck = fill_lane_of_fetches(&gate, "big", &big);
     let mut large = fetching(&gate, "big", &big);
     let whole = large.answer().expect(200);
     assert!(whole.body.ends_with(pkt::FLUSH) && whole.body.len() > 64 << 20);
     drop(stuck);
     gate.await_childless(HANG);
+}
+
+#[test]
+fn a_burst_of_clients_for_one_pack_is_never_refused() {
+    let place = Place::new();
+    let tip = repo::history(&place, "demo.git").oid("main");
+    let traced = Traced::new(&place);
+    let gate = traced.gate(&place).set("git.pack_workers", 1).start();
+    let ask = |mut wire: Wire| {
+        wire.send(http::post("demo", "git-upload-pack", &V2, &pkt::fetch(&tip)));
+        wire
+    };
+    for clients in [2, 300] {
+        let at_door = |_| {
+            let mut wire = gate.wire();
+            wire.get(&door("demo"), &V2).expect(200);
+            wire
+        };
+        let wires: Vec<Wire> = (0..clients).map(at_door).collect();
+        for mut wire in wires.into_iter().map(ask).collect::<Vec<_>>() {
+            wire.answer().expect(200);
+        }
+    }
+    assert_eq!((packs(&gate, "miss"), traced.starts("pack-objects")), (1.0, 1));
+}
+
+#[test]
+fn who_asks_again_on_one_connection_is_one_visitor() {
+    let place = Place::new();
+    repo::history(&place, "demo.git");
+    let gate = place.gate().set("git.pack_workers", 1).set("git.queue", 1).start();
+    let mut wire = gate.wire();
+    for _ in 0..100 {
+        wire.get(&door("demo"), &V2).expect(200);
+    }
 }

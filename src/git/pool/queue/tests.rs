@@ -5,6 +5,9 @@ use crate::git::pool::Kind;
 use crate::model::upstream::UpstreamUrl;
 use proptest::prelude::*;
 
+/// Nobody is expected.
+const NOBODY: Coming = Coming { own: 0, all: 0 };
+
 fn queue(kind: Kind, workers: usize, queue: usize) -> Queue<u32> {
     Queue::new(Size { workers, queue }, Sharing::of(kind, workers))
 }
@@ -63,7 +66,7 @@ fn no_more_are_before_a_job_than_have_their_turn_before_it() {
         for account in [1, 1, 1, 1, 2, 2] {
             queue.push(client(account), account.into(), now);
         }
-        assert_eq!(queue.before(&client(newcomer)), expected, "{newcomer}");
+        assert_eq!(queue.before(&client(newcomer), NOBODY), expected, "{newcomer}");
         queue.push(client(newcomer), 9, now);
         let mut served = std::iter::from_fn(|| {
             let job = queue.take(now)?;
@@ -72,6 +75,18 @@ fn no_more_are_before_a_job_than_have_their_turn_before_it() {
         });
         assert!(served.position(|job| job == 9).is_some_and(|place| place <= expected), "{newcomer}");
     }
+}
+
+#[test]
+fn who_is_coming_takes_room_and_turns_of_his_account_while_some_of_its_jobs_wait() {
+    let mut queue = queue(Kind::Pack, 1, 4);
+    let coming = |own, all| Coming { own, all };
+    assert!(!queue.is_full(&client(1), coming(3, 3)) && queue.is_full(&client(1), coming(4, 4)));
+    assert!(!queue.is_full(&client(1), coming(0, 4)) && queue.is_full(&client(1), coming(0, 5)));
+    queue.push(client(2), 0, Instant::now());
+    assert_eq!(queue.before(&client(1), coming(9, 9)), 1);
+    queue.push(client(1), 1, Instant::now());
+    assert_eq!(queue.before(&client(1), coming(9, 9)), 11);
 }
 
 #[test]
@@ -119,14 +134,14 @@ fn the_schedule_leaves_half_of_the_queue_and_forwards_have_their_own() {
     let now = Instant::now();
     taken(&mut queue, &[on(9, Class::Demand)]);
     for upstream in 1..=2 {
-        assert!(!queue.is_full(&on(upstream, Class::Schedule)));
+        assert!(!queue.is_full(&on(upstream, Class::Schedule), NOBODY));
         queue.push(on(upstream, Class::Schedule), 0, now);
     }
-    assert!(queue.is_full(&on(3, Class::Schedule)) && !queue.is_full(&on(3, Class::Demand)));
+    assert!(queue.is_full(&on(3, Class::Schedule), NOBODY) && !queue.is_full(&on(3, Class::Demand), NOBODY));
     for upstream in 3..=4 {
         queue.push(on(upstream, Class::Demand), 0, now);
     }
-    assert!(queue.is_full(&on(5, Class::Demand)) && !queue.is_full(&on(5, Class::Forward)));
+    assert!(queue.is_full(&on(5, Class::Demand), NOBODY) && !queue.is_full(&on(5, Class::Forward), NOBODY));
     assert_eq!(Class::ALL.map(|class| queue.waiting(class)), [0, 2, 2]);
 }
 
@@ -173,7 +188,7 @@ proptest! {
             match step {
                 Step::Push(upstream, class) => {
                     let claim = on(upstream, class);
-                    if !queue.is_full(&claim) {
+                    if !queue.is_full(&claim, NOBODY) {
                         ids.push(queue.push(claim, 0, now));
                     }
                 }
