@@ -10,7 +10,7 @@
 //! that is there needs no worker, nor does one that is made for somebody else, and many look at the refs and want nothing.
 //! So they count as waiting by the share of the latest visitors of their repository who needed one.
 
-use super::Call;
+use super::{Call, work};
 use crate::git::command::{Protocol, Service};
 use crate::git::pool::{Claim, Coming, Lane};
 use crate::http::exchange::Exchange;
@@ -218,15 +218,23 @@ fn is_bearable(lane: &Lane, claim: &Claim, coming: Coming, queue_wait: Duration)
 /// [`Refusal::Busy`].
 pub(super) fn knock(call: &Call<'_>, exchange: &mut Exchange) -> Result<(), Refusal> {
     let asked = (call.target.phase, call.target.service, call.protocol);
-    // Nobody else waits for a pack; what those wait for has a queue of its own.
-    if asked != (Phase::Advertise, Service::UploadPack, Protocol::V2) || !call.app.settings.cache.packs {
+    // Everybody else needs a worker for this very request.
+    if asked != (Phase::Advertise, Service::UploadPack, Protocol::V2) {
         return Ok(());
     }
-    let (lane, queue_wait) = (&call.app.lanes.pack, call.app.settings.git.queue_wait);
-    // A proxy's connection is that of many.
-    let earlier = exchange.noted().filter(|_| !exchange.request().peer.proxied);
-    let admitted = call.app.door.admit(visitor(call, exchange), earlier, lane, queue_wait, Instant::now());
-    exchange.note(admitted.ok_or(Refusal::Busy { at_door: true })?);
+    let (lanes, queue_wait, busy) =
+        (&call.app.lanes, call.app.settings.git.queue_wait, Refusal::Busy { at_door: true });
+    // Whoever has commits of his own to offer is served there.
+    if !is_bearable(&lanes.read, &work::claim(call, exchange), Coming::default(), queue_wait) {
+        return Err(busy);
+    }
+    if call.app.settings.cache.packs {
+        // A proxy's connection is that of many.
+        let earlier = exchange.noted().filter(|_| !exchange.request().peer.proxied);
+        let visitor = visitor(call, exchange);
+        let admitted = call.app.door.admit(visitor, earlier, &lanes.pack, queue_wait, Instant::now());
+        exchange.note(admitted.ok_or(busy)?);
+    }
     Ok(())
 }
 

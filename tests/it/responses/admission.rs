@@ -256,3 +256,23 @@ fn who_asks_again_on_one_connection_is_one_visitor() {
         wire.get(&door("demo"), &V2).expect(200);
     }
 }
+
+#[test]
+fn who_may_have_to_wait_for_a_worker_of_fetches_is_refused_at_the_door() {
+    let place = Place::new();
+    let tip = repo::history(&place, "demo.git").oid("main");
+    let traced = Traced::new(&place);
+    let gate = traced.gate(&place).set("git.read_workers", 1).set("git.queue", 1).start();
+    await_known(&gate, "demo");
+    traced.hold();
+    let clones = fill_lane_of_fetches(&gate, "demo", &tip);
+    for version in [&V2[..], &[]] {
+        let refused = gate.wire().get(&door("demo"), version).expect(429);
+        assert!(refused.header("retry-after").is_some());
+    }
+    traced.release();
+    for mut clone in clones {
+        clone.answer().expect(200);
+    }
+    gate.wire().get(&door("demo"), &V2).expect(200);
+}
