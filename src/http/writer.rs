@@ -25,7 +25,7 @@ pub const PIECE: usize = 64_000;
 const SIZE_LINE: usize = 18;
 
 /// Why an answer could not be sent to its end. Nothing more can be sent after any of them, but
-/// [`ResponseWriter::last_words`] where it was our time that ran out.
+/// [`ResponseWriter::last_words`] and [`ResponseWriter::break_off`] where it was our time that ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum WriteError {
     /// The client closed or reset the connection.
@@ -207,32 +207,53 @@ impl ResponseWriter {
     }
 
     /// Completes the answer with `words`. A piece that [`WriteError::Deadline`] or [`WriteError::Stopped`] interrupted
-    /// is sent to its end first, so that the client finds them where it expects the next piece; in a piece of a file they
-    /// follow what was sent of it, and the rest stays away. Waits until `until`, also while the gate is stopping.
+    /// is sent to its end first, so that the client finds them where it expects the next piece. Waits until `until`, also
+    /// while the gate is stopping.
     ///
     /// # Errors
     /// As [`ResponseWriter::finish`]; the earlier error when the client failed us.
     pub fn last_words(mut self, words: &[u8], until: Instant) -> Result<(), WriteError> {
-        self.is_last = true;
-        match self.failed {
-            None => {}
-            Some(WriteError::Deadline | WriteError::Stopped) => {
-                self.failed = None;
-                let unsent = std::mem::take(&mut self.unsent);
-                self.push([b"", &unsent, b""], true, until)?;
-            }
-            Some(error) => return Err(error),
-        }
+        self.resume(until)?;
+        self.write(words, until)?;
+        self.finish(until)
+    }
+
+    /// Ends an answer that is cut with `words`, placed as [`ResponseWriter::last_words`] does, in a piece of a file behind
+    /// what was sent of it. It stays unfinished and the connection ends, so that nobody on the way takes it for a whole one
+    /// either; but where nothing but the end of the connection ends it, since what cuts that short takes the words away.
+    ///
+    /// # Errors
+    /// As [`ResponseWriter::last_words`]; [`WriteError::Length`] when no more than `words` is missing.
+    pub fn break_off(mut self, words: &[u8], until: Instant) -> Result<(), WriteError> {
+        self.resume(until)?;
         let (owed, size) = (self.owed, words.len() as u64);
+        if let Framing::Length(left) = self.framing
+            && owed + left <= size
+        {
+            return Err(self.fail(WriteError::Length));
+        }
         let (inside, behind) = words.split_at(usize::try_from(owed.min(size)).unwrap_or(words.len()));
         let end: &[u8] =
             if self.framing == Framing::Chunked && (1..=size).contains(&owed) { b"\r\n" } else { b"" };
-        self.push([b"", inside, end], owed <= size, until)?;
-        if owed > size {
-            return Ok(());
+        self.push([b"", inside, end], owed < size, until)?;
+        if owed < size {
+            self.write(behind, until)?;
         }
-        self.write(behind, until)?;
-        self.finish(until)
+        if self.framing == Framing::UntilClose { self.finish(until) } else { Ok(()) }
+    }
+
+    /// Goes on where it was our time that ran out, for the last time.
+    fn resume(&mut self, until: Instant) -> Result<(), WriteError> {
+        self.is_last = true;
+        match self.failed {
+            None => Ok(()),
+            Some(WriteError::Deadline | WriteError::Stopped) => {
+                self.failed = None;
+                let unsent = std::mem::take(&mut self.unsent);
+                self.push([b"", &unsent, b""], true, until)
+            }
+            Some(error) => Err(error),
+        }
     }
 
     /// How much is missing of the piece of a file that was sent last, in bytes.

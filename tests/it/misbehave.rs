@@ -146,7 +146,9 @@ fn a_clone_that_stalls_half_way_tells_the_client_in_the_side_band() {
     ] {
         fake.when(command, &format!("say {said}"));
         let version = [("Git-Protocol", "version=2")];
-        let answer = gate.wire().post("demo", "git-upload-pack", &version, request).expect(200);
+        let mut wire = gate.wire();
+        wire.send(http::post("demo", "git-upload-pack", &version, request));
+        let answer = wire.cut_answer().expect(200);
         assert_eq!(pkt::band(&answer.body, 1)[..4], *b"hell");
         let told = String::from_utf8_lossy(&pkt::band(&answer.body, 3)).into_owned();
         assert!(told.contains("read_deadline"), "{said}: {}", answer.text());

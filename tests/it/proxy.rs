@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Instant;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::support::gate::{Gate, Setup};
 use crate::support::git::Client;
@@ -13,7 +14,7 @@ use crate::support::http::{self, Wire, basic};
 use crate::support::place::{Place, path_variable};
 use crate::support::port::Port;
 use crate::support::run::Running;
-use crate::support::{HANG, Random, eventually, pkt, repo};
+use crate::support::{HANG, Random, eventually, obtain, pkt, repo};
 
 /// nginx as an ordinary process before one gate.
 pub(crate) struct Nginx {
@@ -116,6 +117,21 @@ fn a_client_that_leaves_nginx_ends_its_git() {
     drop(wire);
     gate.await_childless(HANG);
     assert!(cut.elapsed() < HANG);
+}
+
+#[test]
+fn a_pack_that_is_cut_is_cut_behind_nginx_too() {
+    let place = Place::new();
+    let tip = repo::big(&place, "big.git", 64).oid("main");
+    // What may not be kept as a whole waits for its readers, so git is in the middle of it when they have stopped.
+    let gate = setup(&place).text("cache.pack_bytes_max", "16MiB").start();
+    let nginx = Nginx::before(&place, &gate);
+    let mut wire = Wire::tcp(nginx.port.address);
+    wire.send(http::post("big", "git-upload-pack", &[("Git-Protocol", "version=2")], &pkt::fetch(&tip)));
+    wire.take_in(1 << 20);
+    let git = obtain(HANG, "git packs", || gate.running("pack-objects").pop());
+    kill(Pid::from_raw(git.pid), Signal::SIGKILL).unwrap();
+    wire.cut_answer().expect(200).says("\u{3}git-upload-pack failed");
 }
 
 #[test]

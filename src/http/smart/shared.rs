@@ -265,7 +265,7 @@ impl Delivery<'_> {
                 }
                 Look::Over(Ending::Cut(Cut { words, patience, outcome })) => {
                     if let Some(words) = words {
-                        say(writer, &words, patience);
+                        self.say(writer, &words, patience);
                     }
                     return Delivered::Cut(outcome);
                 }
@@ -283,7 +283,7 @@ impl Delivery<'_> {
         if let End::Deadline | End::Stopping = end {
             let why = end.sentence(self.call.target.service, self.deadline);
             if let Some(words) = self.place().and_then(|place| place.last_words(&why)) {
-                say(writer, &words, end.word_limit());
+                logged(writer.break_off(&words, Instant::now() + end.word_limit()));
             }
         }
     }
@@ -328,9 +328,18 @@ impl Delivery<'_> {
         self.bytes += bytes.len() as u64;
         ended(writer.write(bytes, self.deadline.at))
     }
+
+    /// Says why there is no more. Behind a part of a pack HTTP says, too, that this is no whole answer.
+    fn say(&self, writer: ResponseWriter, words: &[u8], patience: Duration) {
+        let until = Instant::now() + patience;
+        let place = self.place.clone().unwrap_or_else(|| self.reader.edge());
+        logged(match place.has_side_band() {
+            true => writer.break_off(words, until),
+            false => writer.last_words(words, until),
+        });
+    }
 }
 
-fn say(writer: ResponseWriter, words: &[u8], patience: Duration) {
-    let told: Result<(), WriteError> = writer.last_words(words, Instant::now() + patience);
+fn logged(told: Result<(), WriteError>) {
     told.unwrap_or_else(|error| log::debug!("the last words did not arrive: {error}"));
 }

@@ -9,29 +9,42 @@ mod sharing;
 mod volume;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::support::gate::{Gate, Setup};
 use crate::support::git::{Client, gits};
 use crate::support::http::{self, Wire};
 use crate::support::place::Place;
-use crate::support::{HANG, eventually, pkt, repo};
+use crate::support::{HANG, eventually, obtain, pkt, repo};
+use nix::unistd::Pid;
 
 /// A git that is the real one and leaves a trace of each process (`GIT_TRACE2_EVENT`, api-trace2(7)). Each of its
-/// `pack-objects` waits before it begins while it is told to.
+/// `pack-objects` waits before it begins, or in the middle of its pack, while it is told to.
 struct Traced {
     directory: PathBuf,
 }
 
+/// What each `pack-objects` runs in. Where its git is killed in the middle it ends so, too.
+const HOOK: &str = "\
+while [ -e HERE/hold ]; do sleep 0.01; done
+[ -e HERE/pause ] || exec \"$@\"
+mkfifo HERE/$$
+{ head -c \"$(cat HERE/pause)\"; while [ -e HERE/pause ]; do sleep 0.01; done; cat; } <HERE/$$ &
+\"$@\" >HERE/$$ || { kill $!; kill -KILL $$; }
+wait";
+
 impl Traced {
     fn new(place: &Place) -> Traced {
+        Traced::of(place, &gits()[0])
+    }
+
+    /// The same of the git `program`.
+    fn of(place: &Place, program: &Path) -> Traced {
         let traced = Traced { directory: place.work("traced") };
-        let (events, hold) = (traced.directory.join("events"), traced.directory.join("hold"));
+        let (events, hook) = (traced.directory.join("events"), traced.directory.join("hook"));
         fs::create_dir_all(&events).unwrap();
-        let hook = traced.directory.join("hook");
-        let wait = format!("while [ -e {} ]; do sleep 0.01; done", hold.display());
-        repo::script(&hook, &format!("{wait}\nexec \"$@\""));
-        let git = gits()[0].display().to_string();
+        repo::script(&hook, &HOOK.replace("HERE", traced.directory.to_str().unwrap()));
+        let git = program.display();
         // Only what was set by whoever starts a git may name such a hook (git-config(1), uploadpack.packObjectsHook).
         let hooked = format!("-c uploadpack.packObjectsHook={} \"$@\"", hook.display());
         let text = format!(
@@ -57,6 +70,23 @@ impl Traced {
     /// From now on packs are made as ever.
     fn release(&self) {
         fs::remove_file(self.directory.join("hold")).unwrap();
+    }
+
+    /// From now on each pack that is begun stops after so many bytes.
+    fn pause_after(&self, bytes: usize) {
+        fs::write(self.directory.join("pause"), bytes.to_string()).unwrap();
+    }
+
+    /// From now on packs go on.
+    fn resume(&self) {
+        fs::remove_file(self.directory.join("pause")).unwrap();
+    }
+
+    /// The git that runs `command` for a pack.
+    #[track_caller]
+    fn running(gate: &Gate, command: &str) -> Pid {
+        let git = || gate.running(command).into_iter().find(|process| process.name == "git");
+        Pid::from_raw(obtain(HANG, "git packs", git).pid)
     }
 
     /// How many processes of `git COMMAND` have begun.

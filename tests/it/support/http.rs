@@ -159,6 +159,28 @@ impl Wire {
         Ok(answer)
     }
 
+    /// Reads an answer that is cut off: what came of its content before the end of the connection, which is no reset.
+    #[track_caller]
+    pub(crate) fn cut_answer(&mut self) -> Answer {
+        let (status, headers) = self.head().unwrap();
+        let mut answer = Answer { status, headers, body: Vec::new() };
+        let length = answer.header("content-length").map(|length| length.parse().unwrap());
+        let end = loop {
+            let piece = match length {
+                Some(length) => self.exactly(length).map(|_| Vec::new()),
+                None => self.chunk(),
+            };
+            match piece {
+                Ok(piece) if piece.is_empty() => panic!("the answer is whole for HTTP"),
+                Ok(piece) => answer.body.extend(piece),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof, "{end}");
+        answer.body.append(&mut self.ahead);
+        answer
+    }
+
     /// Reads a status line and header fields.
     pub(crate) fn head(&mut self) -> io::Result<(u16, Vec<(String, String)>)> {
         let status = self.text_line()?;
@@ -205,15 +227,11 @@ impl Wire {
         Ok(std::mem::take(&mut self.ahead))
     }
 
-    /// Reads whatever comes until the last chunk or the close: the rest of an answer that was
-    /// begun by [`Wire::some`], framing included.
-    pub(crate) fn rest_of_answer(&mut self) -> Vec<u8> {
-        loop {
-            let has_end = self.ahead.ends_with(b"\r\n0\r\n\r\n");
-            match if has_end { Ok(0) } else { self.fill() } {
-                Ok(0) | Err(_) => return std::mem::take(&mut self.ahead),
-                Ok(_) => {}
-            }
+    /// Takes in `bytes` or more, framing included, for what is read next to begin with.
+    #[track_caller]
+    pub(crate) fn take_in(&mut self, bytes: usize) {
+        while self.ahead.len() < bytes {
+            self.more().unwrap();
         }
     }
 
