@@ -1,9 +1,11 @@
 //! Who asks while a pack is being made reads along, at his own pace; who asks later gets it from the store.
 
 use super::{Traced, asking, assert_whole, await_packs, packs};
-use crate::support::git::gits;
+use crate::support::git::{Client, gits};
 use crate::support::place::Place;
 use crate::support::{HANG, eventually, repo};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,28 +16,48 @@ const CLONES: usize = 100;
 /// How often at least something is written to who waits for a pack, which would tell that he is gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
+/// What a clone of `client` asks for, apart from who it is.
+#[track_caller]
+fn asked(place: &Place, client: &Client, url: &str, name: &str) -> Vec<String> {
+    let (trace, path) = (place.work(&format!("{name}.trace")), place.work(name));
+    let client = client.clone().env("GIT_TRACE_PACKET", trace.to_str().unwrap());
+    client.cloned(&["--quiet", "--depth=1"], url, &path);
+    let text = std::fs::read_to_string(trace).unwrap();
+    let lines = text.lines().filter_map(|line| line.split_once(" clone> ")).map(|(_, line)| line);
+    let is_said = |line: &&str| !line.starts_with("agent=") && !line.starts_with("session-id=");
+    lines.skip_while(|line| *line != "command=fetch").filter(is_said).map(str::to_owned).collect()
+}
+
 #[test]
-fn a_hundred_identical_shallow_clones_take_one_pack_for_each_version_of_git() {
-    for program in gits() {
+fn a_hundred_shallow_clones_of_all_versions_take_one_pack_for_each_set_of_capabilities() {
+    for server in gits() {
         let place = Place::new();
         let served = repo::history(&place, "demo.git");
-        let traced = Traced::new(&place);
+        let clients: Vec<_> = gits().iter().map(|program| place.client().program(program)).collect();
+        let before = place.gate().start();
+        let sets: BTreeSet<_> = clients
+            .iter()
+            .enumerate()
+            .map(|(number, client)| asked(&place, client, &before.url("demo"), &format!("before-{number}")))
+            .collect();
+        assert!(sets.iter().all(|set| set.iter().any(|line| line == "deepen 1")), "{sets:?}");
+        before.stop();
+        let traced = Traced::of(&place, &server);
         let gate = traced.gate(&place).start();
-        let client = place.client().program(&program);
         let paths: Vec<_> = (0..CLONES).map(|number| place.work(&format!("clone-{number}"))).collect();
-        let clone = |path: &std::path::PathBuf| {
+        let clone = |(path, client): (&PathBuf, &Client)| {
             client.begin(&["clone", "--quiet", "--depth=1", &gate.url("demo"), path.to_str().unwrap()])
         };
-        let clones: Vec<_> = paths.iter().map(clone).collect();
+        let clones: Vec<_> = paths.iter().zip(clients.iter().cycle()).map(clone).collect();
         clones.into_iter().for_each(|clone| drop(clone.finish(HANG).ok()));
-        assert_eq!(traced.starts("pack-objects"), 1, "{}", program.display());
+        assert_eq!(traced.starts("pack-objects"), sets.len(), "{}: {sets:?}", server.display());
         for path in &paths {
-            let clone = client.at(path);
+            let clone = clients[0].at(path);
             clone.git(&["fsck", "--full", "--strict"]).ok();
             assert_eq!(clone.oid("HEAD"), served.oid("main"));
         }
-        assert_eq!(packs(&gate, "miss"), 1.0);
-        assert_eq!(packs(&gate, "hit") + packs(&gate, "follower"), (CLONES - 1) as f64);
+        assert_eq!(packs(&gate, "miss"), sets.len() as f64);
+        assert_eq!(packs(&gate, "hit") + packs(&gate, "follower"), (CLONES - sets.len()) as f64);
         gate.stop();
     }
 }
@@ -164,7 +186,7 @@ fn what_others_may_not_have_is_made_for_each_alone() {
         (&[&want, "later", "done"], "bypass_unknown"),
         (&[&want, "filter sparse:oid=main:list", "done"], "bypass_refs"),
     ];
-    let mut bypassed = std::collections::BTreeMap::<&str, f64>::new();
+    let mut bypassed = BTreeMap::<&str, f64>::new();
     for (lines, reason) in cases {
         let body = crate::support::pkt::command("fetch", lines);
         gate.wire().post("demo", "git-upload-pack", &super::V2, &body);
