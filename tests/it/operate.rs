@@ -54,6 +54,11 @@ fn health_readiness_and_metrics_answer_at_both_doors() {
         "queue_depth",
         "queue_wait_seconds",
         "refused_total",
+        "cache_total",
+        "cache_bytes",
+        "cache_bytes_total",
+        "cache_entries",
+        "cache_evictions_total",
     ];
     for name in names {
         assert!(text.contains(&format!("# TYPE tidegate_{name} ")), "no metric tidegate_{name}:\n{text}");

@@ -154,7 +154,14 @@ fn what_was_asked_for_twice_is_kept_and_sent_with_its_length() {
     }
     assert_eq!((packs(&gate, "hit"), traced.starts("pack-objects")), (3.0, starts));
     assert_eq!(gate.metric("tidegate_cache_entries", &[]), 1.0);
-    assert_eq!(gate.metric("tidegate_cache_bytes", &[]), first.body.len() as f64);
+    let size = first.body.len() as f64;
+    assert_eq!(gate.metric("tidegate_cache_bytes", &["kind=\"pack\""]), size);
+    let passed = |direction: &str| {
+        gate.metric("tidegate_cache_bytes_total", &["kind=\"pack\"", &format!("direction=\"{direction}\"")])
+    };
+    assert_eq!(passed("generated"), size);
+    // Counted once the last of them is through.
+    eventually(HANG, "all is counted", || passed("sent") == 4.0 * size);
     let line = gate.log().lines(" hit").len();
     assert_eq!(line, 3, "{}", gate.log().text());
 }
