@@ -11,12 +11,14 @@ use std::fs;
 fn a_caller_without_the_right_gets_nothing_while_a_pack_is_made_and_when_it_is_kept() {
     let place = Place::new();
     place.user("alice", "reader");
+    place.user("bob", "reader");
     let tip = repo::history(&place, "demo.git").oid("main");
     let traced = Traced::new(&place);
     let rule = |readers: &str| format!("[[rule]]\nrepos = \"demo\"\nread = \"{readers}\"\n");
     let setup = traced.gate(&place);
     let gate = setup.clone().tables(&rule("users")).start();
-    let (alice, stranger) = (http::basic("alice"), http::basic_with("alice", "guessed"));
+    let [alice, bob] = ["alice", "bob"].map(http::basic);
+    let guessed = http::basic_with("alice", "guessed");
     let ask = |credential: Option<&str>| {
         let mut headers = V2.to_vec();
         headers.extend(credential.map(|value| ("Authorization", value)));
@@ -24,27 +26,37 @@ fn a_caller_without_the_right_gets_nothing_while_a_pack_is_made_and_when_it_is_k
         wire.send(http::post("demo", "git-upload-pack", &headers, &pkt::fetch(&tip)));
         wire
     };
-    let refuse_all = || {
-        ask(None).answer().expect(401);
-        ask(Some(&stranger)).answer().expect(401);
+    let refuse = |credential: Option<&str>, status: u16| {
+        let body = ask(credential).answer().expect(status).body;
+        assert!(!body.windows(4).any(|bytes| bytes == b"PACK"));
+    };
+    let let_in = |readers: &str, status: u16| {
+        setup.clone().tables(&rule(readers)).write();
+        gate.signal(Signal::SIGHUP);
+        let door = "/demo/info/refs?service=git-upload-pack";
+        let headers = [V2[0], ("Authorization", &alice)];
+        eventually(HANG, "the new rule holds", || gate.wire().get(door, &headers).status == status);
     };
     traced.hold();
     let mut running = ask(Some(&alice));
     await_packs(&gate, "miss", 1);
-    refuse_all();
+    refuse(None, 401);
+    refuse(Some(&guessed), 401);
+    let_in("nobody", 404);
+    refuse(Some(&alice), 404);
+    refuse(Some(&bob), 404);
     traced.release();
     let answer = running.answer().expect(200);
     assert_whole(&place, "alice", &answer.body, &tip);
-    ask(Some(&alice)).answer().expect(200);
+    let_in("users", 200);
+    ask(Some(&bob)).answer().expect(200);
     assert_eq!(packs(&gate, "hit"), 1.0);
-    refuse_all();
-    setup.tables(&rule("nobody")).write();
-    gate.signal(Signal::SIGHUP);
-    eventually(HANG, "the new rule holds", || ask(Some(&alice)).answer().status == 404);
-    let before = packs(&gate, "hit");
-    ask(Some(&alice)).answer().expect(404);
-    assert_eq!(packs(&gate, "hit"), before);
-    assert_eq!(packs(&gate, "follower") + packs(&gate, "miss"), 1.0);
+    refuse(None, 401);
+    refuse(Some(&guessed), 401);
+    let_in("nobody", 404);
+    refuse(Some(&alice), 404);
+    refuse(Some(&bob), 404);
+    assert_eq!((packs(&gate, "hit"), packs(&gate, "follower"), packs(&gate, "miss")), (1.0, 0.0, 1.0));
 }
 
 #[test]
