@@ -19,7 +19,7 @@ use crate::support::http::Wire;
 use crate::support::place::{Place, path_variable};
 use crate::support::{Random, TICK, number_from, pass, pkt, repo};
 
-/// Moves of an ordinary run.
+/// Moves of an ordinary run; `.ci/run` makes ten thousand more, which take minutes.
 const ROUNDS: u64 = 1000;
 
 /// As long as it takes until a move is trusted, and a little more.
