@@ -31,7 +31,7 @@ pub enum Bypass {
     Repository,
     /// The disk has no room, or this process no descriptor.
     Room,
-    /// The answer is known to be larger than one may be.
+    /// The answer is known to be larger than all may be together.
     Large,
 }
 

@@ -30,6 +30,11 @@ impl Disk {
         space::available(&self.tmp).is_ok_and(|free| free > self.floor)
     }
 
+    /// Whether a file of `bytes` has room where there is no other.
+    pub(super) const fn could_have(&self, bytes: u64) -> bool {
+        bytes <= self.bytes_max
+    }
+
     /// Takes `bytes` if all files together may have them.
     pub(super) fn take(&self, bytes: u64) -> bool {
         let more = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.bytes_max);

@@ -46,10 +46,10 @@ use std::time::{Duration, Instant};
 /// How long an answer is kept that one client has asked for: the requests of one pipeline come within this time.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// The part of all room that one answer may have: others are to stay.
+/// The part of all room that one answer may have that is kept: others are to stay. While it is made it may have all of it.
 const LARGEST: u64 = 4;
 
-/// How many keys of answers are remembered that are too large to be kept, at 32 bytes each.
+/// How many keys of answers are remembered that all room is too small for, at 32 bytes each.
 const LARGE_MAX: usize = 10_000;
 
 /// How many bytes the ids of all objects may take that are wanted in what is kept.
@@ -81,7 +81,8 @@ pub struct Responses(Arc<Shared>);
 struct Shared {
     entries_max: usize,
     age_max: Duration,
-    large: u64,
+    /// Bytes of the largest answer that is kept.
+    largest: u64,
     disk: Arc<Disk>,
     table: Mutex<Table>,
     counts: Counts,
@@ -93,7 +94,7 @@ struct Table {
     kept: HashMap<Key, Kept>,
     /// Counts uses; the entry with the smallest number goes first.
     clock: u64,
-    /// Keys of answers that are larger than one may be, the oldest first.
+    /// Keys of answers that took all room and more, the oldest first: once is enough.
     large: VecDeque<Key>,
 }
 
@@ -131,7 +132,7 @@ impl Responses {
         let Limits { tmp, bytes_max, entries_max, age_max, floor } = limits;
         let disk = Arc::new(Disk::new(tmp, bytes_max, floor));
         let (table, counts) = (Mutex::default(), Counts::default());
-        Self(Arc::new(Shared { entries_max, age_max, large: bytes_max / LARGEST, disk, table, counts }))
+        Self(Arc::new(Shared { entries_max, age_max, largest: bytes_max / LARGEST, disk, table, counts }))
     }
 
     /// Asks for the answer of `key`, which is made of `objects`.
@@ -452,8 +453,7 @@ impl Producer {
 
     /// Whether the file may grow by `bytes`, which are taken then.
     fn make_room(&self, bytes: u64) -> bool {
-        let Responses(shared) = &self.responses;
-        if self.production.filed() + bytes > shared.large {
+        if !self.responses.0.disk.could_have(self.production.filed() + bytes) {
             self.responses.note_large(self.production.key);
             return false;
         }
@@ -467,12 +467,13 @@ impl Producer {
         self.responses.make_room(bytes)
     }
 
-    /// How it ended: with `keeps`, a whole answer is kept for others, if all of it is on the disk.
+    /// How it ended: with `keeps`, a whole answer is kept for others, if all of it is on the disk and leaves room for more.
     pub fn end(&self, ending: Ending, detail: String, keeps: bool) {
         self.is_over.store(true, Ordering::Relaxed);
-        let is_kept = keeps && matches!(ending, Ending::Whole) && self.production.is_filed();
+        let is_whole = matches!(ending, Ending::Whole) && self.production.is_filed();
+        let keeps = keeps && is_whole && self.production.filed() <= self.responses.0.largest;
         self.production.end(ending, detail);
-        match is_kept && self.production.demand() != Demand::Abandoned {
+        match keeps && self.demand() != Demand::Abandoned {
             true => self.responses.keep(&self.production),
             false => self.responses.forget(&self.production),
         }

@@ -222,24 +222,45 @@ fn what_the_repository_has_lost_is_kept_no_longer() {
     assert_eq!(scene.evicted(), [0, 0, 0, 0, 1]);
 }
 
+#[test]
+fn above_its_share_an_answer_is_shared_at_the_cost_of_others_and_not_kept() {
+    let scene = Scene::new(|_| ());
+    scene.make(2, 1000);
+    let (mut first, producer) = scene.lead(1);
+    assert!(producer.begin());
+    producer.append(&[1; 2000]);
+    let mut second = scene.follow(1);
+    producer.append(&[1; 2000]);
+    let mut third = scene.follow(1);
+    producer.end(Ending::Whole, String::new(), true);
+    for reader in [&mut first, &mut second, &mut third] {
+        let (bytes, end) = read(reader);
+        assert!(bytes == [1; 4000] && matches!(end, Look::Over(Ending::Whole)));
+    }
+    assert!(!scene.is_kept(1) && !scene.is_kept(2));
+    assert_eq!(scene.evicted(), [0, 1, 0, 0, 0]);
+    drop((first, second, third, producer));
+    assert!(matches!(scene.enter(1), Entry::Lead(..)));
+}
+
 /// A piece that fills the window.
 const WIDE: usize = 1 << 20;
 
 #[test]
-fn beyond_its_share_an_answer_waits_for_its_slowest_reader_whom_nobody_can_join() {
+fn beyond_all_room_an_answer_waits_for_its_slowest_reader_whom_nobody_can_join() {
     let scene = Scene::new(|_| ());
     let (mut fast, producer) = scene.lead(1);
     let mut slow = scene.follow(1);
     assert!(producer.begin());
-    producer.append(&[1; 900]);
-    assert_eq!(read(&mut fast).0, [1; 900]);
+    producer.append(&[1; 3900]);
+    assert_eq!(read(&mut fast).0, [1; 3900]);
     producer.append(&[2; 900]);
     assert!(matches!(scene.enter(1), Entry::Alone(Bypass::Large)));
     assert_eq!(read(&mut fast).0, [2; 900]);
     producer.append(&vec![3; WIDE]);
     assert_eq!(read(&mut fast).0, vec![3; WIDE]);
     assert_eq!(producer.demand(), Demand::Wait, "the slow one has read nothing");
-    let expected = [vec![1; 900], vec![2; 900], vec![3; WIDE]].concat();
+    let expected = [vec![1; 3900], vec![2; 900], vec![3; WIDE]].concat();
     assert_eq!(read(&mut slow).0, expected);
     assert_eq!(producer.demand(), Demand::More);
     producer.append(b"end");
