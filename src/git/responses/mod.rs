@@ -485,7 +485,7 @@ impl Producer {
     }
 
     fn demand(&self) -> Demand {
-        self.production.demand()
+        self.production.demand(Instant::now())
     }
 
     fn bell(&self) -> BorrowedFd<'_> {

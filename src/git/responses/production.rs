@@ -2,7 +2,8 @@
 //!
 //! The file has no name and vanishes with its last descriptor. Whoever reads it keeps its own place; nobody waits for
 //! anybody, but where the file may not grow any more: from there on the rest passes through a window of memory, at the pace
-//! of the slowest. Nobody can join then, since the beginning is not kept for him alone.
+//! of the slowest. Nobody can join then, since the beginning is not kept for him alone; and who lets others wait for too
+//! long is given up.
 //!
 //! Who waits has a descriptor that becomes readable when there is news, so that he can watch his own client too. A lost
 //! wake-up cannot be: whether there is something to wait for is decided under the lock that news are told under.
@@ -19,11 +20,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How much is held in memory of an answer that does not fit the disk, in bytes: what the pipe from git brings in four
 /// reads, so that git packs on while the slowest client takes the last piece.
 const WINDOW: u64 = 1 << 20;
+
+/// How long others wait for one reader, each byte that he takes meanwhile making up for a microsecond: who takes a megabyte
+/// a second is never given up, also while he is sent a piece of 8 MiB of the file and nobody sees how far he is.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How an answer ended.
 #[derive(Clone, Debug)]
@@ -66,6 +71,8 @@ pub enum Look {
     },
     /// There will be no more.
     Over(Ending),
+    /// There will be no more for this reader: others have waited for him for too long, and go on without him.
+    TooSlow,
 }
 
 /// See the module.
@@ -97,7 +104,10 @@ struct State {
     window: VecDeque<(u64, Arc<[u8]>)>,
     /// Bytes in all.
     len: u64,
+    /// The places of those who are not given up.
     seats: HashMap<u64, Seat>,
+    /// When one reader was seen last to wait for others.
+    held_up: Option<Instant>,
     /// How many have ever read it.
     joined: u64,
     /// The last reader has left before the end: nobody can join any more.
@@ -113,6 +123,8 @@ struct Seat {
     /// `None` where everything is there and nobody waits.
     bell: Option<Arc<EventFd>>,
     waits: bool,
+    /// How long others have waited for him, less what he has made up for.
+    debt: Duration,
 }
 
 /// A place that was taken.
@@ -140,7 +152,7 @@ impl Production {
         }
         state.joined += 1;
         let seat = state.joined;
-        state.seats.insert(seat, Seat { at: 0, bell: bell.clone(), waits: false });
+        state.seats.insert(seat, Seat { at: 0, bell: bell.clone(), waits: false, debt: Duration::ZERO });
         Ok(Some(Joined { seat, bell }))
     }
 
@@ -161,9 +173,8 @@ impl Production {
     /// What there is at `at` for the reader in `seat`.
     pub(super) fn look(&self, seat: u64, at: u64) -> Look {
         let mut state = self.lock();
-        if let Some(seat) = state.seats.get_mut(&seat) {
-            (seat.at, seat.waits) = (at, false);
-        }
+        let Some(place) = state.seats.get_mut(&seat) else { return Look::TooSlow };
+        place.come_to(at);
         if state.is_full && state.trim() {
             self.ring();
         }
@@ -267,13 +278,17 @@ impl Production {
         state.tell_all();
     }
 
-    /// What the one who writes has to know.
-    pub(super) fn demand(&self) -> Demand {
+    /// What the one who writes has to know. While he is to wait he asks again from time to time, since whoever keeps others
+    /// waiting for too long is given up here.
+    pub(super) fn demand(&self, now: Instant) -> Demand {
         let mut state = self.lock();
         if state.is_abandoned {
             return Demand::Abandoned;
         }
-        state.trim();
+        if state.is_full {
+            state.trim();
+            state.give_up_the_slow(now);
+        }
         if state.held() < WINDOW { Demand::More } else { Demand::Wait }
     }
 
@@ -350,6 +365,20 @@ impl State {
         }
     }
 
+    /// Goes on without whoever has kept others waiting for too long. Somebody who waits stays, so never all are given up.
+    fn give_up_the_slow(&mut self, now: Instant) {
+        let is_held_up = self.held() >= WINDOW && self.seats.values().any(|seat| seat.waits);
+        let since = std::mem::replace(&mut self.held_up, is_held_up.then_some(now));
+        let waited = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        for seat in self.seats.values_mut() {
+            seat.debt = if seat.waits { Duration::ZERO } else { seat.debt + waited };
+        }
+        if is_held_up {
+            self.seats.retain(|_, seat| seat.debt <= PATIENCE);
+            self.trim();
+        }
+    }
+
     /// Bytes in the window.
     fn held(&self) -> u64 {
         self.window.front().map_or(0, |(at, _)| self.len - at)
@@ -371,6 +400,13 @@ impl State {
         let skip = usize::try_from(at - start).ok()?;
         let rest = piece.get(skip..).filter(|rest| !rest.is_empty())?;
         Some(if skip == 0 { Arc::clone(piece) } else { rest.into() })
+    }
+}
+
+impl Seat {
+    fn come_to(&mut self, at: u64) {
+        self.debt = self.debt.saturating_sub(Duration::from_micros(at - self.at));
+        (self.at, self.waits) = (at, false);
     }
 }
 

@@ -27,6 +27,9 @@ const GATHERING: Duration = Duration::from_millis(50);
 /// for a slow disk.
 const REST: Duration = Duration::from_millis(1);
 
+/// How often it is looked whether one reader keeps the others waiting.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
 /// How a git has made an answer.
 #[derive(Debug)]
 pub struct Made {
@@ -189,7 +192,8 @@ impl<'a> Pump<'a> {
             false if self.is_resting => REST,
             false => {
                 let left = self.flow.child.deadline().left(Instant::now());
-                [self.silence(), self.patience()].into_iter().flatten().fold(left, Duration::min)
+                let watch = (demand == Demand::Wait).then_some(WATCH_EVERY);
+                [self.silence(), self.patience(), watch].into_iter().flatten().fold(left, Duration::min)
             }
         };
         let relief = match self.until {

@@ -76,7 +76,7 @@ fn read(reader: &mut Reader) -> (Vec<u8>, Look) {
                 piece
             }
             Look::Held(piece) => piece.to_vec(),
-            look @ (Look::Nothing { .. } | Look::Over(_)) => return (bytes, look),
+            look @ (Look::Nothing { .. } | Look::Over(_) | Look::TooSlow) => return (bytes, look),
         };
         reader.take(piece.len() as u64);
         bytes.extend(piece);
@@ -273,6 +273,36 @@ fn beyond_all_room_an_answer_waits_for_its_slowest_reader_whom_nobody_can_join()
     assert!(!scene.is_kept(1));
     drop((fast, slow, producer));
     assert_eq!(scene.responses.bytes(), 0);
+}
+
+#[test]
+fn who_keeps_others_waiting_is_given_up_after_a_while_and_nobody_else() {
+    let scene = Scene::new(|_| ());
+    let (mut fast, producer) = scene.lead(1);
+    let (slow, mut steady) = (scene.follow(1), scene.follow(1));
+    assert!(producer.begin());
+    producer.append(&vec![1; WIDE]);
+    let begin = Instant::now();
+    let demand = |millis| producer.production.demand(begin + Duration::from_millis(millis));
+    assert_eq!((demand(0), demand(60_000)), (Demand::Wait, Demand::Wait));
+    assert!(matches!(slow.look(), Look::Held(_)), "nobody waits for him");
+    read(&mut fast);
+    assert_eq!((demand(60_000), demand(69_000)), (Demand::Wait, Demand::Wait));
+    steady.take(WIDE as u64 / 2);
+    assert!(matches!(steady.look(), Look::Held(_)));
+    assert_eq!((demand(70_000), demand(70_100)), (Demand::Wait, Demand::Wait));
+    assert!(matches!(slow.look(), Look::TooSlow));
+    read(&mut steady);
+    assert_eq!(demand(70_100), Demand::More);
+    producer.append(&vec![2; WIDE]);
+    read(&mut fast);
+    drop((fast, slow));
+    assert_eq!(
+        (demand(80_000), demand(200_000), demand(300_000)),
+        (Demand::Wait, Demand::Wait, Demand::Wait)
+    );
+    producer.end(Ending::Whole, String::new(), true);
+    assert!(matches!(read(&mut steady).1, Look::Over(Ending::Whole)));
 }
 
 #[test]

@@ -203,7 +203,7 @@ fn has_refused(made: &Made) -> bool {
 fn ending(end: End) -> Ending {
     match end {
         End::Whole => Ending::Whole,
-        End::ClientGone | End::Deadline | End::Stopping | End::Failed => {
+        End::ClientGone | End::Deadline | End::Stopping | End::Failed | End::TooSlow => {
             Ending::Cut(Cut { words: None, patience: end.word_limit(), outcome: end.name() })
         }
     }

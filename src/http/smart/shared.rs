@@ -204,7 +204,8 @@ impl Delivery<'_> {
         let until = Instant::now() + patience;
         loop {
             let is_begun = match self.reader.look() {
-                Look::Filed(_) | Look::Held(_) | Look::Over(Ending::Whole | Ending::Cut(_)) => return Ok(()),
+                Look::Filed(_) | Look::Held(_) | Look::TooSlow => return Ok(()),
+                Look::Over(Ending::Whole | Ending::Cut(_)) => return Ok(()),
                 Look::Over(Ending::NotRun(reason)) => return Err(refuse_lane(self.call, reason)),
                 Look::Over(Ending::NotStarted { is_busy: true }) => return Err(Refusal::Exhausted),
                 Look::Over(Ending::NotStarted { is_busy: false }) => return Err(Refusal::Internal),
@@ -223,7 +224,9 @@ impl Delivery<'_> {
                 Ok(()) => {}
                 Err(End::ClientGone) => return Err(Refusal::ClientGone),
                 Err(End::Stopping) => return Err(Refusal::Stopping),
-                Err(End::Whole | End::Deadline | End::Failed) => return Err(Refusal::Internal),
+                Err(End::Whole | End::Deadline | End::Failed | End::TooSlow) => {
+                    return Err(Refusal::Internal);
+                }
             }
         }
     }
@@ -258,6 +261,7 @@ impl Delivery<'_> {
                     self.send(&mut writer, &piece)
                 }
                 Look::Nothing { .. } => self.wait(Duration::MAX, None),
+                Look::TooSlow => Err(End::TooSlow),
                 Look::Over(Ending::Whole) => {
                     // Who left in this moment has the whole answer or sees it cut short.
                     let _ = writer.finish(Instant::now() + LAST_WORD_LIMIT);
@@ -278,9 +282,9 @@ impl Delivery<'_> {
         }
     }
 
-    /// Says why there is no more, where that is for want of time.
+    /// Says why there is no more, where that is for want of time or because of others.
     fn break_off(&self, writer: ResponseWriter, end: End) {
-        if let End::Deadline | End::Stopping = end {
+        if let End::Deadline | End::Stopping | End::TooSlow = end {
             let why = end.sentence(self.call.target.service, self.deadline);
             if let Some(words) = self.place().and_then(|place| place.last_words(&why)) {
                 logged(writer.break_off(&words, Instant::now() + end.word_limit()));

@@ -463,6 +463,8 @@ pub(super) enum End {
     Deadline,
     Stopping,
     Failed,
+    /// Others waited for the client for too long.
+    TooSlow,
 }
 
 impl End {
@@ -473,7 +475,12 @@ impl End {
         match Self::of_exchange(outcome, tracker) {
             _ if !client_listens => Self::ClientGone,
             Self::Whole if phase == Phase::Advertise && *bytes == 0 => Self::Failed,
-            end @ (Self::Whole | Self::ClientGone | Self::Deadline | Self::Stopping | Self::Failed) => end,
+            end @ (Self::Whole
+            | Self::ClientGone
+            | Self::Deadline
+            | Self::Stopping
+            | Self::Failed
+            | Self::TooSlow) => end,
         }
     }
 
@@ -504,14 +511,14 @@ impl End {
     pub(super) fn is_failure(self) -> bool {
         match self {
             Self::Whole | Self::ClientGone => false,
-            Self::Deadline | Self::Stopping | Self::Failed => true,
+            Self::Deadline | Self::Stopping | Self::Failed | Self::TooSlow => true,
         }
     }
 
     pub(super) fn word_limit(self) -> Duration {
         match self {
             Self::Stopping => STOPPING_WORD_LIMIT,
-            Self::Whole | Self::ClientGone | Self::Deadline | Self::Failed => LAST_WORD_LIMIT,
+            Self::Whole | Self::ClientGone | Self::Deadline | Self::Failed | Self::TooSlow => LAST_WORD_LIMIT,
         }
     }
 
@@ -522,13 +529,14 @@ impl End {
             Self::Deadline => "deadline",
             Self::Stopping => "stopping",
             Self::Failed => "git-failed",
+            Self::TooSlow => "too-slow",
         }
     }
 
     pub(super) fn status(self) -> u16 {
         match self {
             Self::ClientGone => 499,
-            Self::Whole | Self::Deadline | Self::Stopping | Self::Failed => 200,
+            Self::Whole | Self::Deadline | Self::Stopping | Self::Failed | Self::TooSlow => 200,
         }
     }
 
@@ -537,6 +545,10 @@ impl End {
         match self {
             Self::Deadline => format!("{name} was ended by the server: its {deadline} has passed"),
             Self::Stopping => format!("{name} was ended: the server is stopping, try again in a few seconds"),
+            Self::TooSlow => format!(
+                "{name} was ended by the server: the answer does not fit its disk, and this client reads too \
+                 slowly for the others who wait for the same"
+            ),
             Self::Whole | Self::ClientGone | Self::Failed => {
                 format!("{name} failed; the server's log says why")
             }
@@ -547,7 +559,7 @@ impl End {
         match self {
             Self::Deadline => Refusal::Deadline(why.into()),
             Self::Stopping => Refusal::Stopping,
-            Self::Whole | Self::ClientGone | Self::Failed => Refusal::GitFailed(why.into()),
+            Self::Whole | Self::ClientGone | Self::Failed | Self::TooSlow => Refusal::GitFailed(why.into()),
         }
     }
 }

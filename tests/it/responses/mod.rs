@@ -6,6 +6,7 @@ mod failing;
 mod packing;
 mod shapes;
 mod sharing;
+mod slow;
 mod volume;
 
 use std::fs;
