@@ -6,10 +6,10 @@
 //! kept, or follows, needs none. When the last reader has left, the git is ended; when the git fails, every reader is told,
 //! and nothing is kept.
 //!
-//! An answer is kept for a moment when one client has asked for it, and for long when a second one has: a pipeline asks a
-//! hundred times within seconds, and most other answers are never asked for again. What is kept has bounds: all files
-//! together, the age of each, and the room that must stay free on the volume. Files have no names, so nothing is left of
-//! them, whatever ends the process.
+//! An answer is kept for a moment when it was asked for once, and for long when it was asked for again, also after it had
+//! gone: a pipeline asks a hundred times within seconds, and most other answers are never asked for again. What is kept has
+//! bounds: all files together, the age of each, and the room that must stay free on the volume. Files have no names, so
+//! nothing is left of them, whatever ends the process.
 //!
 //! No rights are known here: who may not read a repository must not come this far.
 
@@ -20,6 +20,7 @@ mod key;
 mod objects;
 mod production;
 mod pump;
+mod recent;
 
 pub use crate::git::recipe::Bypass;
 pub use counts::{Cause, Source};
@@ -35,7 +36,8 @@ use counts::{Counts, count};
 use disk::Disk;
 use nix::sys::eventfd::EventFd;
 use production::{Demand, Joined, Production};
-use std::collections::{HashMap, VecDeque};
+use recent::Recent;
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
@@ -43,14 +45,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long an answer is kept that one client has asked for: the requests of one pipeline come within this time.
+/// How long an answer is kept that was asked for once: the requests of one pipeline come within this time.
 const LINGER: Duration = Duration::from_secs(10);
 
 /// The part of all room that one answer may have that is kept: others are to stay. While it is made it may have all of it.
 const LARGEST: u64 = 4;
-
-/// How many keys of answers are remembered that all room is too small for, at 32 bytes each.
-const LARGE_MAX: usize = 10_000;
 
 /// How many bytes the ids of all objects may take that are wanted in what is kept.
 const IDS_MAX: usize = 32 << 20;
@@ -94,14 +93,18 @@ struct Table {
     kept: HashMap<Key, Kept>,
     /// Counts uses; the entry with the smallest number goes first.
     clock: u64,
-    /// Keys of answers that took all room and more, the oldest first: once is enough.
-    large: VecDeque<Key>,
+    /// Answers that were made before.
+    made: Recent,
+    /// Answers that took all room and more: once is enough.
+    large: Recent,
 }
 
 #[derive(Debug)]
 struct Kept {
     production: Arc<Production>,
     until: Instant,
+    /// Whether it was asked for once.
+    lingers: bool,
     used: u64,
 }
 
@@ -142,7 +145,7 @@ impl Responses {
         if let Some(entry) = self.join(key) {
             return entry;
         }
-        if self.lock().large.contains(&key) {
+        if self.lock().large.has(&key) {
             return Entry::Alone(Bypass::Large);
         }
         if !self.make_free_space() {
@@ -205,7 +208,7 @@ impl Responses {
         if let Some(kept) = table.kept.get_mut(&key) {
             kept.used = clock;
             // The second one makes it worth keeping; the time of what is kept so is not prolonged.
-            if kept.production.joined() == 1 {
+            if std::mem::take(&mut kept.lingers) {
                 kept.until = now + self.0.age_max;
             }
         }
@@ -274,12 +277,13 @@ impl Responses {
 
     /// Keeps what has been made.
     fn keep(&self, production: &Arc<Production>) {
-        let time = if production.joined() > 1 { self.0.age_max } else { LINGER.min(self.0.age_max) };
         while self.is_crowded(production.objects.bytes()) && self.evict(Cause::Entries) {}
         let mut table = self.lock();
         table.clock += 1;
-        let kept =
-            Kept { production: Arc::clone(production), until: Instant::now() + time, used: table.clock };
+        let lingers = table.made.note(production.key) && production.joined() == 1;
+        let time = if lingers { LINGER.min(self.0.age_max) } else { self.0.age_max };
+        let until = Instant::now() + time;
+        let kept = Kept { production: Arc::clone(production), until, lingers, used: table.clock };
         table.running.remove(&production.key);
         table.kept.insert(production.key, kept);
     }
@@ -289,14 +293,6 @@ impl Responses {
         let table = self.lock();
         let ids: usize = table.kept.values().map(|kept| kept.production.objects.bytes()).sum();
         table.kept.len() >= self.0.entries_max || ids + more > IDS_MAX
-    }
-
-    fn note_large(&self, key: Key) {
-        let mut table = self.lock();
-        if table.large.len() >= LARGE_MAX {
-            table.large.pop_front();
-        }
-        table.large.push_back(key);
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -454,7 +450,7 @@ impl Producer {
     /// Whether the file may grow by `bytes`, which are taken then.
     fn make_room(&self, bytes: u64) -> bool {
         if !self.responses.0.disk.could_have(self.production.filed() + bytes) {
-            self.responses.note_large(self.production.key);
+            self.responses.lock().large.note(self.production.key);
             return false;
         }
         let unlooked = self.unlooked.fetch_add(bytes, Ordering::Relaxed) + bytes;

@@ -52,6 +52,17 @@ impl Scene {
         assert_eq!(read(&mut reader).0, vec![number; len]);
     }
 
+    /// As if the time of what is kept were over.
+    fn age(&self, number: u8) {
+        self.responses.lock().kept.get_mut(&key(number)).unwrap().until = Instant::now();
+    }
+
+    /// For how much longer it is kept.
+    fn left(&self, number: u8) -> Duration {
+        let until = self.responses.lock().kept[&key(number)].until;
+        until.saturating_duration_since(Instant::now())
+    }
+
     fn is_kept(&self, number: u8) -> bool {
         self.responses.lock().kept.contains_key(&key(number))
     }
@@ -153,23 +164,32 @@ fn what_fails_is_told_to_all_and_found_by_nobody() {
 }
 
 #[test]
-fn what_one_has_asked_for_lingers_and_what_two_have_is_kept_for_its_time() {
+fn what_was_asked_for_once_lingers_and_what_was_again_is_kept_for_its_time() {
     let scene = Scene::new(|_| ());
     scene.make(1, 10);
-    let left = |number| {
-        let until = scene.responses.lock().kept[&key(number)].until;
-        until.saturating_duration_since(Instant::now())
-    };
-    assert!(left(1) <= LINGER);
+    assert!(scene.left(1) <= LINGER);
     assert_eq!(scene.follow(1).source(), Source::Hit);
-    let kept = left(1);
+    let kept = scene.left(1);
     assert!(kept > LINGER);
     scene.follow(1);
-    assert!(left(1) <= kept, "a further one does not prolong it");
+    assert!(scene.left(1) <= kept, "a further one does not prolong it");
     let (_first, producer) = scene.lead(2);
     let _second = scene.follow(2);
     producer.end(Ending::Whole, String::new(), true);
-    assert!(left(2) > LINGER);
+    assert!(scene.left(2) > LINGER);
+}
+
+#[test]
+fn what_is_made_again_was_asked_for_again() {
+    let scene = Scene::new(|_| ());
+    scene.make(1, 10);
+    scene.age(1);
+    scene.responses.expire();
+    scene.make(1, 10);
+    let kept = scene.left(1);
+    assert!(kept > LINGER);
+    scene.follow(1);
+    assert!(scene.left(1) <= kept, "a further one does not prolong it");
 }
 
 #[test]
