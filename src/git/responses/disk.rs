@@ -25,9 +25,9 @@ impl Disk {
         tempfile::tempfile_in(&self.tmp)
     }
 
-    /// Whether the volume has more room than must stay.
-    pub(super) fn is_above_floor(&self) -> bool {
-        space::available(&self.tmp).is_ok_and(|free| free > self.floor)
+    /// How many bytes more must be free on the volume; `None` where that cannot be told.
+    pub(super) fn missing(&self) -> Option<u64> {
+        space::available(&self.tmp).ok().map(|free| self.floor.saturating_sub(free))
     }
 
     /// Whether a file of `bytes` has room where there is no other.

@@ -236,35 +236,43 @@ impl Responses {
 
     /// Drops what is kept, what was used last at the end, until the volume is above its floor; answers whether it is.
     fn make_free_space(&self) -> bool {
-        while !self.0.disk.is_above_floor() {
-            if !self.evict(Cause::Floor) {
-                return false;
+        self.0.disk.missing().is_some_and(|missing| missing == 0 || self.free(missing))
+    }
+
+    /// Drops so much, once: where a file system frees late, it would all be dropped before there is anything to see.
+    fn free(&self, missing: u64) -> bool {
+        let mut freed = 0;
+        while freed < missing {
+            match self.evict(Cause::Floor) {
+                Some(bytes) => freed += bytes,
+                None => break,
             }
         }
-        true
+        self.0.disk.missing() == Some(0)
     }
 
     /// Takes room for `bytes`, at the cost of what is kept.
     fn make_room(&self, bytes: u64) -> bool {
         while !self.0.disk.take(bytes) {
-            if !self.evict(Cause::Bytes) {
+            if self.evict(Cause::Bytes).is_none() {
                 return false;
             }
         }
         true
     }
 
-    /// Drops what was used the longest time ago; answers whether there was something.
-    fn evict(&self, cause: Cause) -> bool {
+    /// Drops what was used the longest time ago; answers how many bytes it had. Where the room is wanted nothing goes that
+    /// somebody reads, since it keeps its room until he has left.
+    fn evict(&self, cause: Cause) -> Option<u64> {
+        let frees_room = matches!(cause, Cause::Bytes | Cause::Floor);
         let oldest = {
             let mut table = self.lock();
-            let key = table.kept.iter().min_by_key(|(_, kept)| kept.used).map(|(key, _)| *key);
-            key.and_then(|key| table.kept.remove(&key))
+            let may_go = table.kept.iter().filter(|(_, kept)| !(frees_room && kept.production.is_read()));
+            let key = may_go.min_by_key(|(_, kept)| kept.used).map(|(key, _)| *key)?;
+            table.kept.remove(&key)?
         };
-        if oldest.is_some() {
-            count(self.0.counts.eviction(cause));
-        }
-        oldest.is_some()
+        count(self.0.counts.eviction(cause));
+        Some(oldest.production.filed())
     }
 
     /// Nobody finds it any more who has not found it by now.
@@ -277,7 +285,7 @@ impl Responses {
 
     /// Keeps what has been made.
     fn keep(&self, production: &Arc<Production>) {
-        while self.is_crowded(production.objects.bytes()) && self.evict(Cause::Entries) {}
+        while self.is_crowded(production.objects.bytes()) && self.evict(Cause::Entries).is_some() {}
         let mut table = self.lock();
         table.clock += 1;
         let lingers = table.made.note(production.key) && production.joined() == 1;

@@ -297,6 +297,11 @@ impl Production {
         !self.lock().is_full
     }
 
+    /// Whether somebody reads it.
+    pub(super) fn is_read(&self) -> bool {
+        !self.lock().seats.is_empty()
+    }
+
     /// Bytes in the file.
     pub(super) fn filed(&self) -> u64 {
         self.lock().filed

@@ -226,6 +226,31 @@ fn on_a_volume_below_its_floor_everybody_is_alone() {
 }
 
 #[test]
+fn what_is_read_stays_when_room_is_needed() {
+    let scene = Scene::new(|_| ());
+    (1..=4).for_each(|number| scene.make(number, 1000));
+    let _readers = [1, 2, 4].map(|number| scene.follow(number));
+    scene.make(5, 1000);
+    assert_eq!([1, 2, 3, 4, 5].map(|number| scene.is_kept(number)), [true, true, false, true, true]);
+    let (_reader, producer) = scene.lead(6);
+    producer.append(&[6; 2000]);
+    assert!(!producer.is_filed());
+    assert_eq!((scene.evicted(), scene.responses.entries()), ([0, 2, 0, 0, 0], 3));
+}
+
+#[test]
+fn no_more_goes_for_the_floor_than_is_missing() {
+    let scene = Scene::new(|limits| limits.bytes_max = 8000);
+    (1..=4).for_each(|number| scene.make(number, 1000));
+    let _reader = scene.follow(1);
+    scene.responses.free(1500);
+    assert_eq!([1, 2, 3, 4].map(|number| scene.is_kept(number)), [true, false, false, true]);
+    scene.responses.free(u64::MAX);
+    assert_eq!([1, 2, 3, 4].map(|number| scene.is_kept(number)), [true, false, false, false]);
+    assert_eq!(scene.evicted(), [0, 0, 0, 3, 0]);
+}
+
+#[test]
 fn what_the_repository_has_lost_is_kept_no_longer() {
     let scene = Scene::new(|_| ());
     let oid = crate::model::oid::Oid::parse(&[b'1'; 40]).unwrap();

@@ -36,3 +36,21 @@ fn a_full_volume_means_that_nothing_is_kept_and_room_that_it_is_again() {
     fetch();
     assert_eq!(packs(&gate, "hit"), 1.0);
 }
+
+#[test]
+fn what_is_kept_goes_when_the_volume_comes_to_its_floor() {
+    let place = Place::new();
+    let tip = repo::big(&place, "demo.git", 4).oid("main");
+    let small = repo::history(&place, "small.git").oid("main");
+    let gate = place.gate().volume("24m").text("limits.disk_floor", "1KiB").start();
+    asking(&gate, &tip).answer().expect(200);
+    asking(&gate, &tip).answer().expect(200);
+    assert_eq!(gate.metric("tidegate_cache_entries", &[]), 1.0);
+    let mut full = fs::File::create(gate.data().join("filler")).unwrap();
+    std::io::copy(&mut std::io::repeat(b'x'), &mut full).unwrap_err();
+    let body = crate::support::pkt::fetch(&small);
+    let answer = gate.wire().post("small", "git-upload-pack", &super::V2, &body).expect(200);
+    assert_whole(&place, "small", &answer.body, &small);
+    assert_eq!(packs(&gate, "miss"), 2.0);
+    assert_eq!(gate.metric("tidegate_cache_evictions_total", &["cause=\"floor\""]), 1.0);
+}
