@@ -39,6 +39,7 @@ use production::{Demand, Joined, Production};
 use recent::Recent;
 use std::collections::HashMap;
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -141,7 +142,10 @@ impl Responses {
     /// Asks for the answer of `key`, which is made of `objects`.
     #[must_use]
     pub fn enter(&self, key: Key, objects: Objects) -> Entry {
-        self.check(key);
+        if let Err(error) = self.check(key) {
+            log::warn!("looking for the objects of an answer: {error}");
+            return Entry::Alone(Bypass::Room);
+        }
         if let Some(entry) = self.join(key) {
             return entry;
         }
@@ -161,11 +165,13 @@ impl Responses {
 
     /// Drops what is kept for `key` when its repository has not the objects any more. What is being made for others may
     /// still be joined: git itself had them a moment ago.
-    fn check(&self, key: Key) {
+    fn check(&self, key: Key) -> io::Result<()> {
         let kept = self.lock().kept.get(&key).map(|kept| Arc::clone(&kept.production));
-        if kept.is_some_and(|kept| !kept.objects.are_there()) && self.lock().kept.remove(&key).is_some() {
+        let Some(kept) = kept else { return Ok(()) };
+        if !kept.objects.are_there()? && self.lock().kept.remove(&key).is_some() {
             count(self.0.counts.eviction(Cause::Gone));
         }
+        Ok(())
     }
 
     /// Begins it, unless somebody else has by now.

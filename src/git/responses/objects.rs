@@ -9,7 +9,10 @@ use crate::model::oid::Oid;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::io::{
+    self,
+    ErrorKind::{InvalidData, NotFound, UnexpectedEof},
+};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -30,8 +33,8 @@ pub struct Objects {
 struct Seen {
     /// The directory of packs, as it was before.
     packs: Stamp,
-    /// Those that no pack had.
-    loose: Vec<PathBuf>,
+    /// The ids of those that no pack had.
+    loose: Box<[u8]>,
 }
 
 impl Objects {
@@ -43,35 +46,47 @@ impl Objects {
         Self { dir: common_dir.join("objects"), width, ids, seen: Mutex::default() }
     }
 
-    /// What they take in memory, in bytes.
+    /// What they take in memory at most, in bytes: all of them may be loose.
     pub(super) fn bytes(&self) -> usize {
-        self.ids.len()
+        2 * self.ids.len()
     }
 
     /// Whether all of them are there. While no pack comes or goes, only those are looked for that are in none.
-    pub(super) fn are_there(&self) -> bool {
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub(super) fn are_there(&self) -> io::Result<bool> {
         let is_same = |seen: Seen| {
             Stamp::of(&self.packs()).is_ok_and(|now| now == seen.packs)
-                && seen.loose.iter().all(|path| path.exists())
+                && seen.loose.chunks(self.width).all(|id| self.loose(id).exists())
         };
         let seen = self.lock().clone();
-        seen.is_some_and(is_same) || self.look().unwrap_or(false)
+        if seen.is_some_and(is_same) {
+            return Ok(true);
+        }
+        match self.look() {
+            // What is not as git leaves it vouches for nothing.
+            Err(error) if matches!(error.kind(), NotFound | InvalidData | UnexpectedEof) => Ok(false),
+            answer => answer,
+        }
     }
 
     fn look(&self) -> io::Result<bool> {
         let (packs, now) = (Stamp::of(&self.packs())?, SystemTime::now());
-        let indexes = self.indexes()?;
-        let mut loose = Vec::new();
-        for id in self.ids.chunks(self.width) {
-            if any(&indexes, |index| pack_index::contains(index, id))? {
-                continue;
+        let mut missing: Vec<&[u8]> = self.ids.chunks(self.width).collect();
+        // One after the other, since a repository may have more of them than this process has descriptors.
+        for path in self.indexes()? {
+            if missing.is_empty() {
+                break;
             }
-            let path = self.loose(id);
-            if !path.try_exists()? {
+            missing = not_in(&path, missing)?;
+        }
+        for id in &missing {
+            if !self.loose(id).try_exists()? {
                 return Ok(false);
             }
-            loose.push(path);
         }
+        let loose = missing.concat().into();
         // A stamp of just now would not tell what happens in this moment.
         *self.lock() = packs.is_settled(now).then_some(Seen { packs, loose });
         Ok(true)
@@ -81,16 +96,14 @@ impl Objects {
         self.dir.join("pack")
     }
 
-    fn indexes(&self) -> io::Result<Vec<File>> {
+    fn indexes(&self) -> io::Result<Vec<PathBuf>> {
         let entries = match fs::read_dir(self.packs()) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == NotFound => return Ok(Vec::new()),
             Err(error) => return Err(error),
         };
         let paths = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
-        let indexes = paths.into_iter().filter(|path| path.extension() == Some(OsStr::new("idx")));
-        // An index without its pack is one of a pack that is on its way out or in.
-        indexes.filter(|path| path.with_extension("pack").exists()).map(File::open).collect()
+        Ok(paths.into_iter().filter(|path| path.extension() == Some(OsStr::new("idx"))).collect())
     }
 
     fn loose(&self, id: &[u8]) -> PathBuf {
@@ -104,13 +117,15 @@ impl Objects {
     }
 }
 
-fn any(indexes: &[File], mut has: impl FnMut(&File) -> io::Result<bool>) -> io::Result<bool> {
-    for index in indexes {
-        if has(index)? {
-            return Ok(true);
-        }
+/// Those `ids` that the index at `path` has not.
+fn not_in<'a>(path: &Path, ids: Vec<&'a [u8]>) -> io::Result<Vec<&'a [u8]>> {
+    // An index without its pack is one of a pack that is on its way out or in.
+    if !path.with_extension("pack").try_exists()? {
+        return Ok(ids);
     }
-    Ok(false)
+    let index = File::open(path)?;
+    let unless_there = |id| pack_index::contains(&index, id).map(|is_there| (!is_there).then_some(id));
+    ids.into_iter().filter_map(|id| unless_there(id).transpose()).collect()
 }
 
 fn bytes(digits: &str) -> Vec<u8> {
@@ -150,16 +165,29 @@ mod tests {
         fs::create_dir_all(loose.parent().unwrap()).unwrap();
         fs::write(&loose, "").unwrap();
         let of = |bytes: &[u8]| Objects::of(dir.path(), &bytes.iter().map(|byte| oid(*byte)).collect());
-        assert!(ids.iter().all(|id| of(&[id[0]]).are_there()));
-        assert!([2, 6, 8, 250, 255].iter().all(|byte| !of(&[*byte]).are_there()));
+        assert!(ids.iter().all(|id| of(&[id[0]]).are_there().unwrap()));
+        assert!([2, 6, 8, 250, 255].iter().all(|byte| !of(&[*byte]).are_there().unwrap()));
         let both = of(&[1, 7]);
-        assert!(both.are_there() && both.are_there());
+        assert!(both.are_there().unwrap() && both.are_there().unwrap());
         fs::remove_file(&loose).unwrap();
-        assert!(!both.are_there());
+        assert!(!both.are_there().unwrap());
         let packed = of(&[7]);
-        assert!(packed.are_there());
+        assert!(packed.are_there().unwrap());
         fs::remove_file(packs.join("pack-1.pack")).unwrap();
-        assert!(!packed.are_there(), "a pack has gone");
+        assert!(!packed.are_there().unwrap(), "a pack has gone");
+        fs::write(packs.join("pack-1.pack"), "").unwrap();
+        fs::write(packs.join("pack-1.idx"), "of another version").unwrap();
+        assert!(!packed.are_there().unwrap(), "nobody can read it");
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_gone() {
+        let dir = TempDir::new().unwrap();
+        let packs = dir.path().join("objects/pack");
+        fs::create_dir_all(&packs).unwrap();
+        fs::write(packs.join("pack-1.pack"), "").unwrap();
+        std::os::unix::fs::symlink("pack-1.idx", packs.join("pack-1.idx")).unwrap();
+        Objects::of(dir.path(), &[oid(7)].into()).are_there().unwrap_err();
     }
 
     #[test]
@@ -168,10 +196,10 @@ mod tests {
         let packs = dir.path().join("objects/pack");
         fs::create_dir_all(&packs).unwrap();
         let objects = Objects::of(dir.path(), &[oid(7)].into());
-        let seen = Seen { packs: Stamp::of(&packs).unwrap(), loose: Vec::new() };
+        let seen = Seen { packs: Stamp::of(&packs).unwrap(), loose: Box::default() };
         *objects.lock() = Some(seen);
-        assert!(objects.are_there());
+        assert!(objects.are_there().unwrap());
         fs::write(packs.join("pack-2.idx"), index(&[])).unwrap();
-        assert!(!objects.are_there());
+        assert!(!objects.are_there().unwrap());
     }
 }

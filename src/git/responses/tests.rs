@@ -262,6 +262,12 @@ fn what_the_repository_has_lost_is_kept_no_longer() {
     let Entry::Lead(_reader, producer) = enter() else { panic!("nobody has asked before") };
     producer.end(Ending::Whole, String::new(), true);
     assert!(matches!(enter(), Entry::Join(_)));
+    let unreadable = scene.dir.path().join("objects/pack/pack-1.idx");
+    fs::write(unreadable.with_extension("pack"), "").unwrap();
+    std::os::unix::fs::symlink("pack-1.idx", &unreadable).unwrap();
+    assert!(matches!(enter(), Entry::Alone(Bypass::Room)), "nobody can tell");
+    fs::remove_file(&unreadable).unwrap();
+    assert!(matches!(enter(), Entry::Join(_)));
     fs::remove_file(&loose).unwrap();
     assert!(matches!(enter(), Entry::Lead(..)));
     assert_eq!(scene.evicted(), [0, 0, 0, 0, 1]);

@@ -1,4 +1,4 @@
-//! A volume without room: clients are served all the same.
+//! A volume without room, a process with few descriptors: clients are served all the same.
 
 use super::{asking, assert_whole, packs};
 use crate::support::place::Place;
@@ -53,4 +53,21 @@ fn what_is_kept_goes_when_the_volume_comes_to_its_floor() {
     assert_whole(&place, "small", &answer.body, &small);
     assert_eq!(packs(&gate, "miss"), 2.0);
     assert_eq!(gate.metric("tidegate_cache_evictions_total", &["cause=\"floor\""]), 1.0);
+}
+
+#[test]
+fn what_is_kept_of_a_repository_with_more_packs_than_descriptors_is_given() {
+    let place = Place::new();
+    let tip = repo::big(&place, "demo.git", 1).oid("main");
+    let packs_of = place.repo("demo.git").join("objects/pack");
+    let packed: Vec<_> = fs::read_dir(&packs_of).unwrap().map(|entry| entry.unwrap().path()).collect();
+    for path in packed {
+        let kind = path.extension().unwrap().to_str().unwrap();
+        (0..300).for_each(|n| fs::hard_link(&path, packs_of.join(format!("pack-{n:040x}.{kind}"))).unwrap());
+    }
+    let gate = place.gate().descriptors(200).start();
+    asking(&gate, &tip).answer().expect(200);
+    let again = asking(&gate, &tip).answer().expect(200);
+    assert_whole(&place, "again", &again.body, &tip);
+    assert_eq!(packs(&gate, "hit"), 1.0);
 }
