@@ -168,8 +168,9 @@ impl Responses {
     fn check(&self, key: Key) -> io::Result<()> {
         let kept = self.lock().kept.get(&key).map(|kept| Arc::clone(&kept.production));
         let Some(kept) = kept else { return Ok(()) };
-        if !kept.objects.are_there()? && self.lock().kept.remove(&key).is_some() {
-            count(self.0.counts.eviction(Cause::Gone));
+        if !kept.objects.are_there()? {
+            let lost = self.lock().kept.remove(&key);
+            lost.iter().for_each(|_| count(self.0.counts.eviction(Cause::Gone)));
         }
         Ok(())
     }
@@ -211,7 +212,8 @@ impl Responses {
         table.clock += 1;
         let clock = table.clock;
         let found = table.find(key, now)?;
-        if let Some(kept) = table.kept.get_mut(&key) {
+        // What is found may be in the making, in the place of what has become too old.
+        if let Some(kept) = table.kept.get_mut(&key).filter(|kept| kept.until > now) {
             kept.used = clock;
             // The second one makes it worth keeping; the time of what is kept so is not prolonged.
             if std::mem::take(&mut kept.lingers) {
@@ -299,7 +301,10 @@ impl Responses {
         let until = Instant::now() + time;
         let kept = Kept { production: Arc::clone(production), until, lingers, used: table.clock };
         table.running.remove(&production.key);
-        table.kept.insert(production.key, kept);
+        let replaced = table.kept.insert(production.key, kept);
+        drop(table);
+        // Nobody is to wait for the table while a file is freed.
+        replaced.iter().for_each(|_| count(self.0.counts.eviction(Cause::Age)));
     }
 
     /// Whether there is no place for one more, with so many bytes of ids.

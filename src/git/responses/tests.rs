@@ -202,6 +202,20 @@ fn what_is_too_old_is_not_found_and_goes() {
 }
 
 #[test]
+fn what_is_too_old_stays_so_while_it_is_made_anew_and_goes_when_it_is() {
+    let scene = Scene::new(|_| ());
+    scene.make(1, 10);
+    scene.age(1);
+    let (_reader, producer) = scene.lead(1);
+    assert_eq!(scene.follow(1).source(), Source::Follower);
+    assert_eq!(scene.left(1), Duration::ZERO);
+    producer.append(&[2; 20]);
+    producer.end(Ending::Whole, String::new(), true);
+    assert_eq!((scene.evicted(), scene.responses.bytes()), ([1, 0, 0, 0, 0], 20));
+    assert_eq!(scene.follow(1).length(), Some(20));
+}
+
+#[test]
 fn what_was_used_last_goes_last_when_the_room_is_needed() {
     let scene = Scene::new(|_| ());
     (1..=4).for_each(|number| scene.make(number, 1000));
