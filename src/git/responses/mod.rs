@@ -155,12 +155,17 @@ impl Responses {
         if !self.make_free_space() {
             return Entry::Alone(Bypass::Room);
         }
-        let disk = Arc::clone(&self.0.disk);
-        let made = self.0.disk.file().and_then(|file| Production::new(key, file, objects, disk));
-        let Ok(production) = made.inspect_err(|error| log::warn!("a file for an answer: {error}")) else {
+        let made = self.prepare(key, objects);
+        let Ok((reader, producer)) = made.inspect_err(|error| log::warn!("a file for an answer: {error}"))
+        else {
             return Entry::Alone(Bypass::Room);
         };
-        self.lead(&production)
+        while !self.offer(&producer.production) {
+            if let Some(entry) = self.join(key) {
+                return entry;
+            }
+        }
+        Entry::Lead(reader, producer)
     }
 
     /// Drops what is kept for `key` when its repository has not the objects any more. What is being made for others may
@@ -175,25 +180,24 @@ impl Responses {
         Ok(())
     }
 
-    /// Begins it, unless somebody else has by now.
-    fn lead(&self, production: &Arc<Production>) -> Entry {
-        let key = production.key;
-        let Ok(Some(joined)) = production.join() else { return Entry::Alone(Bypass::Room) };
+    /// An answer that nobody else knows of.
+    fn prepare(&self, key: Key, objects: Objects) -> io::Result<(Reader, Producer)> {
+        let Shared { disk, .. } = &*self.0;
+        let (production, joined) = Production::new(key, disk.file()?, objects, Arc::clone(disk))?;
+        let reader = self.reader(&production, joined, Source::Miss);
+        let (responses, unlooked, is_over) = (self.clone(), AtomicU64::new(0), AtomicBool::new(false));
+        Ok((reader, Producer { responses, production, unlooked, is_over }))
+    }
+
+    /// Has it found by others, unless one is there by now that they can join.
+    fn offer(&self, production: &Arc<Production>) -> bool {
         let mut table = self.lock();
-        if table.find(key, Instant::now()).is_some_and(|(other, _)| other.is_open()) {
-            drop(table);
-            return self.join(key).unwrap_or_else(|| Entry::Alone(Bypass::Room));
+        let other = table.find(production.key, Instant::now());
+        let is_first = !other.is_some_and(|(other, _)| other.is_open());
+        if is_first {
+            table.running.insert(production.key, Arc::clone(production));
         }
-        table.running.insert(key, Arc::clone(production));
-        drop(table);
-        let reader = self.reader(production, joined, Source::Miss);
-        let producer = Producer {
-            responses: self.clone(),
-            production: Arc::clone(production),
-            unlooked: AtomicU64::new(0),
-            is_over: AtomicBool::new(false),
-        };
-        Entry::Lead(reader, producer)
+        is_first
     }
 
     /// A place at what is kept or being made.

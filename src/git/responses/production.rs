@@ -135,9 +135,17 @@ pub(super) struct Joined {
 }
 
 impl Production {
-    /// One that nobody reads yet.
-    pub(super) fn new(key: Key, file: File, objects: Objects, disk: Arc<Disk>) -> io::Result<Arc<Self>> {
-        Ok(Arc::new(Self { key, objects, disk, bell: event()?, state: Mutex::default(), file }))
+    /// One with its first reader.
+    pub(super) fn new(
+        key: Key,
+        file: File,
+        objects: Objects,
+        disk: Arc<Disk>,
+    ) -> io::Result<(Arc<Self>, Joined)> {
+        let mut state = State::default();
+        let joined = state.seat(Some(Arc::new(event()?)));
+        let (bell, state) = (event()?, Mutex::new(state));
+        Ok((Arc::new(Self { key, objects, disk, bell, state, file }), joined))
     }
 
     /// Takes a place at the beginning; `None` when it is too late for that.
@@ -147,13 +155,7 @@ impl Production {
             None => Some(Arc::new(event()?)),
         };
         let mut state = self.lock();
-        if !state.is_open() {
-            return Ok(None);
-        }
-        state.joined += 1;
-        let seat = state.joined;
-        state.seats.insert(seat, Seat { at: 0, bell: bell.clone(), waits: false, debt: Duration::ZERO });
-        Ok(Some(Joined { seat, bell }))
+        Ok(state.is_open().then(|| state.seat(bell)))
     }
 
     /// Gives a place up; answers whether nobody is left to whom the answer matters.
@@ -356,6 +358,13 @@ pub(super) enum Demand {
 }
 
 impl State {
+    fn seat(&mut self, bell: Option<Arc<EventFd>>) -> Joined {
+        self.joined += 1;
+        let place = Seat { at: 0, bell: bell.clone(), waits: false, debt: Duration::ZERO };
+        self.seats.insert(self.joined, place);
+        Joined { seat: self.joined, bell }
+    }
+
     /// Whether one can still begin at the beginning, and it will come to a good end for all that is known.
     fn is_open(&self) -> bool {
         let is_lost =

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::thread;
 use tempfile::TempDir;
 
 /// A store in a directory of its own, and a repository that has every object that is asked for.
@@ -139,6 +140,16 @@ fn the_last_reader_takes_the_answer_with_him_and_the_next_one_begins_anew() {
     producer.end(Ending::Whole, String::new(), true);
     assert!(!scene.is_kept(1), "what nobody wanted");
     assert!(other.begin() && matches!(third.look(), Look::Nothing { is_begun: true }));
+}
+
+#[test]
+fn nobody_is_alone_because_others_begin_and_leave_meanwhile() {
+    let scene = Scene::new(|_| ());
+    let enter = || (0..5000).all(|_| !matches!(scene.enter(1), Entry::Alone(_)));
+    thread::scope(|scope| {
+        let others = [(); 3].map(|()| scope.spawn(enter));
+        assert!(enter() && others.into_iter().all(|other| other.join().unwrap()));
+    });
 }
 
 #[test]
