@@ -183,10 +183,12 @@ impl Responses {
     /// An answer that nobody else knows of.
     fn prepare(&self, key: Key, objects: Objects) -> io::Result<(Reader, Producer)> {
         let Shared { disk, .. } = &*self.0;
-        let (production, joined) = Production::new(key, disk.file()?, objects, Arc::clone(disk))?;
+        let bell = Arc::new(production::event()?);
+        let (production, joined) =
+            Production::new(key, disk.file()?, objects, Arc::clone(disk), Arc::downgrade(&bell))?;
         let reader = self.reader(&production, joined, Source::Miss);
         let (responses, unlooked, is_over) = (self.clone(), AtomicU64::new(0), AtomicBool::new(false));
-        Ok((reader, Producer { responses, production, unlooked, is_over }))
+        Ok((reader, Producer { responses, production, bell, unlooked, is_over }))
     }
 
     /// Has it found by others, unless one is there by now that they can join.
@@ -444,6 +446,9 @@ impl Drop for Reader {
 pub struct Producer {
     responses: Responses,
     production: Arc<Production>,
+    /// Rung when [`Producer::demand`] may have another answer. Readers know it for as long as there is somebody to wake:
+    /// what is kept holds one descriptor, the file.
+    bell: Arc<EventFd>,
     /// Bytes since the last look at the free space.
     unlooked: AtomicU64,
     is_over: AtomicBool,
@@ -508,11 +513,12 @@ impl Producer {
     }
 
     fn bell(&self) -> BorrowedFd<'_> {
-        self.production.bell()
+        self.bell.as_fd()
     }
 
     fn hush(&self) {
-        self.production.hush();
+        // Empty already is as good.
+        let _ = self.bell.read();
     }
 }
 

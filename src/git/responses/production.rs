@@ -17,9 +17,8 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// How much is held in memory of an answer that does not fit the disk, in bytes: what the pipe from git brings in four
@@ -83,7 +82,7 @@ pub(super) struct Production {
     pub(super) objects: Objects,
     disk: Arc<Disk>,
     /// Rung for the one who writes.
-    bell: EventFd,
+    bell: Weak<EventFd>,
     state: Mutex<State>,
     /// Closed last, since that takes its time where much of it has to be freed.
     pub(super) file: File,
@@ -135,17 +134,17 @@ pub(super) struct Joined {
 }
 
 impl Production {
-    /// One with its first reader.
+    /// One with its first reader. Who writes has the `bell`.
     pub(super) fn new(
         key: Key,
         file: File,
         objects: Objects,
         disk: Arc<Disk>,
+        bell: Weak<EventFd>,
     ) -> io::Result<(Arc<Self>, Joined)> {
         let mut state = State::default();
         let joined = state.seat(Some(Arc::new(event()?)));
-        let (bell, state) = (event()?, Mutex::new(state));
-        Ok((Arc::new(Self { key, objects, disk, bell, state, file }), joined))
+        Ok((Arc::new(Self { key, objects, disk, bell, state: Mutex::new(state), file }), joined))
     }
 
     /// Takes a place at the beginning; `None` when it is too late for that.
@@ -319,19 +318,9 @@ impl Production {
         self.lock().is_open()
     }
 
-    /// Readable when [`Production::demand`] may have another answer.
-    pub(super) fn bell(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
-    }
-
-    pub(super) fn hush(&self) {
-        // Empty already is as good.
-        let _ = self.bell.read();
-    }
-
     fn ring(&self) {
         // A counter that is full is readable.
-        let _ = self.bell.write(1);
+        let _ = self.bell.upgrade().map(|bell| bell.write(1));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -424,6 +413,7 @@ impl Seat {
     }
 }
 
-fn event() -> io::Result<EventFd> {
+/// Readable once it was written to, until it is read.
+pub(super) fn event() -> io::Result<EventFd> {
     Ok(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?)
 }

@@ -153,6 +153,16 @@ fn nobody_is_alone_because_others_begin_and_leave_meanwhile() {
 }
 
 #[test]
+fn what_is_kept_holds_no_descriptor_but_its_file() {
+    let scene = Scene::new(|_| ());
+    let (reader, producer) = scene.lead(1);
+    let bells = [Arc::downgrade(&producer.bell), Arc::downgrade(reader.bell.as_ref().unwrap())];
+    producer.end(Ending::Whole, String::new(), true);
+    drop((reader, producer));
+    assert!(scene.is_kept(1) && bells.iter().all(|bell| bell.upgrade().is_none()));
+}
+
+#[test]
 fn what_fails_is_told_to_all_and_found_by_nobody() {
     let scene = Scene::new(|_| ());
     let cut = Cut { words: None, patience: Duration::ZERO, outcome: "git-failed" };
