@@ -44,14 +44,15 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// A gate whose queue of packs is short.
 const SHORT_QUEUE: &str = "[git]\nqueue = 8";
 
-/// The rows and lines about packs.
+/// What git's own clone asks for.
+const WORDS: [&str; 4] = ["thin-pack", "no-progress", "include-tag", "ofs-delta"];
+
+/// The rows about many who ask for the same.
 pub(crate) fn rows(bench: &Bench) -> Result<()> {
     let repository = bench.root.join(NAME);
     let tip = ask(&repository, &["rev-parse", "HEAD"])?;
-    // As git's own clone asks.
-    let words = ["thin-pack", "no-progress", "include-tag", "ofs-delta"];
-    let shallow = fetch(&[&words[..], &["deepen 1"]].concat(), &[tip]);
-    let whole = fetch(&words, &repository::tips(&repository)?);
+    let shallow = fetch(&[&WORDS[..], &["deepen 1"]].concat(), &[tip]);
+    let whole = fetch(&WORDS, &repository::tips(&repository)?);
     identical(
         bench,
         &format!("{SHALLOW} x fetch --depth=1, {PARALLEL} at once"),
@@ -59,8 +60,7 @@ pub(crate) fn rows(bench: &Bench) -> Result<()> {
         &shallow,
         (30.0, 30.0),
     )?;
-    identical(bench, &format!("{WHOLE} x whole fetch, {PARALLEL} at once"), WHOLE, &whole, (20.0, 10.0))?;
-    cold(bench, &whole)
+    identical(bench, &format!("{WHOLE} x whole fetch, {PARALLEL} at once"), WHOLE, &whole, (20.0, 10.0))
 }
 
 /// The lines about more than the gate can do at once.
@@ -159,8 +159,9 @@ fn send(mut client: TcpStream, file: &File, length: usize) -> io::Result<()> {
 }
 
 /// The first fetch of a server that has listed its refs, as before any fetch, and `git upload-pack` with the same request.
-fn cold(bench: &Bench, body: &str) -> Result<()> {
+pub(crate) fn cold(bench: &Bench) -> Result<()> {
     let repository = bench.root.join(NAME);
+    let body = &fetch(&WORDS, &repository::tips(&repository)?);
     let row = bench.row("cold fetch, B = git upload-pack", Wanted::Both(1.05), |is_ours| {
         if is_ours {
             let server = bench.ours.start()?;

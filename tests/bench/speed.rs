@@ -3,7 +3,7 @@
 //! ```text
 //! cargo bench --bench speed                     everything
 //! cargo bench --bench speed -- --pairs 5        fewer pairs, for a quick look
-//! cargo bench --bench speed -- --only gated     one part: clones, requests, small, pushes, gated, mirrors, packs, load, outbox or rest
+//! cargo bench --bench speed -- --only gated     one part: clones, requests, small, pushes, gated, mirrors, cold, packs, load, outbox or rest
 //! cargo bench --bench speed -- --binary PATH    this binary instead of a static one built now
 //! cargo bench --bench speed -- --null           the opponent on both sides: what the noise looks like
 //! ```
@@ -49,13 +49,14 @@ const PARALLEL: usize = 4;
 const SMALL_REQUESTS: usize = 20;
 
 /// The parts of the report, each by the name that `--only` knows it by.
-const PARTS: [(&str, Part); 10] = [
+const PARTS: [(&str, Part); 11] = [
     ("clones", Bench::clones),
     ("requests", Bench::requests),
     ("small", small::rows),
     ("pushes", Bench::pushes),
     ("gated", gated::pushes),
     ("mirrors", mirrors::rows),
+    ("cold", packs::cold),
     ("packs", packs::rows),
     ("load", packs::load),
     ("outbox", outbox::rows),
