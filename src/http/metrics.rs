@@ -88,7 +88,7 @@ impl Metrics {
         page.family(
             "cache_total",
             "counter",
-            "Requests that may be answered from memory, by what became of that.",
+            "Requests that may be answered without a git, by what became of that.",
         );
         for ((kind, outcome), count) in lock(&self.cache).iter() {
             page.sample("cache_total", &[("kind", kind), ("outcome", outcome)], count);

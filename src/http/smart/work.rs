@@ -546,7 +546,7 @@ impl End {
             Self::Deadline => format!("{name} was ended by the server: its {deadline} has passed"),
             Self::Stopping => format!("{name} was ended: the server is stopping, try again in a few seconds"),
             Self::TooSlow => format!(
-                "{name} was ended by the server: the answer does not fit its disk, and this client reads too \
+                "{name} was ended by the server: it has no room to keep the answer, and this client reads too \
                  slowly for the others who wait for the same"
             ),
             Self::Whole | Self::ClientGone | Self::Failed => {
