@@ -67,8 +67,10 @@ fn two_hundred_pushes_wait_without_a_process_and_with_little_memory() {
     let gate = desk.gate().start();
     let url = gate.url_as("alice", "demo");
     let one = push(&desk.work, &url, &["main:first"]);
-    desk.approve(desk.newest(PushState::Pending).id);
+    let first = desk.newest(PushState::Pending).id;
+    desk.approve(first);
     one.finish(HANG).ok();
+    desk.await_removed(first);
     let before = desk.quiet(&gate);
     let small = own_kib(&gate);
     let gits: Vec<Running> =
