@@ -101,11 +101,13 @@ impl Recipe {
     /// of `format` does not have.
     #[must_use]
     pub fn pack_options(&self, format: ObjectFormat) -> Option<Vec<&'static str>> {
-        let Self { wants: _, shallows, flags, object_format, deepen, deepen_since, filter } = self;
+        let Self { wants, shallows, flags, object_format, deepen, deepen_since, filter } = self;
         let is_all = shallows.is_empty() && deepen.is_none() && deepen_since.is_none() && filter.is_none();
         // Whoever says nothing means SHA-1 (gitprotocol-v2(5), object-format).
         let said = object_format.as_deref().unwrap_or(ObjectFormat::Sha1.name().as_bytes());
-        let is_plain = is_all && flags.contains(NO_PROGRESS) && said == format.name().as_bytes();
+        // Of another hash's id it would think that it is a name, or a part of an id.
+        let is_exact = wants.iter().all(|oid| oid.as_str().len() == format.digits());
+        let is_plain = is_all && is_exact && flags.contains(NO_PROGRESS) && said == format.name().as_bytes();
         let options = PACK_OPTIONS.iter().filter(|(flag, _)| flags.contains(flag));
         is_plain.then(|| options.map(|(_, option)| *option).collect())
     }
@@ -328,12 +330,18 @@ mod tests {
         for more in ["shallow B", "deepen 1", "deepen-since 1", "filter blob:none"] {
             assert_eq!(options(&[&plain[..], &[more]].concat(), ObjectFormat::Sha1), None, "{more}");
         }
-        let mut draft = Draft::default();
-        draft.capability(b"object-format=sha256");
-        plain.iter().chain(&["done"]).for_each(|line| draft.argument(line.replace('A', A).as_bytes()));
-        let wide = draft.finish().unwrap();
-        assert_eq!(wide.pack_options(ObjectFormat::Sha256), Some(vec![]));
-        assert_eq!(wide.pack_options(ObjectFormat::Sha1), None, "git refuses it");
+        let of = |format: ObjectFormat, digits: usize, served| {
+            let mut draft = Draft::default();
+            draft.capability(format!("object-format={format}").as_bytes());
+            let want = format!("want {}", "a".repeat(digits));
+            [&want, "no-progress", "done"].iter().for_each(|line| draft.argument(line.as_bytes()));
+            draft.finish().unwrap().pack_options(served)
+        };
+        let (sha1, sha256) = (ObjectFormat::Sha1, ObjectFormat::Sha256);
+        assert_eq!(of(sha256, 64, sha256), Some(vec![]));
+        assert_eq!(of(sha256, 64, sha1), None, "git refuses it");
+        assert_eq!(of(sha256, 40, sha256), None, "git may take it for a part of an id");
+        assert_eq!(of(sha1, 64, sha1), None, "git may take it for a branch");
     }
 
     #[test]

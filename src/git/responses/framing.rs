@@ -17,7 +17,8 @@ pub enum Maker {
 }
 
 /// Fills `buffer` with packets of the pack that `read` reads, as many as there is something for, and answers how long they
-/// are together; 0 at the end of the pack. The bytes are read to where they belong.
+/// are together; 0 at the end of the pack. The bytes are read to where they belong. Nothing is read where there is no room
+/// for a byte: what is read then is none, which looks like the end.
 ///
 /// # Errors
 /// The one of the first read.
@@ -26,7 +27,9 @@ pub(super) fn read_packets(
     buffer: &mut [u8],
 ) -> io::Result<usize> {
     let mut len = 0;
-    while let Some((header, payload)) = buffer[len..].split_first_chunk_mut::<BAND_HEADER>() {
+    while let Some((header, payload)) = buffer[len..].split_first_chunk_mut::<BAND_HEADER>()
+        && !payload.is_empty()
+    {
         let wanted = payload.len().min(Width::Large.payload());
         let count = match read(&mut payload[..wanted]) {
             Err(error) if error.kind() == ErrorKind::WouldBlock && len > 0 => 0,
@@ -36,7 +39,7 @@ pub(super) fn read_packets(
             *header = band_header(Band::Data, count);
             len += BAND_HEADER + count;
         }
-        if count < wanted || wanted == 0 {
+        if count < wanted {
             break;
         }
     }
@@ -75,6 +78,15 @@ mod tests {
         assert_eq!(read_packets(once, &mut buffer).unwrap(), 65520);
         assert_eq!(&buffer[..5], b"fff0\x01");
         assert_eq!(read_packets(|_| Ok(0), &mut buffer).unwrap(), 0);
+    }
+
+    #[test]
+    fn nothing_is_read_into_no_room() {
+        let full =
+            |room: &mut [u8]| if room.is_empty() { panic!("it is the end, then") } else { Ok(room.len()) };
+        for more in 0..=BAND_HEADER {
+            assert_eq!(read_packets(full, &mut vec![0; 65520 + more]).unwrap(), 65520);
+        }
     }
 
     proptest! {
