@@ -12,7 +12,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-/// How much is passed on at a time, in bytes: all that the pipe of a child holds. A file that is written in such pieces lies
+/// How much is passed on at a time, in bytes. A file that is written in such pieces lies
 /// in large pages of the kernel's cache, and sendfile(2) takes half as long for it as for one that grew by kilobytes.
 const PIECE: usize = 256 << 10;
 
@@ -23,8 +23,7 @@ const ROOM_MIN: usize = PIECE / 8;
 /// every reader.
 const GATHERING: Duration = Duration::from_millis(50);
 
-/// How long the pipe is left alone after a read of little. A git that fills it in this time is rare, and waits no longer than
-/// for a slow disk.
+/// How long the pipe is left alone after a read of little: no git fills it in this time.
 const REST: Duration = Duration::from_millis(1);
 
 /// How often it is looked whether one reader keeps the others waiting.
