@@ -52,12 +52,11 @@ pub(super) fn serve(
         Ok(recipe) => key(call, exchange, &recipe)?.map(|(key, format)| (key, format, recipe)),
         Err(bypass) => Err(bypass),
     };
-    let (entry, packing) = match found {
-        Ok((key, format, recipe)) => {
-            let objects = Objects::of(&call.repository.common_dir, recipe.wants());
-            (responses.enter(key, objects), packing(&recipe, format))
+    let entry = match &found {
+        Ok((key, _, recipe)) => {
+            responses.enter(*key, Objects::of(&call.repository.common_dir, recipe.wants()))
         }
-        Err(bypass) => (Entry::Alone(bypass), None),
+        Err(bypass) => Entry::Alone(*bypass),
     };
     call.app.metrics.cache("pack", outcome(&entry));
     let is_expected = door::was_let_in(call, exchange, matches!(entry, Entry::Lead(..)));
@@ -69,6 +68,7 @@ pub(super) fn serve(
         Entry::Join(reader) => deliver(call, exchange, reader, is_expected),
         Entry::Lead(reader, producer) => {
             let claim = Claim::of_repository(call.target.repo.clone(), is_expected);
+            let packing = found.ok().and_then(|(_, format, recipe)| packing(&recipe, format));
             let cold = Cold::new(call, exchange, body, packing, producer);
             let ticket = call.app.lanes.pack.submit_for(claim, move || cold.run());
             reader.wait_in(ticket.map_err(|reason| refuse_lane(call, reason))?);
