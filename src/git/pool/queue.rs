@@ -79,9 +79,10 @@ impl<J> Queue<J> {
         self.waiting.iter().filter(|job| job.claim.class == class).count()
     }
 
-    /// Whether there is no room for a job behind those who are `coming`. A free worker takes a job at once, so those that are free leave room beyond the
-    /// limit. An account that has something here leaves the last quarter of the limit to others, as it does with the
-    /// workers that are kept; the schedule leaves half; and forwards have a queue of their own. What is expected has its room.
+    /// Whether there is no room for a job behind those who are `coming`. A free worker takes a job at once, so those that are
+    /// free leave room beyond the limit. An account that has something here leaves the last quarter of the limit to others, as
+    /// it does with the workers that are kept; the schedule leaves half; and forwards have a queue of their own. What is
+    /// expected has its room.
     pub(super) fn is_full(&self, claim: &Claim, coming: Coming) -> bool {
         let [forwards, demand, schedule] = Class::ALL.map(|class| self.waiting(class));
         let waiting = if claim.class == Class::Forward { forwards } else { demand + schedule };

@@ -12,8 +12,8 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-/// How much is passed on at a time, in bytes. A file that is written in such pieces lies
-/// in large pages of the kernel's cache, and sendfile(2) takes half as long for it as for one that grew by kilobytes.
+/// How much is passed on at a time, in bytes. A file that is written in such pieces lies in large pages of the kernel's cache,
+/// and sendfile(2) takes half as long for it as for one that grew by kilobytes.
 const PIECE: usize = 256 << 10;
 
 /// A piece with less room than this is full.
@@ -86,11 +86,16 @@ impl Flow {
         };
         let is_whole = flow.has_begun && outcome.ended.is_none() && outcome.exit == Exit::Code(0);
         if flow.maker == Maker::PackObjects && is_whole {
-            flow.tracker.feed(FLUSH);
-            producer.append(FLUSH);
+            append(producer, &mut flow.tracker, FLUSH);
         }
         Pumped::Made(Made { outcome, tracker: flow.tracker, has_begun: flow.has_begun })
     }
+}
+
+/// Adds to an answer that stands where `tracker` does.
+fn append(producer: &Producer, tracker: &mut Tracker, bytes: &[u8]) {
+    tracker.feed(bytes);
+    producer.append(bytes);
 }
 
 /// Until when a worker takes what a git writes, if it does not end before.
@@ -242,11 +247,9 @@ impl<'a> Pump<'a> {
         }
         let flow = &mut self.flow;
         if flow.maker == Maker::PackObjects && !flow.has_begun {
-            flow.tracker.feed(framing::SECTION);
-            self.producer.append(framing::SECTION);
+            append(self.producer, &mut flow.tracker, framing::SECTION);
         }
         (flow.has_begun, flow.silent_since) = (true, Instant::now());
-        flow.tracker.feed(bytes);
-        self.producer.append(bytes);
+        append(self.producer, &mut flow.tracker, bytes);
     }
 }
